@@ -1,0 +1,245 @@
+"""Every setting, its default, its meaning and what is allowed. Imports no TensorFlow.
+
+Each section is a frozen dataclass and goes alone to the functions it is for. `app.config_loading` reads and
+writes them as YAML; it knows no setting by name, only the type and metadata each field has here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class InputError(Exception):
+    """Bad usage, configuration or input: one sentence (what, where, received, allowed). Exit status 2."""
+
+
+class RunError(Exception):
+    """A run that failed (loss not a number, disk full), in one sentence. Exit status 1."""
+
+
+def option(default: Any, meaning: str, **limits: Any) -> Any:
+    """A dataclass field that explains itself.
+
+    Args:
+        default: also fixes the type: str, bool, int or float.
+        meaning: one line.
+        **limits: any of `choices` (allowed values), `at_least`, `at_most`, `above`, `below` (numbers).
+    """
+    return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Corpora, and how they become sequences of word pieces."""
+
+    train_path: str = option("data/sample/train.conll", "training corpus: a file or tfds:NAME; empty = none")
+    valid_path: str = option(
+        "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
+    )
+    test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
+    scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
+    strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
+    tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own")
+    max_length: int = option(
+        192, "word pieces in a sequence, [CLS] and [SEP] included", at_least=8, at_most=512
+    )
+    overlap_tokens: int = option(
+        64, "pieces a window shares with the one before when a text is scored", at_least=0
+    )
+    packing: str = option("document", "what shares a sequence", choices=("document", "sentence"))
+    cache: str = option(
+        "auto", "where packed sequences live while training", choices=("auto", "memory", "tfrecord")
+    )
+    cache_dir: str = option("", "folder of the TFRecord cache; empty = inside the run directory")
+    memory_limit_words: int = option(
+        5_000_000, "cache=auto writes TFRecords above this many words", at_least=0
+    )
+    shuffle_buffer_sequences: int = option(
+        4096, "sequences shuffled at a time when read from TFRecords", at_least=1
+    )
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """The pretrained encoder."""
+
+    source: str = option(
+        "minilm",
+        "minilm, random, preset:NAME; or a Hugging Face, preset, Google checkpoint or run directory",
+    )
+    sha256: str = option(
+        "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked"
+    )
+    dropout: float = option(0.1, "dropout of the hidden layers", at_least=0, below=1)
+    attention_dropout: float = option(0.1, "dropout of the attention weights", at_least=0, below=1)
+    lowercase: str = option(
+        "auto", "whether the vocabulary is uncased; auto asks the source", choices=("auto", "true", "false")
+    )
+    vocabulary_path: str = option("", "source=random: word pieces, one a line; empty = those of minilm")
+    num_layers: int = option(2, "source=random: encoder layers", at_least=1)
+    num_heads: int = option(2, "source=random: attention heads", at_least=1)
+    hidden_dim: int = option(128, "source=random: width", at_least=1)
+    intermediate_dim: int = option(512, "source=random: width of the feed-forward layers", at_least=1)
+    max_positions: int = option(512, "source=random: longest sequence", at_least=8)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What stands on the backbone."""
+
+    head: str = option("crf", "what turns hidden states into tags", choices=("softmax", "crf"))
+    word_shape: bool = option(
+        True, "add an embedding of each word's shape (lower, Title, UPPER, digits, ...) to the input"
+    )
+    head_dropout: float = option(0.1, "dropout before the head", at_least=0, below=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Devices, optimizer, schedule and regularisation of a training run."""
+
+    strategy: str = option(
+        "auto",
+        "how training is spread over devices",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    tpu_address: str = option("", "strategy=tpu: name or address of the TPU; local on a TPU machine")
+    precision: str = option(
+        "auto",
+        "number format of the arithmetic",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    jit_compile: bool = option(False, "compile the training step with XLA")
+    deterministic: bool = option(True, "the same seed on the same machine gives the same bits")
+    epochs: int = option(12, "passes over the training corpus", at_least=1)
+    batch_size: int = option(8, "sequences in a step, over all devices", at_least=1)
+    accumulation_steps: int = option(
+        1, "parts a batch is computed in, one after the other, to save memory", at_least=1
+    )
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
+    learning_rate: float = option(3e-4, "peak learning rate", above=0, at_most=1)
+    head_learning_rate_multiplier: float = option(1.0, "the head learns at this many times the rate", above=0)
+    layer_learning_rate_decay: float = option(
+        1.0, "rate of each layer relative to the one above it", above=0, at_most=1
+    )
+    warmup_fraction: float = option(
+        0.1, "part of all steps in which the rate rises from 0", at_least=0, below=1
+    )
+    schedule: str = option("linear", "decay after the warm-up", choices=("linear", "cosine", "polynomial"))
+    polynomial_power: float = option(2.0, "schedule=polynomial: exponent of the decay", above=0)
+    end_learning_rate_fraction: float = option(0.0, "last rate as a part of the peak", at_least=0, at_most=1)
+    weight_decay: float = option(0.01, "decay of all weights but biases and layer norms", at_least=0)
+    clip_norm: float = option(1.0, "largest norm of all gradients together; 0 = no clipping", at_least=0)
+    beta_2: float = option(0.999, "decay of the optimizer's second moment", at_least=0, below=1)
+    epsilon: float = option(1e-6, "the optimizer's guard against division by 0", above=0)
+    early_stopping_patience_epochs: int = option(
+        0, "stop after so many epochs without a better F1; 0 = never", at_least=0
+    )
+    average_weights_decay: float = option(
+        0.0, "decay of the moving average of the weights; 0 = off", at_least=0, below=1
+    )
+    word_mask_fraction: float = option(
+        0.0, "part of the training words hidden behind [MASK]", at_least=0, below=1
+    )
+    r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
+    freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
+    log_every_steps: int = option(50, "steps between two lines of the history", at_least=1)
+    checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
+    tensorboard: bool = option(True, "write logs for TensorBoard")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scoring of a trained model."""
+
+    split: str = option("test", "corpus to score", choices=("train", "valid", "test"))
+    batch_size: int = option(32, "sequences in a step", at_least=1)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Entities of plain text."""
+
+    split_sentences: bool = option(True, "split the text into sentences first")
+    batch_size: int = option(32, "sequences in a step", at_least=1)
+    min_score: float = option(0.0, "leave out entities the model is less sure of", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """Measurement of speed."""
+
+    steps: int = option(20, "steps that are measured", at_least=1)
+    warmup_steps: int = option(5, "steps before them that are not", at_least=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration. Functions receive the section they need, never this."""
+
+    data: DataConfig = DataConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    predict: PredictConfig = PredictConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+    seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
+    init_from: str = option(
+        "", "run directory whose model training starts from; empty = the pretrained backbone"
+    )
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """All settings as {"section.key": value}, in their order."""
+    return {key: value for key, _, value in _walk(config, "")}
+
+
+def fields_by_key() -> dict[str, dataclasses.Field[Any]]:
+    """The dataclass field of every key "section.key"."""
+    return {key: known for key, known, _ in _walk(Config(), "")}
+
+
+def _walk(section: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    for known in dataclasses.fields(section):
+        value = getattr(section, known.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{prefix}{known.name}.")
+        else:
+            yield prefix + known.name, known, value
+
+
+def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (keys, what must hold) for each rule between settings that the configuration breaks."""
+    data, backbone, training = config.data, config.backbone, config.training
+    if data.overlap_tokens >= data.max_length - 2:
+        yield (
+            ("data.overlap_tokens", "data.max_length"),
+            "the overlap must be smaller than the sequence without [CLS] and [SEP]",
+        )
+    if training.batch_size % training.accumulation_steps:
+        yield (
+            ("training.batch_size", "training.accumulation_steps"),
+            "the batch must be divisible by the parts it is computed in",
+        )
+    if backbone.source == "random":
+        if backbone.hidden_dim % backbone.num_heads:
+            yield ("backbone.hidden_dim", "backbone.num_heads"), "the width must be divisible by the heads"
+        if data.max_length > backbone.max_positions:
+            yield (
+                ("data.max_length", "backbone.max_positions"),
+                "the sequence must not be longer than the backbone's positions",
+            )
+    if training.early_stopping_patience_epochs and not data.valid_path:
+        yield (
+            ("training.early_stopping_patience_epochs", "data.valid_path"),
+            "early stopping needs a validation corpus",
+        )
+    if training.strategy == "tpu" and training.precision == "mixed_float16":
+        yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
+    if training.tpu_address and training.strategy not in ("auto", "tpu"):
+        yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"

@@ -1,0 +1,144 @@
+"""Data room: packed rows to `tf.data` batches, from memory or from TFRecord files.
+
+The batch of any step is a function of (seed, epoch, step) alone, so a resumed run reads on where it stopped.
+Batches are global; Keras shares them out among the replicas.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from app.data.packing import IGNORED, Example
+
+FEATURES = ("token_ids", "shape_ids", "padding_mask")
+FIELDS = (*FEATURES, "labels", "word_ids")
+_FILL = {"labels": IGNORED, "word_ids": IGNORED}  # an empty row weighs nothing
+ROWS_PER_SHARD = 2048
+
+
+class RowStore:
+    """Rows to train on. `epoch(number)` gives them in the order of that epoch.
+
+    Attributes:
+        rows: how many there are.
+        max_length: pieces in each.
+    """
+
+    def __init__(self, rows: int, max_length: int, epoch: Callable[[tf.Tensor, int], tf.data.Dataset]) -> None:
+        self.rows = rows
+        self.max_length = max_length
+        self._epoch = epoch
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Batches in an epoch; the last one is filled up with empty rows, so that no row is left out."""
+        return -(-self.rows // batch_size)
+
+    def make_dataset(
+        self, *, batch_size: int, seed: int, epochs: int, first_epoch: int = 0, first_step: int = 0
+    ) -> tf.data.Dataset:
+        """All batches from (first_epoch, first_step) to the end of the last epoch.
+
+        Yields:
+            dict of int32 [batch_size, max_length]: token_ids, shape_ids, padding_mask, labels.
+        """
+        filler = tf.data.Dataset.from_tensors(
+            {name: tf.fill([self.max_length], _FILL.get(name, 0)) for name in FIELDS}
+        ).repeat(-self.rows % batch_size)
+
+        def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            rows = self._epoch(number, seed).concatenate(filler)
+            return rows.batch(batch_size, drop_remainder=True)
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(first_step)
+        batches = batches.map(lambda row: {name: row[name] for name in (*FEATURES, "labels")})
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+        options.deterministic = True
+        return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+
+def store_in_memory(examples: Iterable[Example]) -> RowStore:
+    """Holds all rows in memory; every epoch is a full permutation."""
+    columns = {name: [] for name in FIELDS}
+    for example in examples:
+        for name in FIELDS:
+            columns[name].append(getattr(example, name))
+    arrays = {name: np.stack(values) for name, values in columns.items()}
+    count, max_length = arrays["token_ids"].shape
+
+    def epoch(number: tf.Tensor, seed: int) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count, dtype=tf.int64), seed=tf.stack([tf.cast(seed, tf.int64), number])
+        )
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            lambda i: {name: tf.gather(array, i) for name, array in arrays.items()}
+        )
+
+    return RowStore(count, max_length, epoch)
+
+
+def store_in_records(examples: Iterable[Example], folder: Path, *, shuffle_buffer: int) -> RowStore:
+    """Writes the rows to TFRecord shards once and streams them: memory does not grow with the corpus.
+
+    Each epoch reads the shards in an order of its own and shuffles within a buffer.
+
+    Args:
+        examples: the rows; consumed shard by shard.
+        folder: where the shards go; a finished folder (it holds `rows.json`) is used as it is.
+        shuffle_buffer: rows held for shuffling.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "rows.json"
+    if not index.exists():
+        facts = _write_shards(examples, folder)
+        waiting = index.with_suffix(".tmp")
+        waiting.write_text(json.dumps(facts), encoding="utf-8")
+        waiting.rename(index)
+    facts = json.loads(index.read_text(encoding="utf-8"))
+    files = tf.constant([str(folder / name) for name in facts["shards"]])
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in FIELDS}
+
+    def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
+        row = tf.io.parse_single_example(record, spec)
+        return {
+            name: tf.ensure_shape(tf.io.decode_raw(row[name], tf.int32), [facts["max_length"]]) for name in FIELDS
+        }
+
+    def epoch(number: tf.Tensor, seed: int) -> tf.data.Dataset:
+        key = tf.stack([tf.cast(seed, tf.int64), number])
+        order = tf.random.experimental.stateless_shuffle(files, seed=key)
+        rows = tf.data.Dataset.from_tensor_slices(order).interleave(
+            tf.data.TFRecordDataset, cycle_length=4, deterministic=True
+        )
+        mixed = tf.random.stateless_uniform([], seed=key, maxval=2**31 - 1, dtype=tf.int64)
+        return rows.shuffle(shuffle_buffer, seed=mixed, reshuffle_each_iteration=False).map(parse)
+
+    return RowStore(facts["rows"], facts["max_length"], epoch)
+
+
+def _write_shards(examples: Iterable[Example], folder: Path) -> dict:
+    names: list[str] = []
+    count = max_length = 0
+    stream = iter(examples)
+    for first in stream:
+        name = f"rows-{len(names):05d}.tfrecord"
+        with tf.io.TFRecordWriter(str(folder / name)) as writer:
+            for example in chain([first], islice(stream, ROWS_PER_SHARD - 1)):
+                writer.write(_serialized(example))
+                count += 1
+                max_length = len(example.token_ids)
+        names.append(name)
+    return {"rows": count, "max_length": max_length, "shards": names}
+
+
+def _serialized(example: Example) -> bytes:
+    feature = {
+        name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[getattr(example, name).tobytes()]))
+        for name in FIELDS
+    }
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+

@@ -1,0 +1,166 @@
+"""Data room: JSON lines, either words with tags or text with entities at character offsets.
+
+    {"tokens": ["Ada", "Lovelace", "wrote"], "tags": ["B-PER", "I-PER", "O"], "document": "a"}
+    {"text": "Ada Lovelace wrote.", "entities": [{"start": 0, "end": 12, "label": "PER"}]}
+
+A line is one sentence in the first form; in the second it may hold several, which are split by rule.
+Consecutive lines with the same `document` (text or number) are one document; a line without it is a
+document of its own. Other keys are ignored.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from app.config import InputError
+from app.data.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets
+from app.data.raw_text import Word, split_sentences
+from app.data.sentence import Sentence, words_fault
+from app.data.text_lines import read_lines
+
+Tagged = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def read_jsonl(
+    path: str | Path,
+    *,
+    scheme: str = "auto",
+    strict: bool = False,
+    types: Iterable[str] | None = None,
+    on_repair: Callable[[int], None] | None = None,
+) -> Iterator[Sentence]:
+    """Reads JSON lines as IOB2 sentences; memory holds one line. The arguments are those of `read_conll`.
+
+    Raises:
+        InputError: naming the file and line: no JSON object, neither form, an unknown tag, entities that
+            overlap or are not at word boundaries, a sentence of more than 10,000 words; or a file without
+            sentences.
+    """
+    if scheme == "auto":
+        scheme = detect_jsonl_scheme(path)
+    allowed = None if types is None else set(types)
+    document, previous = -1, None
+    for number, record in _read_records(path):
+        sentences = _sentences_of(record, where=f"{path}, line {number}")
+        if not sentences:  # a text without a word
+            continue
+        key = record.get("document")
+        document += key is None or key != previous
+        previous = key
+        scheme_here = "iob2" if "text" in record else scheme  # tags made from offsets
+        for words, tags in sentences:
+            if fault := words_fault(words) or _tags_fault(tags, scheme_here, allowed):
+                raise InputError(f"{path}, line {number}: {fault}")
+            decoded, repaired = decode_tags(tags, scheme_here)
+            if repaired and strict:
+                raise InputError(f"{path}, line {number}: {order_fault(tags, scheme_here)[1]}")
+            if repaired and on_repair:
+                on_repair(repaired)
+            yield Sentence(words, decoded, document)
+    if document < 0:
+        raise InputError(f"{path} is empty: it holds no sentence")
+
+
+def detect_jsonl_scheme(path: str | Path) -> str:
+    """Decides the scheme of the `tags` of a file in one pass over it."""
+    return detect_scheme(
+        tags
+        for number, record in _read_records(path)
+        if "text" not in record
+        for _, tags in _sentences_of(record, where=f"{path}, line {number}")
+        if not _tags_fault(tags, "auto", None)
+    )
+
+
+def _read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in read_lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+        if not isinstance(record, dict) or ("text" in record) == ("tokens" in record):
+            raise InputError(
+                f"{path}, line {number}: expected an object with tokens and tags, or with text and entities"
+            )
+        if not isinstance(record.get("document", ""), str | int | None):
+            raise InputError(f'{path}, line {number}: "document" must be a text or a whole number')
+        yield number, record
+
+
+def _sentences_of(record: dict[str, Any], *, where: str) -> list[Tagged]:
+    """The sentences of one line, as they stand there."""
+    if "text" in record:
+        return _from_offsets(record, where)
+    tokens, tags = record["tokens"], record.get("tags", [])
+    for name, values in (("tokens", tokens), ("tags", tags)):
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise InputError(f'{where}: "{name}" must be a list of texts, received {_short(values)}')
+    if len(tokens) != len(tags):
+        raise InputError(f"{where}: {len(tokens)} tokens but {len(tags)} tags")
+    return [(tuple(tokens), tuple(tags))]
+
+
+def _from_offsets(record: dict[str, Any], where: str) -> list[Tagged]:
+    """Splits a text and places its entities; a sentence boundary inside an entity is not one."""
+    text = record["text"]
+    if not isinstance(text, str):
+        raise InputError(f'{where}: "text" must be a text, received {_short(text)}')
+    entities = _entities_of(record, where)
+    sentences = split_sentences(text)
+    words = [word for sentence in sentences for word in sentence]
+    try:
+        tags = tags_from_offsets(words, entities)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    result: list[Tagged] = []
+    first = last = 0
+    for sentence in sentences:
+        last += len(sentence)
+        if last == len(words) or not tags[last].startswith("I-"):
+            result.append((_texts(text, words[first:last]), tags[first:last]))
+            first = last
+    return result
+
+
+def _texts(text: str, words: list[Word]) -> tuple[str, ...]:
+    return tuple(text[start:end] for start, end in words)
+
+
+def _entities_of(record: dict[str, Any], where: str) -> list[tuple[int, int, str]]:
+    text, entities = record["text"], record.get("entities")
+    if not isinstance(entities, list):
+        raise InputError(f'{where}: "entities" must be a list, received {_short(entities)}')
+    found = []
+    for entity in entities:
+        fields = entity if isinstance(entity, dict) else {}
+        start, end, label = fields.get("start"), fields.get("end"), fields.get("label")
+        if type(start) is not int or type(end) is not int or not isinstance(label, str):
+            raise InputError(
+                f"{where}: an entity needs start and end as whole numbers and label as text, "
+                f"received {_short(entity)}"
+            )
+        if not 0 <= start < end <= len(text):
+            raise InputError(
+                f"{where}: {label} at {start}-{end} is outside the text of {len(text)} characters"
+            )
+        if not label or label.split() != [label]:
+            raise InputError(f"{where}: a label must be one word, received {label!r}")
+        if fields.get("text", text[start:end]) != text[start:end]:
+            raise InputError(
+                f"{where}: {label} at {start}-{end} is {text[start:end]!r} in the text but "
+                f"{_short(fields['text'])} in the entity; offsets count characters from 0, end not included"
+            )
+        found.append((start, end, label))
+    return found
+
+
+def _tags_fault(tags: tuple[str, ...], scheme: str, types: Collection[str] | None) -> str:
+    return next(filter(None, (tag_fault(tag, scheme, types) for tag in tags)), "")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,46 @@
+"""Data room: the lines of a text file, decoded and numbered, whatever its size."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.config import InputError
+
+MAX_LINE_BYTES = 16 * 2**20  # a JSON line may hold a document of a million characters, escaped
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_lines(path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str]]:
+    """Reads a UTF-8 file line by line, gzip-compressed if its name ends in `.gz`.
+
+    Memory never exceeds one line of `max_line_bytes`. Lines end at LF or CRLF only; every other character,
+    NUL and U+2028 included, is content. A byte order mark at the beginning is dropped.
+
+    Yields:
+        (line number from 1, text without its line end).
+
+    Raises:
+        InputError: the file is missing, unreadable, not gzip, not UTF-8, or has an overlong line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        kind = "a folder, not a file" if path.is_dir() else "missing"
+        raise InputError(f"{path} is {kind}")
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            while line := file.readline(max_line_bytes + 1):
+                number += 1
+                if len(line) > max_line_bytes:
+                    raise InputError(f"{path}, line {number}: longer than {max_line_bytes:,} bytes")
+                if number == 1:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(
+            f"{path}, line {number}: invalid UTF-8 (byte 0x{byte:02x} at byte {error.start + 1} of the line)"
+        ) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read after line {number}: {error}") from error

@@ -1,0 +1,223 @@
+"""The report's charts, drawn by matplotlib as inline SVG that follows the page's colours.
+
+Colours are written as the page's CSS variables and text as text, so that one drawing serves light and
+dark pages and stays small. matplotlib is imported here and nowhere else, without pyplot.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from app.evaluation.errors import ErrorCounts
+from app.evaluation.scores import Scores
+
+TYPE_COLOURS = 8  # the page defines --type-0 ... --type-7; further types start again at 0
+
+# Stand-ins that matplotlib accepts as colours; _page_svg replaces each by a CSS variable.
+_INK, _MUTED, _LINE, _CARD, _ACCENT, _SECOND = (f"#0{number}0101" for number in range(1, 7))
+_TYPES = [f"#0{number}0202" for number in range(TYPE_COLOURS)]
+_VARIABLES = {
+    **dict(zip((_INK, _MUTED, _LINE, _CARD, _ACCENT, _SECOND),
+               ("ink", "muted", "line", "card", "accent", "second"), strict=True)),
+    **{colour: f"type-{number}" for number, colour in enumerate(_TYPES)},
+}  # fmt: skip
+_WIDTH = 5.0  # inches; the page scales the drawing to the width of its card
+_STYLE: Any = {  # matplotlib types its settings as one literal of all their names
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 10,
+    "text.parse_math": False,  # a type named $x$ is a name
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.7,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _INK,
+    "xtick.labelsize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.labelcolor": _MUTED,
+}
+
+
+def learning_curve(history: Sequence[Mapping[str, Any]]) -> str:
+    """Training loss and validation entity F1 by epoch, or ``""`` when there is neither.
+
+    Args:
+        history: rows of ``history.jsonl``; the last finite value of each epoch is drawn.
+    """
+    loss, f1 = _by_epoch(history, "loss"), _by_epoch(history, "valid/entity_f1")
+    if not loss and not f1:
+        return ""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(2.9)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y")
+        if loss:
+            axes.plot(*_points(loss), color=_SECOND, marker="o", markersize=4, linewidth=2)
+            axes.set_ylabel("training loss", color=_SECOND)
+            axes.set_ylim(bottom=0)
+        if f1:
+            right = axes.twinx() if loss else axes
+            right.plot(*_points(f1), color=_ACCENT, marker="o", markersize=4, linewidth=2)
+            right.set_ylabel("validation entity F1", color=_ACCENT)
+            right.tick_params(axis="y", length=0)
+            best = max(f1, key=lambda epoch: f1[epoch])
+            right.annotate(f"{f1[best]:.3f}", (best, f1[best]), xytext=(0, 7), textcoords="offset points",
+                           ha="center", color=_ACCENT, fontsize=10, fontweight="bold")  # fmt: skip
+            right.margins(y=0.18)
+        return _page_svg(figure, "learning-curve", "Training loss and validation entity F1 by epoch")
+
+
+def type_bars(scores: Scores) -> str:
+    """Entity F1 of each type as bars, with precision and recall as marks."""
+    rows = scores.strict.types
+    if not rows:
+        return ""
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(1.0 + 0.42 * len(rows))
+        places = range(len(rows))
+        axes.barh(places, [row.f1 for row in rows], height=0.56, color=_ACCENT, label="F1")
+        axes.scatter([row.precision for row in rows], places, marker="d", s=52, color=_SECOND,
+                     edgecolors=_CARD, linewidths=0.8, zorder=3, label="precision")  # fmt: skip
+        axes.scatter([row.recall for row in rows], places, marker="o", s=46, color=_INK,
+                     edgecolors=_CARD, linewidths=0.8, zorder=3, label="recall")  # fmt: skip
+        for place, row in enumerate(rows):
+            axes.text(1.03, place, f"{row.f1:.3f}", va="center", fontweight="bold")
+            axes.text(1.2, place, f"{row.support:,}", va="center", ha="left", color=_MUTED, fontsize=9)
+        for x, name in ((1.03, "F1"), (1.2, "entities")):
+            axes.text(x, -0.72, name, va="bottom", color=_MUTED, fontsize=8)
+        axes.set_yticks(places, [_short(row.name) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.6)
+        axes.set_xlim(0, 1)
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+        marks, names = axes.get_legend_handles_labels()
+        figure.legend(marks[-1:] + marks[:-1], names[-1:] + names[:-1], loc="outside lower center", ncols=3)
+        return _page_svg(figure, "type-bars", "Entity F1, precision and recall of each type")
+
+
+def confusion_matrix(errors: ErrorCounts) -> str:
+    """Gold types (rows) against predicted types (columns); shade by share of the row."""
+    labels: list[str | None] = [*errors.by_type, None]
+    size = len(labels)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(1.0 + min(0.42 * size, 12))
+        for row, gold in enumerate(labels):
+            counts = [errors.confusion.get((gold, predicted), 0) for predicted in labels]
+            for column, count in enumerate(counts):
+                _cell(axes, row, column, count, share=count / max(1, sum(counts)))
+        axes.texts[-1].set_text("-")  # no entity on either side: nothing to count
+        names = [_short(label or "none") for label in labels]
+        axes.set_xticks(range(size), names, rotation=90 if size > 6 else 0, color=_INK)
+        axes.set_yticks(range(size), names)
+        axes.set_xlim(-0.5, size - 0.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.xaxis.set_label_position("top")
+        axes.xaxis.tick_top()
+        axes.set_xlabel("predicted", labelpad=8)
+        axes.set_ylabel("gold")
+        return _page_svg(figure, "confusion", "Gold entity types against predicted entity types")
+
+
+def error_kinds(errors: ErrorCounts) -> str:
+    """Number of errors of each kind, each bar split by entity type if these are few."""
+    kinds = list(errors.kinds)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(2.9)
+        left = [0] * len(kinds)
+        split = errors.by_type if len(errors.by_type) <= TYPE_COLOURS else {"all types": errors.kinds}
+        for number, (label, counts) in enumerate(split.items()):
+            values = [counts[kind] for kind in kinds]
+            axes.barh(kinds, values, left=left, height=0.56, color=_TYPES[number],
+                      edgecolor=_CARD, linewidth=0.8, label=_short(label))  # fmt: skip
+            left = [total + value for total, value in zip(left, values, strict=True)]
+        widest = max([*left, 1])
+        for place, total in enumerate(left):
+            axes.text(total + widest * 0.02, place, f"{total:,}", va="center", fontweight="bold")
+        axes.set_xlim(0, widest * 1.14)
+        axes.set_yticks(range(len(kinds)), [kind.replace("type and", "type\nand") for kind in kinds])
+        axes.set_ylim(len(kinds) - 0.5, -0.5)
+        axes.grid(axis="x")
+        axes.tick_params(length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        if len(split) > 1:
+            figure.legend(loc="outside lower center", ncols=4)
+        return _page_svg(figure, "error-kinds", "Number of errors by kind and entity type")
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _cell(axes: Axes, row: int, column: int, count: int, *, share: float) -> None:
+    if count:
+        colour = _ACCENT if row == column else _SECOND
+        shade = 0.12 + 0.88 * share
+        axes.add_patch(Rectangle((column - 0.47, row - 0.46), 0.94, 0.92, color=colour, alpha=shade, lw=0))
+    text = _CARD if share > 0.55 else _INK if count else _MUTED
+    axes.text(column, row, f"{count:,}", ha="center", va="center", color=text, fontsize=10)
+
+
+def _by_epoch(history: Sequence[Mapping[str, Any]], name: str) -> dict[float, float]:
+    points = {}
+    for row in history:
+        epoch, value = row.get("epoch"), row.get(name)
+        if isinstance(epoch, int | float) and isinstance(value, int | float) and math.isfinite(value):
+            points[float(epoch)] = float(value)
+    return points
+
+
+def _points(by_epoch: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    epochs = sorted(by_epoch)
+    return epochs, [by_epoch[epoch] for epoch in epochs]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 16 else f"{name[:15]}…"
+
+
+def _page_svg(figure: Figure, name: str, description: str) -> str:
+    """The figure as an ``<svg>`` element: page colours and font, ids of its own, no fixed size."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # Only the width of a label is estimated from the font here; the browser has the glyphs.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="svg", transparent=True,
+                       metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # fmt: skip
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :].strip()
+    for colour, variable in _VARIABLES.items():
+        drawing = drawing.replace(colour, f"var(--{variable})")
+    # matplotlib's own <style> would apply to the whole page.
+    drawing = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"font-family: [^;\"]*", "font-family: inherit", drawing)
+    drawing = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
+    view_box = re.search(r'viewBox="[^"]*"', drawing)
+    assert view_box is not None  # matplotlib always writes one
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    head = f'<svg {view_box[0]} role="img" aria-label="{description}" {spaces} version="1.1">'
+    return re.sub(r"<svg [^>]*>", head, drawing, count=1)

@@ -1,0 +1,197 @@
+"""The command line: `python -m app.main --mode=MODE`. The only file that knows flags.
+
+A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are answered without TensorFlow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import app as absl_app
+from absl import flags
+
+from app.artifacts import Request, RunDirectory
+from app.config import InputError, RunError
+from app.config_loading import load_config, to_yaml
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Mode(NamedTuple):
+    """A mode: `module` has `run(request: Request) -> dict[str, float]`."""
+
+    module: str
+    description: str
+    works_on: str = ""  # works on the finished run of this mode, with that run's configuration
+    accepts: tuple[str, ...] = ()  # flags that only some modes take
+
+
+MODES = {
+    "finetune": Mode(
+        "app.modes.finetune",
+        "train on a corpus, score on its test split; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
+    "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
+    "predict": Mode(
+        "app.modes.predict",
+        "find the entities of plain text, one document a line, as JSON lines",
+        works_on="finetune",
+        accepts=("input", "output"),
+    ),
+    "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
+}
+
+_MODE = flags.DEFINE_string("mode", "", "what to do")
+_CONFIG = flags.DEFINE_string("config", "", "YAML file; keys it leaves out keep their defaults")
+_SET = flags.DEFINE_multi_string("set", [], "section.key=value over the config; repeatable")
+_RUN_DIR = flags.DEFINE_string("run_dir", "", "where everything is written (default: runs/MODE)")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and the plan, do nothing")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "finetune: start anew in an existing run directory")
+_INPUT = flags.DEFINE_string("input", "", "predict: text file, or - for stdin")
+_OUTPUT = flags.DEFINE_string("output", "", "predict: file for the JSON lines (default: stdout)")
+_FLAGS = (_MODE, _CONFIG, _SET, _RUN_DIR, _DRY_RUN, _OVERWRITE, _INPUT, _OUTPUT)
+_HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull"}
+
+
+def help_text() -> str:
+    def meaning(flag_name: str) -> str:
+        return flags.FLAGS[flag_name].help.partition(";\n")[0]  # absl adds a line to repeatable flags
+
+    modes = "\n".join(f"  {name:<12}{mode.description}" for name, mode in MODES.items())
+    options = "\n".join(f"  --{flag.name:<12}{meaning(flag.name)}" for flag in _FLAGS)
+    return f"""\
+usage: python -m app.main --mode=MODE [--config=configs/NAME.yaml] [--set section.key=value]...
+                          [--run_dir=runs/NAME] [--dry_run]
+
+modes:
+{modes}
+
+flags:
+{options}
+
+examples:
+  python -m app.main --mode=finetune
+  python -m app.main --mode=finetune --config=configs/finetune_conll2003.yaml --run_dir=runs/conll2003
+  python -m app.main --mode=evaluate --set data.test_path=data/wikigold.conll
+  echo "Ada Lovelace lived in London." | python -m app.main --mode=predict --input=-
+
+All settings with their meaning: app/config.py. The ones in effect: --dry_run.
+Exit status: 0 done, 1 failed run, 2 bad usage, config or input. APP_TRACEBACK=1 shows tracebacks.
+"""
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+    """Parses the flags; answers `--help` and a bad flag itself and exits."""
+    if not _HELP.isdisjoint(argv[1 : argv.index("--")] if "--" in argv else argv[1:]):
+        print(help_text(), end="")
+        sys.exit(DONE)
+    try:
+        return list(flags.FLAGS(argv))
+    except flags.Error as error:
+        _complain(f"{error} (--help lists the flags)")
+        sys.exit(BAD_INPUT)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the mode and turns every way it can end into an exit status and one sentence."""
+    try:
+        if len(argv) > 1:
+            raise InputError(
+                f"unexpected argument {argv[1]!r}: everything is a --flag=value (--help lists them)"
+            )
+        name, request = build_request()
+        if _DRY_RUN.value:
+            print(describe(name, request), end="")
+        else:
+            importlib.import_module(MODES[name].module).run(request)
+        sys.stdout.flush()
+        return DONE
+    except KeyboardInterrupt:
+        mode = MODES.get(_MODE.value)
+        hint = "; the same command resumes the run" if mode and "overwrite" in mode.accepts else ""
+        _complain("interrupted" + hint, label="stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has gone; stdout must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:
+        if os.environ.get("APP_TRACEBACK") == "1":
+            import traceback
+
+            traceback.print_exc()
+        _complain(explain(error))
+        return BAD_INPUT if isinstance(error, InputError) else FAILED
+
+
+def build_request() -> tuple[str, Request]:
+    """The mode's name and what is asked of it, from the flags.
+
+    Raises:
+        InputError: anything about the flags or the configuration is wrong.
+    """
+    name = _MODE.value
+    if name not in MODES:
+        received = f", received {name!r}" if name else ""
+        nearest = difflib.get_close_matches(name, MODES, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise InputError(f"--mode must be one of {', '.join(MODES)}{received}{hint}")
+    mode = MODES[name]
+    for flag in (_OVERWRITE, _INPUT, _OUTPUT):
+        takers = [other for other in MODES if flag.name in MODES[other].accepts]
+        if flag.value and name not in takers:
+            raise InputError(f"--{flag.name} belongs to --mode={' or '.join(takers)}, received --mode={name}")
+    if "input" in mode.accepts and not _INPUT.value:
+        raise InputError(f"--mode={name} needs --input=FILE, or --input=- for stdin")
+    run_dir = RunDirectory(_RUN_DIR.value or f"runs/{mode.works_on or name}")
+    if mode.works_on:
+        run_dir.require_run()
+    defaults = str(run_dir.config_yaml) if mode.works_on else None
+    config = load_config(_CONFIG.value or None, _SET.value, defaults=defaults)
+    return name, Request(config, run_dir, _OVERWRITE.value, _INPUT.value, _OUTPUT.value)
+
+
+def describe(name: str, request: Request) -> str:
+    """What `--dry_run` prints: the plan as comments and the configuration, together a valid config file."""
+    plan = MODES[name].description
+    if "overwrite" in MODES[name].accepts:
+        state = request.run_dir.plan_training(request.config, overwrite=request.overwrite)
+        where = {
+            "new": "new",
+            "resume": "resume the run that is there",
+            "overwrite": "delete the run that is there",
+        }[state]
+    else:
+        where = "exists" if request.run_dir.is_run() else "new"
+    return f"# {name}: {plan}\n# run directory: {request.run_dir} ({where})\n{to_yaml(request.config)}"
+
+
+def explain(error: Exception) -> str:
+    """One sentence for the user; what a library says is cut to its first line."""
+    if isinstance(error, InputError | RunError):
+        return str(error)
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if disk_full or "No space left on device" in str(error):
+        return f"the disk is full ({text}); complete files are safe: free some space, run the command again"
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "out of memory; lower the batch size or data.max_length, or raise training.accumulation_steps"
+    if isinstance(error, OSError):
+        return text
+    return f"{type(error).__name__}: {text[:500]} (APP_TRACEBACK=1 shows where)"
+
+
+def _complain(message: str, *, label: str = "error") -> None:
+    sys.stdout.flush()
+    print(f"{label}: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    absl_app.run(main, flags_parser=parse_flags)

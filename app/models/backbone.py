@@ -1,0 +1,114 @@
+"""Models room: a backbone from any source, chosen by `backbone.source`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.config import BackboneConfig, InputError
+from app.models.bert import Backbone, BertSettings, apply_settings, make_bert_backbone, read_settings
+from app.models.bundle import build_from_run, find_bundle, load_backbone, save_backbone
+from app.models.google_checkpoint import build_from_google_checkpoint
+from app.models.huggingface import build_from_huggingface, build_from_minilm, read_minilm_vocabulary
+from app.models.presets import PREFIX, build_from_preset
+from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
+
+__all__ = [
+    "Backbone",
+    "BertSettings",
+    "apply_settings",
+    "build_backbone",
+    "detect_source",
+    "load_backbone",
+    "make_bert_backbone",
+    "read_settings",
+    "save_backbone",
+]
+
+_ALLOWED = (
+    "minilm, random, preset:NAME, a Hugging Face folder (config.json, model.safetensors, vocab.txt), "
+    "a KerasNLP preset folder (metadata.json, config.json), "
+    "a Google checkpoint (bert_config.json, bert_model.ckpt.index) or a run directory"
+)
+
+
+def build_backbone(config: BackboneConfig) -> Backbone:
+    """The encoder that `backbone.source` names, with its vocabulary.
+
+    Raises:
+        InputError: the source is unknown, incomplete or damaged; the message names the file or tensor.
+    """
+    return SOURCES[detect_source(config.source)](config)
+
+
+def build_from_random(config: BackboneConfig) -> Backbone:
+    """An encoder with random weights (truncated normal, 0.02) in the configured size."""
+    if config.sha256:
+        raise InputError(
+            "backbone.sha256 must be empty when backbone.source is random: there is no weights file"
+        )
+    if config.hidden_dim % config.num_heads:
+        raise InputError(
+            f"backbone.hidden_dim must be a multiple of backbone.num_heads, "
+            f"received {config.hidden_dim} and {config.num_heads}"
+        )
+    path = config.vocabulary_path
+    vocabulary = read_vocabulary(Path(path)) if path else read_minilm_vocabulary()
+    settings = BertSettings(
+        vocabulary_size=len(vocabulary),
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        hidden_dim=config.hidden_dim,
+        intermediate_dim=config.intermediate_dim,
+        max_positions=config.max_positions,
+        dropout=config.dropout,
+        attention_dropout=config.attention_dropout,
+    )
+    lowercase = choose_lowercase(config.lowercase, detect_lowercase(vocabulary))
+    return Backbone(make_bert_backbone(settings), vocabulary, lowercase, config.source)
+
+
+SOURCES: dict[str, Callable[[BackboneConfig], Backbone]] = {
+    "minilm": build_from_minilm,
+    "huggingface": build_from_huggingface,
+    "preset": build_from_preset,
+    "google": build_from_google_checkpoint,
+    "run": build_from_run,
+    "random": build_from_random,
+}
+
+
+def detect_source(source: str) -> str:
+    """The kind of a source, a key of SOURCES, from its name or from the files in its folder."""
+    if source in ("minilm", "random"):
+        return source
+    if source.startswith(PREFIX):
+        return "preset"
+    if source and Path(source).is_dir():
+        return _detect_folder(Path(source))
+    if source and Path(f"{source.removesuffix('.index')}.index").is_file():
+        return "google"
+    raise InputError(
+        f"backbone.source must be {_ALLOWED}; received {source!r}, which is neither a name nor a path here"
+    )
+
+
+def _detect_folder(folder: Path) -> str:
+    def has(name: str) -> bool:
+        return (folder / name).is_file()
+
+    if (find_bundle(folder) / "backbone.json").is_file():
+        return "run"
+    if has("metadata.json") and has("config.json"):
+        return "preset"
+    if has("model.safetensors"):
+        return "huggingface"
+    if has("bert_config.json"):
+        return "google"
+    if has("config.json"):
+        return "huggingface"
+    if has("config.yaml"):
+        raise InputError(
+            f"backbone.source: the run in {folder} has no model/backbone.json: it did not finish training"
+        )
+    raise InputError(
+        f"backbone.source must be {_ALLOWED}; received the folder {folder}, which holds none of these"
+    )

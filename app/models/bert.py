@@ -1,0 +1,106 @@
+"""Models room: a KerasNLP `BertBackbone` with every setting of a published BERT.
+
+KerasNLP fixes what checkpoints vary: the tanh approximation of GELU, a layer-norm epsilon of 1e-12 and one
+dropout for everything. None of it is in `get_config()`, so each construction goes through
+`make_bert_backbone`, and whoever rebuilds an encoder in another way (cloning, for instance) calls
+`apply_settings` on the result.
+"""
+
+from dataclasses import dataclass
+
+from keras_nlp.models import BertBackbone
+from keras_nlp.src.utils.keras_utils import gelu_approximate
+
+from app.one_keras import keras
+
+# The published BERTs use the exact GELU; on MiniLM the approximation moves hidden states by 5e-3.
+ACTIVATIONS = {"gelu": keras.activations.gelu, "gelu_tanh": gelu_approximate}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained encoder and what is needed to feed it.
+
+    Attributes:
+        model: {token_ids, segment_ids, padding_mask: int32 [batch, length]} ->
+            {sequence_output: float [batch, length, width], pooled_output: float [batch, width]}.
+        vocabulary: word pieces in id order, as many as the embedding has rows.
+        lowercase: whether the vocabulary is uncased.
+        source: where the weights came from, as given in `backbone.source`.
+    """
+
+    model: BertBackbone
+    vocabulary: list[str]
+    lowercase: bool
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertSettings:
+    """Everything that defines the computation of a BERT encoder, apart from its weights."""
+
+    vocabulary_size: int
+    num_layers: int
+    num_heads: int
+    hidden_dim: int
+    intermediate_dim: int
+    max_positions: int = 512
+    num_segments: int = 2
+    activation: str = "gelu"
+    layer_norm_epsilon: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+
+
+def make_bert_backbone(settings: BertSettings) -> BertBackbone:
+    """A randomly initialised encoder with all its settings in force."""
+    model = BertBackbone(
+        vocabulary_size=settings.vocabulary_size,
+        num_layers=settings.num_layers,
+        num_heads=settings.num_heads,
+        hidden_dim=settings.hidden_dim,
+        intermediate_dim=settings.intermediate_dim,
+        dropout=settings.dropout,
+        max_sequence_length=settings.max_positions,
+        num_segments=settings.num_segments,
+        name="backbone",
+    )
+    apply_settings(model, settings)
+    return model
+
+
+def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
+    """Sets what `BertBackbone(...)` does not take: activation, layer-norm epsilon, attention dropout.
+
+    A Keras functional model calls its layers again at every trace, so this holds for everything traced
+    afterwards; a `predict` or `fit` that already ran keeps its old graph.
+    """
+    activation = ACTIVATIONS[settings.activation]
+    norms = [model.embeddings_layer_norm]
+    for layer in model.transformer_layers:
+        # The layer's own attributes too, because its get_config() reads them.
+        layer.activation = layer._feedforward_intermediate_dense.activation = activation
+        layer.layer_norm_epsilon = settings.layer_norm_epsilon
+        layer._self_attention_layer._dropout = settings.attention_dropout
+        layer._self_attention_layer._dropout_layer.rate = settings.attention_dropout
+        norms += [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+    for norm in norms:
+        norm.epsilon = settings.layer_norm_epsilon
+
+
+def read_settings(model: BertBackbone) -> BertSettings:
+    """The settings an encoder has now, `apply_settings` included."""
+    first = model.transformer_layers[0]
+    return BertSettings(
+        vocabulary_size=model.vocabulary_size,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        hidden_dim=model.hidden_dim,
+        intermediate_dim=model.intermediate_dim,
+        max_positions=model.max_sequence_length,
+        num_segments=model.num_segments,
+        activation=next(name for name, function in ACTIVATIONS.items() if function is first.activation),
+        layer_norm_epsilon=first.layer_norm_epsilon,
+        dropout=model.dropout,
+        attention_dropout=first._self_attention_layer._dropout_layer.rate,
+    )

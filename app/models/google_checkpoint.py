@@ -1,0 +1,69 @@
+"""Models room: backbones from the TensorFlow checkpoints of google-research/bert.
+
+The converters in `official.nlp.tools` write checkpoints for tf-models-official's own encoder, which KerasNLP
+cannot read, so the tensors are taken by their published names.
+"""
+
+import re
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.config import BackboneConfig, InputError
+from app.models.bert import Backbone, make_bert_backbone
+from app.models.checkpoint import fill_slots, read_bert_config
+from app.models.checksums import check_sha256
+from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
+
+
+def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
+    """The encoder of a folder, or a prefix in one, with `bert_config.json` and `vocab.txt` beside it."""
+    prefix = find_prefix(config.source)
+    settings = read_bert_config(prefix.parent / "bert_config.json", config)
+    vocabulary = read_vocabulary(prefix.parent / "vocab.txt", size=settings.vocabulary_size)
+    lowercase = choose_lowercase(config.lowercase, detect_lowercase(vocabulary))
+    data = Path(f"{prefix}.data-00000-of-00001")
+    if not data.is_file():
+        raise InputError(f"{data} is missing: a checkpoint is an .index and a .data file")
+    check_sha256(data, config.sha256)
+    model = make_bert_backbone(settings)
+    try:
+        reader = tf.train.load_checkpoint(str(prefix))
+        shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+        start = "" if "embeddings/word_embeddings" in shapes else "bert/"
+        fill_slots(
+            model,
+            shapes,
+            read=reader.get_tensor,
+            find_name=lambda name: start + google_name(name),
+            transposed=False,
+            where=str(prefix),
+        )
+    except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
+        raise InputError(f"{prefix} is truncated or not a TensorFlow checkpoint: {error}") from None
+    return Backbone(model, vocabulary, lowercase, config.source)
+
+
+def find_prefix(source: str) -> Path:
+    """The source itself if it is a prefix, else `bert_model.ckpt` of the folder or its only checkpoint."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return Path(source.removesuffix(".index"))
+    if (folder / "bert_model.ckpt.index").is_file():
+        return folder / "bert_model.ckpt"
+    found = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
+    if len(found) != 1:
+        raise InputError(
+            f"{folder} must hold bert_model.ckpt.index or one other checkpoint, "
+            f"received {', '.join(found) or 'no .index file'}; name one as {folder}/PREFIX"
+        )
+    return folder / found[0]
+
+
+def google_name(name: str) -> str:
+    """Google's name of a tensor from Hugging Face's, without the `bert/` prefix."""
+    name = re.sub(r"LayerNorm\.weight$", "LayerNorm.gamma", name)
+    name = re.sub(r"LayerNorm\.bias$", "LayerNorm.beta", name)
+    name = re.sub(r"_embeddings\.weight$", "_embeddings", name)
+    name = re.sub(r"\.weight$", ".kernel", name)
+    return re.sub(r"layer\.(\d+)", r"layer_\1", name).replace(".", "/")

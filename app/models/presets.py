@@ -1,0 +1,52 @@
+"""Models room: backbones from KerasNLP presets, by name (which downloads them) or from a folder."""
+
+from pathlib import Path
+
+from keras_nlp.models import BertBackbone, BertTokenizer
+from keras_nlp.src.utils.preset_utils import MODEL_WEIGHTS_FILE, get_file
+
+from app.config import BackboneConfig, InputError
+from app.models.bert import Backbone, BertSettings, make_bert_backbone
+from app.models.checksums import check_sha256
+from app.models.vocabulary import check_vocabulary, choose_lowercase
+
+PREFIX = "preset:"
+_REMOTE = ("kaggle://", "hf://", "gs://")
+# What KerasNLP lets through for a missing, altered or unreachable file (requests' errors are OSErrors).
+_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
+
+
+def build_from_preset(config: BackboneConfig) -> Backbone:
+    """The encoder of a preset, rebuilt with the exact GELU and the configured dropout."""
+    name = config.source.removeprefix(PREFIX)
+    if name not in BertBackbone.presets and not name.startswith(_REMOTE) and not Path(name).is_dir():
+        raise InputError(
+            f"backbone.source: {name!r} is not a preset; allowed are a preset folder, "
+            f"a handle that starts with {', '.join(_REMOTE)}, "
+            f"or one of {', '.join(sorted(BertBackbone.presets))}"
+        )
+    try:
+        if config.sha256:
+            check_sha256(Path(get_file(name, MODEL_WEIGHTS_FILE)), config.sha256)
+        loaded = BertBackbone.from_preset(name)
+        tokenizer = BertTokenizer.from_preset(name)
+        vocabulary = list(tokenizer.get_vocabulary())
+    except _FAILURES as error:
+        raise InputError(f"the preset {name} could not be loaded: {' '.join(str(error).split())}") from error
+    check_vocabulary(vocabulary, where=f"the vocabulary of preset {name}", size=loaded.vocabulary_size)
+    model = make_bert_backbone(
+        BertSettings(
+            vocabulary_size=loaded.vocabulary_size,
+            num_layers=loaded.num_layers,
+            num_heads=loaded.num_heads,
+            hidden_dim=loaded.hidden_dim,
+            intermediate_dim=loaded.intermediate_dim,
+            max_positions=loaded.max_sequence_length,
+            num_segments=loaded.num_segments,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+    )
+    model.set_weights(loaded.get_weights())
+    lowercase = choose_lowercase(config.lowercase, bool(tokenizer.lowercase))
+    return Backbone(model, vocabulary, lowercase, config.source)

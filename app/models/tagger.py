@@ -1,0 +1,91 @@
+"""Models room: a backbone, the word-shape embedding and a tagging head assembled into one network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from app.config import ModelConfig
+from app.models.bert import Backbone
+from app.models.heads import TaggingHead
+from app.one_keras import keras
+
+INPUT_NAMES = ("token_ids", "shape_ids", "padding_mask")
+
+
+@dataclass(frozen=True)
+class Tagger:
+    """A network that tags words.
+
+    Attributes:
+        network: {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32 [batch, length, labels].
+            `padding_mask` is 0 for padding and otherwise the number of the window a piece belongs to; pieces attend to
+            their own window only. A plain 0/1 mask is the case of one window a row.
+        backbone: the encoder inside, which shares its weights with the network.
+        head: the tagging head inside.
+        config: how it was assembled.
+    """
+
+    network: keras.Model
+    backbone: Backbone
+    head: TaggingHead
+    config: ModelConfig
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.head.labels
+
+    def own_variables(self) -> dict[str, tf.Variable]:
+        """Variables that are not the backbone's, by a short name."""
+        backbone = {id(variable) for variable in self.backbone.model.variables}
+        own = [v for v in self.network.trainable_variables if id(v) not in backbone]
+        return {variable.name.split(":")[0]: variable for variable in own}
+
+    def layer_depths(self) -> dict[str, int]:
+        """Depth of every trainable variable by name: 0 embeddings, 1.. transformer layers, one more for the head."""
+        layers = {layer.name: number for number, layer in enumerate(self.backbone.model.transformer_layers, start=1)}
+        top = len(layers) + 1
+        own = {self.head.name: top, "word_shape": top}  # new layers learn at the full rate
+        return {v.name: {**layers, **own}.get(v.name.split("/")[0], 0) for v in self.network.trainable_variables}
+
+
+@keras.saving.register_keras_serializable(package="app")
+class WindowMask(keras.layers.Layer):
+    """Window numbers int32 [batch, length] -> bool [batch, length, length], true within one window."""
+
+    def call(self, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.equal(numbers[:, :, tf.newaxis], numbers[:, tf.newaxis, :])
+
+
+def build_tagger(
+    backbone: Backbone, config: ModelConfig, *, labels: Sequence[str], shape_count: int, freeze_embeddings: bool = False
+) -> Tagger:
+    """Assembles the network on the layers of a backbone.
+
+    Args:
+        backbone: from `build_backbone`.
+        config: head and word shapes.
+        labels: label names in id order, `O` first.
+        shape_count: number of word shapes.
+        freeze_embeddings: keep the word-piece embeddings as they are.
+    """
+    model = backbone.model
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
+    tokens = model.token_embedding(inputs["token_ids"])  # [batch, length, width]
+    parts = [tokens, model.position_embedding(tokens), model.segment_embedding(tf.zeros_like(inputs["token_ids"]))]
+    if config.word_shape:
+        # Near zero, so that training starts from the published network.
+        near_zero = keras.initializers.TruncatedNormal(stddev=0.002)
+        embedding = keras.layers.Embedding(
+            shape_count, model.hidden_dim, embeddings_initializer=near_zero, name="word_shape"
+        )
+        parts.append(embedding(inputs["shape_ids"]))
+    x = model.embeddings_add(parts) if len(parts) == 3 else keras.layers.Add(name="inputs_add")(parts)
+    x = model.embeddings_dropout(model.embeddings_layer_norm(x))
+    mask = WindowMask(name="window_mask")(inputs["padding_mask"])
+    for layer in model.transformer_layers:
+        x = layer(x, attention_mask=mask)
+    head = TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
+    model.token_embedding.trainable = not freeze_embeddings
+    network = keras.Model(inputs, head(x), name="tagger")
+    return Tagger(network, backbone, head, config)

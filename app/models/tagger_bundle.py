@@ -1,0 +1,77 @@
+"""Models room: a whole tagger in a run's `model/` folder: the backbone's files (see `bundle.py`) and
+
+tagger.json          labels and how the network is assembled
+head.safetensors     word-shape embedding, head, transition scores
+README.md            model card
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from app.artifacts import atomic, sha256_of_file
+from app.config import InputError, ModelConfig
+from app.models.bundle import load_backbone, save_backbone
+from app.models.checkpoint import read_json
+from app.models.checksums import SUMS_FILE, check_sums, read_sums
+from app.models.tagger import Tagger, build_tagger
+from app.one_keras import keras
+
+SETTINGS_FILE = "tagger.json"
+WEIGHTS_FILE = "head.safetensors"
+CARD_FILE = "README.md"
+
+
+def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) -> None:
+    """Writes the bundle; each file appears under its name only when it is complete.
+
+    Args:
+        tagger: what to save.
+        folder: `model/` of a run directory.
+        shape_count: number of word shapes of the embedding.
+        card: the model card, Markdown.
+    """
+    save_backbone(tagger.backbone, folder)
+    settings = {
+        "labels": list(tagger.labels),
+        "shape_count": shape_count,
+        "model": dataclasses.asdict(tagger.config),
+    }
+    with atomic(folder / SETTINGS_FILE) as path:
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic(folder / WEIGHTS_FILE) as path:
+        save_file({name: variable.numpy() for name, variable in tagger.own_variables().items()}, path)
+    with atomic(folder / CARD_FILE) as path:
+        path.write_text(card, encoding="utf-8")
+    sums = read_sums(folder) | {name: sha256_of_file(folder / name) for name in (SETTINGS_FILE, WEIGHTS_FILE)}
+    with atomic(folder / SUMS_FILE) as path:
+        path.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")
+
+
+def load_tagger(folder: Path) -> Tagger:
+    """Reads a bundle, bit for bit the tagger that was saved, to compute in float32.
+
+    Raises:
+        InputError: a file is missing, truncated or altered.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run --mode=finetune on it again")
+    check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
+    settings = read_json(folder / SETTINGS_FILE)
+    keras.mixed_precision.set_global_policy("float32")
+    tagger = build_tagger(
+        load_backbone(folder),
+        ModelConfig(**settings["model"]),
+        labels=settings["labels"],
+        shape_count=settings["shape_count"],
+    )
+    try:
+        arrays = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    for name, variable in tagger.own_variables().items():
+        variable.assign(arrays[name])
+    return tagger

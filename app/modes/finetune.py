@@ -1,0 +1,169 @@
+"""Modes room: fine-tune a backbone for named entities, score it, leave everything in the run directory."""
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.config import Config, DataConfig, InputError
+from app.data.corpus import Corpus, CorpusSummary, summarize
+from app.data.dataset import RowStore, store_in_memory, store_in_records
+from app.data.packing import Example
+from app.data.shapes import NUM_SHAPES
+from app.models.backbone import build_backbone
+from app.models.tagger_bundle import load_tagger, save_tagger
+from app.models.tagger import Tagger, build_tagger
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
+from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fit import Plan, run_fit
+from app.training.strategy import build_strategy, set_up
+
+
+def run(request: Request) -> dict[str, float]:
+    """Fine-tunes, then scores the validation and the test split."""
+    config, run_dir = request.config, request.run_dir
+    train, summary = _read_training_corpus(config)
+    labels = summary.labels
+    _check_other_splits(config, labels)
+    with run_dir.open_for_training(config, overwrite=request.overwrite) as resumed:
+        run_dir.write_environment(seed=config.seed, command=sys.argv)
+        if resumed:
+            say(f"resuming {run_dir}")
+        precision = set_up(config.training, seed=config.seed)
+        strategy = build_strategy(config.training)
+        say(
+            f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
+            f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+        )
+        with strategy.scope():
+            tagger = _build_tagger(config, labels)
+        metrics = _train(tagger, train, summary, config, run_dir, precision, strategy)
+        variables = tagger.network.trainable_variables
+        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
+        run_dir.update_metrics(metrics)
+        save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, labels, metrics))
+        return metrics | _score(config, run_dir)
+
+
+def _build_tagger(config: Config, labels: list[str]) -> Tagger:
+    """Weights come from `init_from` if it is given, else from the backbone's source; the head starts at random."""
+    if config.init_from:
+        backbone = build_backbone(dataclasses.replace(config.backbone, source=config.init_from))
+    else:
+        backbone = build_backbone(config.backbone)
+    freeze = config.training.freeze_embeddings
+    return build_tagger(backbone, config.model, labels=labels, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
+
+
+def _read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
+    train = open_split(config.data, "train")
+    if train is None:
+        raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
+    summary = summarize(train)
+    if summary.repaired:
+        say(f"{config.data.train_path}: {summary.repaired} I- tags that began an entity were read as B-")
+    return train, summary
+
+
+def _check_other_splits(config: Config, labels: list[str]) -> None:
+    """Reads the other splits once before training, so that a fault in them does not come to light an hour later."""
+    for split in ("valid", "test"):
+        corpus = open_split(config.data, split, labels=labels)
+        if corpus:
+            summarize(corpus)
+
+
+def _train(
+    tagger: Tagger,
+    train: Corpus,
+    summary: CorpusSummary,
+    config: Config,
+    run_dir: RunDirectory,
+    precision: str,
+    strategy: tf.distribute.Strategy,
+) -> dict:
+    encoder = build_encoder(tagger, config.data)
+    store = _store_rows(encoder.training_rows(_tagged_only(train)), summary, config.data, run_dir)
+    valid = open_split(config.data, "valid", labels=tagger.labels)
+    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+
+    def validate() -> dict[str, float]:
+        scores = Tagged.by(predictor, valid.sentences()).scores()
+        return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
+
+    pieces = encoder.pieces
+    plan = Plan(
+        batches=lambda epoch, step: store.make_dataset(
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            epochs=config.training.epochs,
+            first_epoch=epoch,
+            first_step=step,
+        ),
+        steps_per_epoch=store.steps_per_epoch(config.training.batch_size),
+        depths=tagger.layer_depths(),
+        precision=precision,
+        checkpoints=run_dir.checkpoints,
+        tensorboard=run_dir.tensorboard if config.training.tensorboard else None,
+        validate=validate if valid else None,
+        log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+    )
+    with strategy.scope():
+        tuner = FineTuner(
+            tagger.network,
+            tagger.head.compute_loss,
+            special=SpecialIds(pieces.start_id, pieces.end_id, pieces.mask_id),
+            config=config.training,
+            seed=config.seed,
+        )
+        return run_fit(tuner, config.training, plan)
+
+
+def _tagged_only(corpus: Corpus) -> Iterator:
+    return (sentence for sentence in corpus.sentences() if sentence.words)
+
+
+def _store_rows(
+    rows: Iterator[Example], summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory
+) -> RowStore:
+    """Rows in memory for a corpus that fits there, else in TFRecord files."""
+    large = summary.words > config.memory_limit_words
+    if config.cache == "memory" or (config.cache == "auto" and not large):
+        return store_in_memory(rows)
+    folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
+    return store_in_records(rows, folder, shuffle_buffer=config.shuffle_buffer_sequences)
+
+
+def _score(config: Config, run_dir: RunDirectory) -> dict:
+    """Scores the bundle as it was written, so that `--mode=evaluate` gives the same numbers."""
+    tagger = load_tagger(run_dir.model)
+    encoder = build_encoder(tagger, config.data)
+    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+    scored: dict = {}
+    splits = {split: open_split(config.data, split, labels=tagger.labels) for split in ("valid", "test")}
+    splits = {split: corpus for split, corpus in splits.items() if corpus}
+    for split, corpus in splits.items():
+        headline = split == list(splits)[-1]
+        scored |= score_split(predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=headline)
+    if splits:
+        show_results(run_dir)
+    return scored
+
+
+def _card(config: Config, labels: list[str], metrics: dict) -> str:
+    """The model card beside the weights."""
+    types = ", ".join(label[2:] for label in labels if label.startswith("B-"))
+    best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
+    return f"""# Named-entity tagger
+
+- Entity types: {types}
+- Backbone: `{config.backbone.source}`, head: {config.model.head}, word shapes: {config.model.word_shape}
+- Trained on: `{config.data.train_path}`, {metrics["train/epochs"]} epochs, seed {config.seed}
+- Entity F1 on the validation split while training: {best}; scores on the other splits: `../metrics.json`, `../report.txt`
+- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it with
+  `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+- Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
+"""

@@ -1,0 +1,124 @@
+"""Modes room: plain text in, entities with character offsets out, line by line."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from app.artifacts import Request, atomic
+from app.config import InputError
+from app.data.labels import spans
+from app.data.raw_text import Word, split_sentences, split_words
+from app.data.sentence import Sentence
+from app.evaluation.predictor import Predictor
+from app.models.tagger_bundle import load_tagger
+from app.modes.scoring import build_encoder, build_predictor
+
+BYTES_AT_A_TIME = 1 << 16
+
+
+def run(request: Request) -> dict[str, float]:
+    """Tags `request.input` (a file, or `-` for standard input) and writes JSON lines to `request.output` or standard output."""
+    if not request.input:
+        raise InputError("--mode=predict needs --input=FILE, or --input=- for standard input")
+    tagger = load_tagger(request.run_dir.model)
+    predictor = build_predictor(
+        tagger, build_encoder(tagger, request.config.data), batch_size=request.config.predict.batch_size
+    )
+    config = request.config.predict
+    counts = {"predict/documents": 0, "predict/entities": 0}
+    with ExitStack() as stack:
+        source = sys.stdin.buffer if request.input == "-" else stack.enter_context(_open(request.input))
+        target = stack.enter_context(_output(request.output))
+        place = "standard input" if request.input == "-" else request.input
+        for texts in _chunks(source, place=place):
+            for row in tag_texts(
+                texts, predictor, split=config.split_sentences, min_score=config.min_score
+            ):
+                target.write(json.dumps(row, ensure_ascii=False) + "\n")
+                counts["predict/documents"] += 1
+                counts["predict/entities"] += len(row["entities"])
+            target.flush()
+    return counts
+
+
+def tag_texts(
+    texts: list[str], predictor: Predictor, *, split: bool = True, min_score: float = 0.0
+) -> Iterator[dict]:
+    """Entities of documents, one row a document, offsets in characters of the text as given.
+
+    Args:
+        texts: one document each, of any length.
+        predictor: of the model to use.
+        split: split documents into sentences; off, a document is one sentence.
+        min_score: entities below it are left out.
+
+    Yields:
+        `{"text", "entities": [{"start", "end", "label", "text", "score"}]}`; the score is the smallest posterior
+        probability among the tags of the entity's words.
+    """
+    rows = [split_sentences(text) if split else [split_words(text)] for text in texts]
+    rows = [[words for words in sentences if words] for sentences in rows]
+    flat = [
+        Sentence(tuple(text[word.start : word.end] for word in words), (), number)
+        for number, (text, sentences) in enumerate(zip(texts, rows, strict=True))
+        for words in sentences
+    ]
+    tagged = predictor.tag(flat, probabilities=True)
+    for text, sentences in zip(texts, rows, strict=True):
+        entities: list[dict] = []
+        for words, found in zip(sentences, islice(tagged, len(sentences)), strict=True):
+            entities.extend(_entities(text, words, found.tags, found.probabilities))
+        yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
+
+
+def _entities(text: str, words: list[Word], tags: list[str], probabilities: np.ndarray) -> Iterator[dict]:
+    for label, first, last in spans(tags):
+        start, end = words[first].start, words[last - 1].end
+        score = round(float(probabilities[first:last].min()), 4)
+        yield {"start": start, "end": end, "label": label, "text": text[start:end], "score": min(score, 1.0)}
+
+
+def _chunks(source: IO[bytes], *, place: str) -> Iterator[list[str]]:
+    """Documents as they come: the lines that are there already are taken together, and nobody waits for more."""
+    pending, number = b"", 0
+    while block := source.read1(BYTES_AT_A_TIME):
+        *lines, pending = (pending + block).split(b"\n")
+        if lines:
+            yield [_text(line, place=place, number=number + i) for i, line in enumerate(lines, start=1)]
+            number += len(lines)
+    if pending:
+        yield [_text(pending, place=place, number=number + 1)]
+
+
+def _text(line: bytes, *, place: str, number: int) -> str:
+    try:
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{place}, line {number}: not UTF-8 at byte {error.start + 1} (0x{line[error.start]:02x}); "
+            "convert the text to UTF-8"
+        ) from error
+    return text.removesuffix("\r")
+
+
+def _open(path: str) -> IO[bytes]:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputError(f"--input={path} cannot be read: {error.strerror}") from error
+
+
+@contextmanager
+def _output(path: str) -> Iterator[IO[str]]:
+    """Standard output, or a file that appears only when it is complete."""
+    if not path:
+        yield sys.stdout
+        return
+    with atomic(Path(path)) as waiting, open(waiting, "w", encoding="utf-8") as target:
+        yield target

@@ -1,0 +1,154 @@
+"""Modes room: a tagger and a corpus to scores, shared by fine-tuning and evaluation."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from app.artifacts import RunDirectory
+from app.config import DataConfig
+from app.data.corpus import Corpus, open_corpus
+from app.data.encoding import Encoder
+from app.data.labels import types_from
+from app.data.sentence import Sentence
+from app.data.shapes import word_shapes
+from app.data.word_pieces import WordPieces
+from app.evaluation.errors import count_errors, error_rows
+from app.evaluation.html_report import html_report
+from app.evaluation.predictor import Features, Predictor
+from app.evaluation.report import conll_rows, text_report
+from app.evaluation.scores import Scores, compute_scores, flat_metrics
+from app.models.heads import decode_sentences
+from app.models.tagger import INPUT_NAMES, Tagger
+
+
+def say(text: str) -> None:
+    """A line for the person watching; standard output stays free for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
+    """The corpus of a split, or None if the configuration names none; with `labels`, other types are an error."""
+    path = getattr(data, f"{split}_path")
+    types = None if labels is None else types_from(labels)
+    return open_corpus(path, split=split, config=data, types=types) if path else None
+
+
+def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
+    """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
+    backbone = tagger.backbone
+    return Encoder(
+        pieces=WordPieces(backbone.vocabulary, lowercase=backbone.lowercase),
+        labels=tagger.labels,
+        shapes=word_shapes,
+        max_length=data.max_length,
+        overlap=data.overlap_tokens,
+        by_document=data.packing == "document",
+    )
+
+
+def build_predictor(tagger: Tagger, encoder: Encoder, *, batch_size: int) -> Predictor:
+    """A predictor over the Keras network; the transition scores are read at each call, so it follows training."""
+    spec = {name: tf.TensorSpec([None, None], tf.int32) for name in INPUT_NAMES}
+
+    @tf.function(input_signature=[spec])  # one trace for all shapes
+    def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tagger.network(features, training=False)
+
+    def call(features: Features) -> np.ndarray:
+        return forward({name: tf.constant(features[name]) for name in INPUT_NAMES}).numpy()
+
+    def decode(
+        emissions: Sequence[np.ndarray], probabilities: bool
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        return decode_sentences(emissions, tagger.head.decoding_scores(), probabilities=probabilities)
+
+    return Predictor(tagger.labels, encoder.scoring_rows, call, decode, batch_size)
+
+
+class Tagged:
+    """A corpus beside its predictions: the four columns that every report is made of."""
+
+    def __init__(self) -> None:
+        self.words: list[list[str]] = []
+        self.gold: list[list[str]] = []
+        self.predicted: list[list[str]] = []
+        self.documents: list[int] = []
+
+    @classmethod
+    def by(cls, predictor: Predictor, sentences: Iterable[Sentence]) -> "Tagged":
+        """Tags a corpus; a sentence is held once, as words and two columns of tags."""
+        tagged = cls()
+
+        def remembered() -> Iterator[Sentence]:
+            for sentence in sentences:
+                tagged.words.append(list(sentence.words))
+                tagged.gold.append(list(sentence.tags))
+                tagged.documents.append(sentence.document)
+                yield sentence
+
+        tagged.predicted = [found.tags for found in predictor.tag(remembered())]
+        return tagged
+
+    def scores(self) -> Scores:
+        return compute_scores(self.gold, self.predicted)
+
+
+def score_split(
+    predictor: Predictor,
+    sentences: Iterable[Sentence],
+    *,
+    split: str,
+    run_dir: RunDirectory,
+    headline: bool,
+) -> dict[str, float]:
+    """Tags and scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
+
+    Args:
+        predictor: of the model to score.
+        sentences: the split.
+        split: `train`, `valid` or `test`.
+        run_dir: where everything goes.
+        headline: whether `report.txt` and `report.html` show this split.
+
+    Returns:
+        the scores, flat, under `SPLIT/`.
+    """
+    began = time.monotonic()
+    tagged = Tagged.by(predictor, sentences)
+    seconds = time.monotonic() - began
+    scores = tagged.scores()
+    columns = (tagged.words, tagged.gold, tagged.predicted)
+    found = flat_metrics(scores, prefix=split)
+    found[f"{split}/words_per_second"] = scores.words / seconds
+    run_dir.update_metrics(found)
+    run_dir.write_text(run_dir.predictions(split), conll_rows(*columns))
+    errors = list(error_rows(*columns, tagged.documents))
+    run_dir.write_jsonl(run_dir.errors(split), errors)
+    if headline:
+        counts = count_errors(tagged.gold, tagged.predicted)
+        title = f"{run_dir.path.name}: {split} split"
+        run_dir.write_text(run_dir.report_txt, text_report(scores, counts, title=title))
+        page = html_report(
+            title=title,
+            scores=scores,
+            errors=counts,
+            examples=errors,
+            history=run_dir.read_history(),
+            config_text=run_dir.config_yaml.read_text(encoding="utf-8"),
+            environment=json.loads(run_dir.environment_json.read_text(encoding="utf-8")),
+            words_per_second=found[f"{split}/words_per_second"],
+        )
+        run_dir.write_text(run_dir.report_html, page)
+    return found
+
+
+def show_results(run_dir: RunDirectory) -> None:
+    """Prints the report and where everything lies."""
+    print(run_dir.report_txt.read_text(encoding="utf-8"))
+    say(f"report       {run_dir.report_html}")
+    say(f"model        {run_dir.model}")
+    say(f"all results  {run_dir.path}")

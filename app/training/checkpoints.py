@@ -1,0 +1,71 @@
+"""Training room: checkpoints from which a run goes on exactly where it stopped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.config import RunError
+from app.training.fine_tuner import FineTuner
+
+KEPT = 2  # the newest may be lost to a full disk; the one before it survives
+
+
+@dataclass
+class Position:
+    """Where training stands: `epoch` whole epochs and `step` steps of the next one are done."""
+
+    epoch: int = 0
+    step: int = 0
+    best_f1: float = -1.0
+    best_epoch: int = 0
+    words: int = 0
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """Model, optimizer, averages, random state and position, saved together.
+
+    Args:
+        folder: `checkpoints/` of the run directory.
+        tuner: compiled, its optimizer's variables built, so that nothing is restored late.
+    """
+
+    def __init__(self, folder: Path, tuner: FineTuner) -> None:
+        self._position = {
+            name: tf.Variable(value, dtype=tf.int64 if isinstance(value, int) else tf.float64, trainable=False)
+            for name, value in vars(Position()).items()
+        }
+        self._checkpoint = tf.train.Checkpoint(
+            model=tuner, optimizer=tuner.optimizer, position=self._position
+        )
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=KEPT)
+
+    def restore(self) -> Position | None:
+        """The newest checkpoint that can be read; an unreadable one is passed over for the one before it."""
+        for path in reversed(self._manager.checkpoints):
+            try:
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+            except (tf.errors.OpError, AssertionError, ValueError) as error:
+                broken = error
+                continue
+            return Position(**{name: variable.numpy().item() for name, variable in self._position.items()})
+        if self._manager.checkpoints:
+            raise RunError(
+                f"no checkpoint in {self._manager.directory} can be read ({type(broken).__name__}: "
+                f"{str(broken).splitlines()[0][:200]}); start anew with --overwrite"
+            )
+        return None
+
+    def save(self, position: Position) -> None:
+        """Writes a checkpoint under a new name, then removes the oldest; a failed write loses nothing."""
+        for name, value in vars(position).items():
+            self._position[name].assign(value)
+        try:
+            self._manager.save()
+        except tf.errors.OpError as error:
+            reason = str(error.message).splitlines()[0][:200]
+            raise RunError(
+                f"the checkpoint could not be written to {self._manager.directory} ({reason}); the one before it is "
+                "intact: free some space and run the same command again"
+            ) from error

@@ -1,0 +1,142 @@
+"""Training room: one training step, the same on one device, several replicas and several machines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from app.config import TrainingConfig
+from app.one_keras import keras
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Piece ids the step needs to know."""
+
+    start: int
+    end: int
+    mask: int
+
+
+class FineTuner(keras.Model):
+    """Wraps a tagging network for `keras.Model.fit`.
+
+    The loss is the sum over real first pieces divided by their *global* count: over all replicas and all accumulated
+    slices. So is the gradient, whatever the number of devices.
+
+    Args:
+        network: {features} -> logits float32 [batch, length, labels].
+        loss_sum: (logits, labels, boundaries) -> summed loss.
+        special: piece ids.
+        config: accumulation, clipping, regularizers, weight averaging.
+        seed: of the masked pieces.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        loss_sum: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+        *,
+        special: SpecialIds,
+        config: TrainingConfig,
+        seed: int,
+    ) -> None:
+        super().__init__(name="fine_tuner")
+        self.network = network
+        self.special = special
+        self.config = config
+        self._loss_sum = loss_sum
+        self.loss_mean = keras.metrics.Mean(name="loss")
+        self.words_seen = keras.metrics.Sum(name="words", dtype="float64")
+        decays = config.average_weights_decay > 0
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        variables = network.trainable_variables if decays else []
+        self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in variables]
+        self._mask_random = tf.random.Generator.from_seed(seed)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.loss_mean, self.words_seen]
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        return self.network(inputs, training=training)
+
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        replicas = tf.distribute.get_replica_context()
+        labels = batch["labels"]
+        words = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
+        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, words)
+        variables = self.network.trainable_variables
+        loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
+        loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self.config.clip_norm > 0:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
+        self._update_averages()
+        # Every replica holds the global mean; metrics add up over replicas.
+        self.loss_mean.update_state(loss, sample_weight=words)
+        self.words_seen.update_state(words)
+        return {"loss": self.loss_mean.result(), "step_loss": loss, "words": self.words_seen.result()}
+
+    def _gradients(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Loss and gradients of this replica's share, slice by slice; their sums do not depend on the slicing."""
+        slices = self.config.accumulation_steps
+        parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
+        loss, sums = tf.constant(0.0), None
+        for number in range(slices):
+            part = {name: values[number] for name, values in parts.items()} if parts else batch
+            with tf.GradientTape() as tape:
+                part_loss = self._loss(part, total)
+                scaled = part_loss
+                if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+                    scaled = self.optimizer.get_scaled_loss(part_loss)
+            # A dense embedding gradient keeps to the optimizer's fused kernel; sparse ones take seven passes instead.
+            found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, self.network.trainable_variables)]
+            sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+            loss += part_loss
+        if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+            sums = self.optimizer.get_unscaled_gradients(sums)
+        return loss, sums
+
+    def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
+        features = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"]
+        pieces = features["token_ids"]
+        boundaries = (pieces == self.special.start) | (pieces == self.special.end)
+        if self.config.word_mask_fraction > 0:
+            features["token_ids"] = self._with_masked_pieces(pieces, boundaries, features["padding_mask"])
+        if self.config.r_drop_weight <= 0:
+            logits = self.network(features, training=True)
+            return self._loss_sum(logits, labels, boundaries) / total
+        # R-Drop (Liang et al. 2021): two dropout samples of each row, and the divergence between them.
+        twice = {name: tf.concat([value, value], axis=0) for name, value in features.items()}
+        logits = self.network(twice, training=True)
+        losses = self._loss_sum(logits, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1])) / 2.0
+        first, second = tf.split(tf.nn.log_softmax(logits), 2)
+        divergence = tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), axis=-1) / 2.0
+        divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))
+        return (losses + self.config.r_drop_weight * divergence) / total
+
+    def _with_masked_pieces(self, pieces: tf.Tensor, boundaries: tf.Tensor, padding_mask: tf.Tensor) -> tf.Tensor:
+        """Hides a fraction of the pieces behind `[MASK]`, so that the context has to name the entity."""
+        chosen = self._mask_random.uniform(tf.shape(pieces)) < self.config.word_mask_fraction
+        return tf.where(chosen & ~boundaries & (padding_mask > 0), self.special.mask, pieces)
+
+    def _update_averages(self) -> None:
+        """Exponential moving average of the weights, its decay rising with the steps as in TensorFlow's own."""
+        if not self.averages:
+            return
+        step = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            average.assign_sub((1.0 - decay) * (average - variable))
+
+    def swap_averages(self) -> None:
+        """Exchanges the weights with their averages, if there are any; a second call undoes it."""
+        if not self.averages:
+            return
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            value = variable.numpy()
+            variable.assign(average)
+            average.assign(value)

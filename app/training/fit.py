@@ -1,0 +1,210 @@
+"""Training room: the one fit loop, on `keras.Model.fit`.
+
+Order of initialisation: the run's own checkpoint if there is one, else the weights the tagger came with.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from app.artifacts import atomic
+from app.config import RunError, TrainingConfig
+from app.one_keras import keras
+from app.training.checkpoints import Checkpoints, Position
+from app.training.fine_tuner import FineTuner
+from app.training.optimizers import build_optimizer
+from app.training.progress import ProgressDisplay
+
+BatchesFrom = Callable[[int, int], tf.data.Dataset]  # (first epoch, first step) -> all batches from there on
+Log = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of `fit` is given beside the model.
+
+    Attributes:
+        batches: the training data from a position on.
+        steps_per_epoch: batches in an epoch.
+        depths: depth of each variable by name (`Tagger.layer_depths`).
+        precision: what `set_up` returned.
+        checkpoints: folder for resume.
+        tensorboard: folder for TensorBoard, or None.
+        validate: scores the validation split; its `entity_f1` chooses the best weights. None: the last weights are kept.
+        log: takes one flat row of numbers an epoch.
+    """
+
+    batches: BatchesFrom
+    steps_per_epoch: int
+    depths: dict[str, int]
+    precision: str
+    checkpoints: Path
+    tensorboard: Path | None
+    validate: Callable[[], dict[str, float]] | None
+    log: Log
+
+
+def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
+    """Trains to the end, resuming if the run has a checkpoint, and leaves the best weights in the network.
+
+    Call inside the strategy's scope.
+
+    Returns:
+        flat numbers: best epoch and F1, words, seconds and words per second.
+
+    Raises:
+        RunError: the loss is no longer a number, or a checkpoint cannot be written.
+    """
+    total_steps = plan.steps_per_epoch * config.epochs
+    optimizer = build_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
+    tuner.compile(optimizer=optimizer, jit_compile=config.jit_compile)
+    # Slots must exist before a checkpoint is restored, or the optimizer's state is silently lost.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner._create_all_weights(tuner.network.trainable_variables)
+    checkpoints = Checkpoints(plan.checkpoints, tuner)
+    position = checkpoints.restore() or Position()
+    progress = ProgressDisplay(
+        total_steps=total_steps, first_step=position.epoch * plan.steps_per_epoch + position.step, epochs=config.epochs
+    )
+    keeper = _RunKeeper(config, plan, checkpoints, position, progress)
+    callbacks = [progress, keeper]
+    try:
+        _fit(tuner, config, plan, position, callbacks)
+    except KeyboardInterrupt:
+        progress.close()
+        keeper.save()
+        raise
+    finally:
+        progress.close()
+        keeper.close()
+    keeper.load_best()
+    return keeper.summary()
+
+
+def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, position: Position, callbacks: list) -> None:
+    """Keras counts epochs of equal length, so the rest of a broken-off epoch is a fit of its own."""
+    while position.epoch < config.epochs and not tuner.stop_training:
+        rest = plan.steps_per_epoch - position.step
+        whole = position.step == 0
+        tuner.fit(
+            plan.batches(position.epoch, position.step),
+            steps_per_epoch=rest,
+            initial_epoch=position.epoch,
+            epochs=config.epochs if whole else position.epoch + 1,
+            callbacks=callbacks,
+            verbose=0,
+        )
+
+
+class _RunKeeper(keras.callbacks.Callback):
+    """Validation, best weights, early stopping, history, checkpoints and the NaN stop: what happens between steps."""
+
+    def __init__(
+        self, config: TrainingConfig, plan: Plan, checkpoints: Checkpoints, position: Position, progress: ProgressDisplay
+    ) -> None:
+        super().__init__()
+        self.config, self.plan, self.checkpoints = config, plan, checkpoints
+        self.position, self.progress = position, progress
+        self._before = (position.words, position.seconds)
+        self._best_path = plan.checkpoints / "best.npz"
+        self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if plan.tensorboard else None
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        logs = logs or {}
+        self.position.step += 1
+        loss = float(logs.get("step_loss", 0.0))
+        if not math.isfinite(loss):
+            done = self.position.epoch * self.plan.steps_per_epoch + self.position.step
+            raise RunError(
+                f"the loss became {loss} at step {done}; lower training.learning_rate ({self.config.learning_rate:g}), "
+                "raise training.warmup_fraction, or set training.precision=float32"
+            )
+        every = self.config.log_every_steps
+        if self._writer and every and self.position.step % every == 0:
+            with self._writer.as_default(step=int(self.model.optimizer.iterations.numpy())):
+                tf.summary.scalar("train/loss", loss)
+                tf.summary.scalar("train/words_per_second", self.progress.words_seen / self.progress.training_seconds)
+        every = self.config.checkpoint_every_steps
+        if every and self.position.step % every == 0 and self.position.step < self.plan.steps_per_epoch:
+            self.save()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        logs = logs or {}
+        self.position.epoch, self.position.step = epoch + 1, 0
+        row = {
+            "epoch": epoch + 1,
+            "step": (epoch + 1) * self.plan.steps_per_epoch,
+            "loss": float(logs["loss"]),
+            "seconds": round(self._before[1] + self.progress.training_seconds, 1),
+            "words_per_second": self.progress.words_seen / self.progress.training_seconds,
+        }
+        if self.plan.validate:
+            row |= {f"valid/{name}": value for name, value in self._validate(epoch + 1).items()}
+        self.plan.log(row)
+        self._show(row)
+        self.save()
+        patience = self.config.early_stopping_patience_epochs
+        if patience and self.plan.validate and epoch + 1 - self.position.best_epoch >= patience:
+            self.progress.say(f"stopped early: no better validation F1 for {patience} epochs")
+            self.model.stop_training = True
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Scores the weights that would be kept: the averages, if there are any."""
+        self.model.swap_averages()
+        scores = self.plan.validate()
+        if scores["entity_f1"] > self.position.best_f1:
+            self.position.best_f1, self.position.best_epoch = scores["entity_f1"], epoch
+            self._save_best()
+        self.model.swap_averages()
+        return scores
+
+    def _show(self, row: dict[str, float]) -> None:
+        valid = f" | valid entity F1 {row['valid/entity_f1']:.4f}" if "valid/entity_f1" in row else ""
+        best = " (best)" if self.position.best_epoch == row["epoch"] else ""
+        self.progress.say(
+            f"epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
+            f"{row['words_per_second']:,.0f} words/s | {row['seconds']:.0f} s of training"
+        )
+        if self._writer:
+            with self._writer.as_default(step=int(row["step"])):
+                for name, value in row.items():
+                    if name not in ("epoch", "step"):
+                        tf.summary.scalar(f"epoch/{name}", value)
+            self._writer.flush()
+
+    def save(self) -> None:
+        self.position.words = round(self._before[0] + self.progress.words_seen)
+        self.position.seconds = self._before[1] + self.progress.training_seconds
+        self.checkpoints.save(self.position)
+
+    def _save_best(self) -> None:
+        with atomic(self._best_path) as path:
+            np.savez(path, *[variable.numpy() for variable in self.model.network.variables])
+
+    def load_best(self) -> None:
+        """Puts the best weights into the network; without a validation split, the averages or the last weights."""
+        if not self._best_path.exists():
+            self.model.swap_averages()
+            return
+        with np.load(self._best_path) as arrays:
+            for number, variable in enumerate(self.model.network.variables):
+                variable.assign(arrays[f"arr_{number}"])
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def summary(self) -> dict[str, float]:
+        seconds = max(self.position.seconds, 1e-9)
+        return {
+            "train/best_epoch": self.position.best_epoch or self.position.epoch,
+            "train/epochs": self.position.epoch,
+            "train/words": self.position.words,
+            "train/seconds": seconds,
+            "train/words_per_second": self.position.words / seconds,
+            **({"valid/entity_f1": self.position.best_f1} if self.position.best_epoch else {}),
+        }

@@ -1,0 +1,78 @@
+"""Training room: which devices train, in which precision, how repeatably."""
+
+import json
+import os
+from pathlib import Path
+
+import tensorflow as tf
+from official.common import distribute_utils
+from official.modeling import performance
+
+from app.config import InputError, TrainingConfig
+from app.one_keras import keras
+
+_BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
+
+
+def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+    """The `tf.distribute` strategy named by `training.strategy`.
+
+    `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or more,
+    else one device.
+    """
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    name = config.strategy
+    if name == "auto":
+        name = "tpu" if config.tpu_address else "multi_worker" if _workers() > 1 else "one_device"
+        if name == "one_device" and gpus > 1:
+            name = "mirrored"
+    if name == "multi_worker" and _workers() < 2:
+        raise InputError(
+            "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least 2 workers; "
+            f"received {os.environ.get('TF_CONFIG', 'none')}"
+        )
+    if name == "tpu" and not config.tpu_address:
+        raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
+    official_name = {"multi_worker": "multi_worker_mirrored"}.get(name, name)
+    return distribute_utils.get_distribution_strategy(
+        official_name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
+    )
+
+
+def _workers() -> int:
+    try:
+        return len(json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", []))
+    except ValueError as error:
+        raise InputError(f"the environment variable TF_CONFIG is not JSON: {error}") from error
+
+
+def resolve_precision(config: TrainingConfig) -> str:
+    """`float32`, `mixed_bfloat16` or `mixed_float16`; `auto` is bfloat16 where the hardware multiplies it faster."""
+    if config.precision != "auto":
+        return config.precision
+    if config.tpu_address or config.strategy == "tpu":
+        return "mixed_bfloat16"
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        major = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))[0]
+        return "mixed_bfloat16" if major >= 8 else "float32"
+    return "mixed_bfloat16" if cpu_multiplies_bfloat16() else "float32"
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 matrix instructions, which oneDNN then uses."""
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8", errors="replace") if info.exists() else ""
+    return any(flag in flags for flag in _BFLOAT16_CPU_FLAGS)
+
+
+def set_up(config: TrainingConfig, *, seed: int) -> str:
+    """Sets precision, seeds and determinism for the process, before any variable exists; returns the precision."""
+    precision = resolve_precision(config)
+    performance.set_mixed_precision_policy(precision.removeprefix("mixed_"))
+    # Dropout draws from generators kept in variables, so that a checkpoint holds the random state too.
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.utils.set_random_seed(seed)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    return precision

@@ -1,0 +1,72 @@
+"""Batches are a function of (seed, epoch, step), in memory and from TFRecord files."""
+
+import numpy as np
+import pytest
+
+from app.data.dataset import store_in_memory, store_in_records
+from app.data.packing import IGNORED, Example
+
+LENGTH = 6
+
+
+def make_rows(count: int) -> list[Example]:
+    return [
+        Example(*(np.full(LENGTH, 10 * number + field, np.int32) for field in range(5))) for number in range(count)
+    ]
+
+
+@pytest.fixture(params=["memory", "records"])
+def store(request, tmp_path):
+    if request.param == "memory":
+        return store_in_memory(make_rows(10))
+    return store_in_records(make_rows(10), tmp_path / "rows", shuffle_buffer=100)
+
+
+def read(store, **position):
+    arguments = {"batch_size": 4, "seed": 3, "epochs": 3, **position}
+    return [{k: v.numpy() for k, v in batch.items()} for batch in store.make_dataset(**arguments)]
+
+
+def numbers(batches) -> list[int]:
+    return [int(value) // 10 for batch in batches for value in batch["token_ids"][:, 0] if batch is not None]
+
+
+def test_every_epoch_holds_every_row_once_and_the_last_batch_is_filled_with_empty_rows(store):
+    batches = read(store)
+    assert store.steps_per_epoch(4) == 3 and len(batches) == 9
+    for epoch in range(3):
+        part = batches[3 * epoch : 3 * epoch + 3]
+        labels = np.concatenate([batch["labels"][:, 0] for batch in part])
+        assert sorted(labels[labels != IGNORED] // 10) == list(range(10))
+        assert (labels == IGNORED).sum() == 2
+        assert all(batch["token_ids"].shape == (4, LENGTH) for batch in part)
+
+
+def test_epochs_differ_and_the_same_seed_repeats_them(store):
+    one, two = read(store), read(store)
+    assert numbers(one) == numbers(two)
+    assert numbers(one[:3]) != numbers(one[3:6])
+    assert numbers(read(store, seed=4)) != numbers(one)
+
+
+@pytest.mark.parametrize("position", [(0, 1), (1, 0), (2, 2)])
+def test_a_resumed_run_reads_the_batches_the_first_run_would_have_read(store, position):
+    epoch, step = position
+    rest = read(store, first_epoch=epoch, first_step=step)
+    assert numbers(rest) == numbers(read(store)[3 * epoch + step :])
+
+
+def test_finished_record_files_are_used_again(tmp_path):
+    store_in_records(make_rows(5), tmp_path, shuffle_buffer=10)
+    again = store_in_records(iter(()), tmp_path, shuffle_buffer=10)
+    assert again.rows == 5
+
+
+def test_record_files_that_were_not_finished_are_written_anew(tmp_path):
+    def broken():
+        yield from make_rows(3)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        store_in_records(broken(), tmp_path, shuffle_buffer=10)
+    assert store_in_records(make_rows(7), tmp_path, shuffle_buffer=10).rows == 7

@@ -1,0 +1,191 @@
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config import Config, DataConfig, InputError, TrainingConfig, fields_by_key, flatten
+from app.config_loading import load_config, to_yaml
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(text: str, name: str = "config.yaml") -> str:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write_file
+
+
+def message(path: str | None = None, *overrides: str) -> str:
+    with pytest.raises(InputError) as raised:
+        load_config(path, overrides)
+    return str(raised.value)
+
+
+def test_without_anything_every_setting_has_its_dataclass_default():
+    assert load_config(None) == Config()
+
+
+def test_each_layer_wins_over_the_one_below_it(write):
+    below = write("training: {epochs: 2, batch_size: 2, beta_2: 0.2, epsilon: 0.2}", "run.yaml")
+    write("training: {batch_size: 3, beta_2: 0.3, epsilon: 0.3}", "base.yaml")
+    path = write("base: base.yaml\ntraining: {beta_2: 0.4, epsilon: 0.4}")
+    training = load_config(path, ["training.epsilon=0.5"], defaults=below).training
+    assert (training.epochs, training.batch_size, training.beta_2, training.epsilon) == (2, 3, 0.4, 0.5)
+    assert training.learning_rate == TrainingConfig().learning_rate
+
+
+def test_a_base_is_found_beside_its_file_and_may_not_have_a_base(write):
+    write("base: other.yaml", "base.yaml")
+    assert "may not have a base itself" in message(write("base: base.yaml"))
+    assert "missing.yaml" in message(write("base: missing.yaml"))
+
+
+def test_the_last_set_wins_and_its_value_may_contain_an_equals_sign():
+    config = load_config(None, ["data.tfds_dir=/a", "data.tfds_dir=/runs/lr=3e-4/x"])
+    assert config.data.tfds_dir == "/runs/lr=3e-4/x"
+
+
+def test_values_are_read_by_the_declared_type_not_by_yaml_rules(write):
+    path = write(
+        "backbone: {source: NO, lowercase: true, sha256: 0123}\n"
+        "data: {strict: TRUE, memory_limit_words: 1_000, tfds_dir: null}\n"
+        "training: {learning_rate: 3e-5, clip_norm: 1, jit_compile: no}\n"
+        "seed: 7"
+    )
+    config = load_config(path)
+    assert (config.backbone.source, config.backbone.lowercase, config.backbone.sha256) == (
+        "NO",
+        "true",
+        "0123",
+    )
+    assert (config.data.strict, config.data.memory_limit_words, config.data.tfds_dir) == (True, 1000, "null")
+    assert (config.training.learning_rate, config.training.jit_compile, config.seed) == (3e-5, False, 7)
+    assert isinstance(config.training.clip_norm, float)
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("training.lerning_rate=1", "training.learning_rate"),
+        ("learning_rate=1", "training.learning_rate"),
+        ("model.dropout=0", "backbone.dropout"),
+        ("trainig.epochs=1", "training.epochs"),
+        ("sead=1", "seed"),
+        ("evaluation.batchsize=1", "evaluation.batch_size"),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_origin_and_the_nearest_valid_one(override, nearest):
+    text = message(None, override)
+    assert f"unknown key {override.partition('=')[0]} in --set" in text
+    assert f"did you mean {nearest}?" in text
+
+
+def test_an_unknown_key_far_from_all_others_lists_the_sections(write):
+    path = write("xyzzy: 1")
+    text = message(path)
+    assert "xyzzy" in text and path in text and "training" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("training.epochs=many", ["training.epochs must be an integer", "'many'", "--set"]),
+        ("training.epochs=1.5", ["training.epochs must be an integer", "'1.5'"]),
+        ("training.epochs=", ["training.epochs must be an integer", "''"]),
+        ("training.learning_rate=nan", ["training.learning_rate must be a number"]),
+        ("training.learning_rate=0", ["training.learning_rate must be above 0"]),
+        ("data.max_length=640", ["data.max_length must be at least 8 and at most 512", "'640'"]),
+        ("data.strict=maybe", ["data.strict must be true or false", "'maybe'"]),
+        ("model.head=softmaks", ["model.head must be one of softmax, crf", "did you mean softmax?"]),
+        ("backbone.dropout=1", ["backbone.dropout must be at least 0 and below 1"]),
+        ("training=3", ["training in --set is a section"]),
+        ("training.epochs", ["--set takes section.key=value", "'training.epochs'"]),
+        ("=3", ["unknown key"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
+    text = message(None, override)
+    assert all(part in text for part in parts), text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "keys"),
+    [
+        (
+            ["data.max_length=64", "data.overlap_tokens=62"],
+            ["data.overlap_tokens=62 (--set)", "data.max_length"],
+        ),
+        (["training.batch_size=8", "training.accumulation_steps=3"], ["training.accumulation_steps=3"]),
+        (["backbone.source=random", "backbone.num_heads=3"], ["backbone.hidden_dim=128 (default)"]),
+        (["backbone.source=random", "backbone.max_positions=64"], ["data.max_length=192 (default)"]),
+        (["training.early_stopping_patience_epochs=1", "data.valid_path="], ["data.valid_path"]),
+        (["training.strategy=tpu", "training.precision=mixed_float16"], ["training.precision"]),
+        (["training.strategy=mirrored", "training.tpu_address=local"], ["training.tpu_address"]),
+    ],
+)
+def test_an_impossible_combination_names_both_settings_and_where_they_came_from(overrides, keys):
+    text = message(None, *overrides)
+    assert all(key in text for key in keys), text
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("training: 3", "training in {path} is a section and must be a mapping, received '3'"),
+        ("training: [1]", "received a list"),
+        ("seed: {a: 1}", "seed must be an integer, received a mapping"),
+        ("- seed", "{path} must hold a mapping"),
+        ("training: {epochs: 1", "{path} is not valid YAML"),
+        ("training:\n  epochs: 1\n  epochs: 2", "the key epochs appears twice"),
+        ("seed: \0", "not valid YAML"),
+        ("base: [a]", "base must be the name of one file"),
+    ],
+)
+def test_a_malformed_file_is_named(write, text, part):
+    path = write(text)
+    assert part.format(path=path) in message(path)
+
+
+def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path):
+    assert "No such file" in message(str(tmp_path / "none.yaml"))
+    (tmp_path / "latin.yaml").write_bytes("seed: 1 # é".encode("latin-1"))
+    assert "not UTF-8" in message(str(tmp_path / "latin.yaml"))
+
+
+def test_an_empty_file_or_section_changes_nothing_and_a_byte_order_mark_is_dropped(write):
+    assert load_config(write("")) == load_config(write("training:\n")) == Config()
+    assert load_config(write("\ufeffseed: 3")).seed == 3
+
+
+@given(st.data())
+def test_yaml_round_trip_keeps_every_value(tmp_path_factory, data):
+    parts = {}
+    for key, known in fields_by_key().items():
+        if known.type == "str" and "choices" not in known.metadata:
+            parts[key] = data.draw(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=8))
+    config = Config(
+        data=DataConfig(**{key[5:]: value for key, value in parts.items() if key.startswith("data.")}),
+        training=TrainingConfig(
+            learning_rate=data.draw(st.floats(1e-12, 1.0)), deterministic=data.draw(st.booleans())
+        ),
+        seed=data.draw(st.integers(0, 2**31 - 1)),
+    )
+    path = tmp_path_factory.mktemp("yaml") / "config.yaml"
+    path.write_text(to_yaml(config), encoding="utf-8")
+    assert load_config(str(path)) == config
+
+
+def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits():
+    flat = flatten(Config())
+    for key, known in fields_by_key().items():
+        assert known.metadata["meaning"], key
+        assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below"}, key
+        assert type(flat[key]).__name__ == known.type, key
+        assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
+
+
+def test_config_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3
