@@ -35,9 +35,9 @@ _BEFORE_NUMBERS = frozenset(
 )
 # Words that begin a sentence after an abbreviation more often than they go on a name.
 _STARTERS = frozenset(
-    "a an the this that these those he she it they we i you his her its their our my in on at for from but and "
-    "or if as when while after before there what who how why where since although however both all no not with "
-    "by to".split()
+    "a an the this that these those he she it they we i you his her its their our my in on at for from but "
+    "and or if as when while after before there what who how why where since although however both all no "
+    "not with by to".split()
 )
 
 # The soft hyphen and the joiners may stand inside a word.

@@ -6,12 +6,16 @@ dropout for everything. None of it is in `get_config()`, so each construction go
 `apply_settings` on the result.
 """
 
+import warnings
 from dataclasses import dataclass
 
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
 from app.one_keras import keras
+
+# KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
+warnings.filterwarnings("ignore", message=r".*updates` will be removed", module=r"keras_nlp\.src\.models")
 
 # The published BERTs use the exact GELU; on MiniLM the approximation moves hidden states by 5e-3.
 ACTIVATIONS = {"gelu": keras.activations.gelu, "gelu_tanh": gelu_approximate}

@@ -157,12 +157,12 @@ def test_a_sentence_of_ten_thousand_words_is_read(file):
 
 
 def test_memory_does_not_grow_with_the_file(file):
-    path = file(("word O\n" * 20 + "\n") * 3_000)
+    path = file(("word O\n" * 200 + "\n") * 150)
     tracemalloc.start()
-    assert sum(1 for _ in read_conll(path)) == 3_000
+    assert sum(1 for _ in read_conll(path, scheme="iob2")) == 150
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 200_000 < path.stat().st_size
+    assert peak < 100_000 < path.stat().st_size
 
 
 words = st.text(
@@ -173,7 +173,9 @@ tagged_words = st.tuples(words, st.sampled_from(["O", "B-PER", "B-LOC"]))
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.tuples(st.booleans(), st.lists(tagged_words, min_size=1, max_size=5)), min_size=1, max_size=6),
+    st.lists(
+        st.tuples(st.booleans(), st.lists(tagged_words, min_size=1, max_size=5)), min_size=1, max_size=6
+    ),
     st.sampled_from(["iob1", "iob2", "iobes"]),
 )
 def test_what_is_written_is_read_back(tmp_path, raw, scheme):

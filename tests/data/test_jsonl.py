@@ -33,7 +33,10 @@ def test_words_with_tags_are_one_sentence(file):
 
 def test_text_with_offsets_is_split_into_words_and_sentences_of_one_document(file):
     text = "Ada Lovelace's book. She read it in London."
-    entities = [{"start": 36, "end": 42, "label": "LOC", "text": "London"}, {"start": 0, "end": 12, "label": "PER"}]
+    entities = [
+        {"start": 36, "end": 42, "label": "LOC", "text": "London"},
+        {"start": 0, "end": 12, "label": "PER"},
+    ]
     assert list(read_jsonl(file({"text": text, "entities": entities}))) == [
         Sentence(("Ada", "Lovelace", "'s", "book", "."), ("B-PER", "I-PER", "O", "O", "O"), 0),
         Sentence(("She", "read", "it", "in", "London", "."), ("O", "O", "O", "O", "B-LOC", "O"), 0),
@@ -41,7 +44,9 @@ def test_text_with_offsets_is_split_into_words_and_sentences_of_one_document(fil
 
 
 def test_an_entity_is_never_cut_by_a_sentence_boundary(file):
-    path = file({"text": "They saw Who? The Film twice.", "entities": [{"start": 9, "end": 22, "label": "MISC"}]})
+    path = file(
+        {"text": "They saw Who? The Film twice.", "entities": [{"start": 9, "end": 22, "label": "MISC"}]}
+    )
     (sentence,) = read_jsonl(path)
     assert sentence.tags == ("O", "O", "B-MISC", "I-MISC", "I-MISC", "I-MISC", "O", "O")
 
@@ -54,11 +59,15 @@ def test_consecutive_lines_with_one_document_key_share_a_document(file):
 
 
 def test_schemes_are_detected_and_faults_repaired(file):
-    path = file({"tokens": ["a", "b"], "tags": ["S-PER", "O"]}, {"tokens": ["c", "d"], "tags": ["B-PER", "O"]})
+    path = file(
+        {"tokens": ["a", "b"], "tags": ["S-PER", "O"]}, {"tokens": ["c", "d"], "tags": ["B-PER", "O"]}
+    )
     repairs = []
     assert [sentence.tags for sentence in read_jsonl(path, on_repair=repairs.append)] == [("B-PER", "O")] * 2
     assert repairs == [1]
-    with pytest.raises(InputError, match="line 2: B-PER at the beginning of a sentence must be S-PER in IOBES"):
+    with pytest.raises(
+        InputError, match="line 2: B-PER at the beginning of a sentence must be S-PER in IOBES"
+    ):
         list(read_jsonl(path, strict=True))
 
 
@@ -75,7 +84,7 @@ def test_offsets_need_no_scheme(file):
         ("[" * 100_000, "not valid JSON"),
         ({"words": ["a"]}, "expected an object with tokens and tags, or with text and entities"),
         ({"text": "a", "entities": [], "tokens": ["a"]}, "expected an object"),
-        ({"tokens": "ab", "tags": ["O"]}, '"tokens" must be a list of texts, received \'ab\''),
+        ({"tokens": "ab", "tags": ["O"]}, "\"tokens\" must be a list of texts, received 'ab'"),
         ({"tokens": ["a"], "tags": [0]}, '"tags" must be a list of texts'),
         ({"tokens": ["a"]}, "1 tokens but 0 tags"),
         ({"tokens": ["a", "b"], "tags": ["O"]}, "2 tokens but 1 tags"),
@@ -94,7 +103,10 @@ def test_offsets_need_no_scheme(file):
         ({"text": "a", "entities": [3]}, "an entity needs start and end"),
         ({"text": "a", "entities": [{"start": "0", "end": 1, "label": "PER"}]}, "an entity needs start"),
         ({"text": "a", "entities": [{"start": False, "end": True, "label": "PER"}]}, "an entity needs start"),
-        ({"text": "a", "entities": [{"start": 0, "end": 2, "label": "PER"}]}, "outside the text of 1 characters"),
+        (
+            {"text": "a", "entities": [{"start": 0, "end": 2, "label": "PER"}]},
+            "outside the text of 1 characters",
+        ),
         ({"text": "a", "entities": [{"start": 0, "end": 0, "label": "PER"}]}, "outside the text"),
         ({"text": "a", "entities": [{"start": 0, "end": 1, "label": "P R"}]}, "a label must be one word"),
         ({"text": "ab c", "entities": [{"start": 0, "end": 1, "label": "PER"}]}, "PER at 0-1 is misaligned"),

@@ -33,9 +33,7 @@ def iob2_tags(draw, max_entities=6):
     return tuple(tags)
 
 
-any_tags = st.lists(
-    st.sampled_from(("O", *(f"{p}-{kind}" for p in "BI" for kind in TYPES))), max_size=12
-)
+any_tags = st.lists(st.sampled_from(("O", *(f"{p}-{kind}" for p in "BI" for kind in TYPES))), max_size=12)
 
 
 @given(iob2_tags(), st.sampled_from(("iob1", "iob2", "iobes")))
@@ -113,7 +111,9 @@ def test_scheme_is_decided_from_the_whole_corpus():
     assert detect_scheme([["O"], []]) == "iob2"
 
 
-@pytest.mark.parametrize("tag", ["", "o", "B", "B-", "PER", "X-PER", "B_PER", "b-PER", "B-P ER", "-DOCSTART-"])
+@pytest.mark.parametrize(
+    "tag", ["", "o", "B", "B-", "PER", "X-PER", "B_PER", "b-PER", "B-P ER", "-DOCSTART-"]
+)
 def test_malformed_tags_are_unknown(tag):
     assert "unknown tag" in tag_fault(tag, "auto")
 
