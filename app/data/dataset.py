@@ -63,7 +63,7 @@ class RowStore:
 
 def store_in_memory(examples: Iterable[Example]) -> RowStore:
     """Holds all rows in memory; every epoch is a full permutation."""
-    columns = {name: [] for name in FIELDS}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for example in examples:
         for name in FIELDS:
             columns[name].append(getattr(example, name))

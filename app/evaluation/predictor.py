@@ -1,13 +1,13 @@
 """Evaluation room: one predictor over any runtime (Keras, SavedModel, TFLite) that maps a batch of rows to logits.
 
-Rows come in corpus order, their cores read one after the other are the words of the corpus, and the predictor asserts it:
-every word is scored exactly once.
+Rows come in corpus order, their cores read one after the other are the words of the corpus, and the predictor asserts
+it: every word is scored exactly once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,17 +24,23 @@ SENTENCES_AHEAD = 4096  # sentences encoded, scored and decoded at a time; bound
 class Row(Protocol):
     """What a packed row must have (see `app/data/packing.py`)."""
 
-    token_ids: np.ndarray
-    shape_ids: np.ndarray
-    padding_mask: np.ndarray
-    word_ids: np.ndarray
+    @property
+    def token_ids(self) -> np.ndarray: ...
+    @property
+    def shape_ids(self) -> np.ndarray: ...
+    @property
+    def padding_mask(self) -> np.ndarray: ...
+    @property
+    def word_ids(self) -> np.ndarray: ...
 
 
 class WordsOfDocument(Protocol):
     """A sentence: its words and the number of its document."""
 
-    words: tuple[str, ...]
-    document: int
+    @property
+    def words(self) -> tuple[str, ...]: ...
+    @property
+    def document(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ class Predictor:
     """
 
     labels: Sequence[str]
-    make_rows: Callable[[Iterable[WordsOfDocument]], Iterator[Row]]
+    make_rows: Callable[[Iterable[Any]], Iterable[Row]]
     forward: Forward
     decode: Decode
     batch_size: int

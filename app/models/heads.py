@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +24,7 @@ class TaggingHead(keras.layers.Layer):
         dropout: fraction of the input dropped while training.
     """
 
-    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, **kwargs) -> None:
+    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kind not in HEADS:
             raise ValueError(f"kind must be one of {', '.join(HEADS)}, received {kind!r}")
@@ -75,7 +76,7 @@ class TaggingHead(keras.layers.Layer):
 
 @dataclass(frozen=True)
 class DecodingScores:
-    """float32 start [labels], transitions [labels, labels] (from row to column) and end [labels], constraints included."""
+    """Start [labels], transitions [labels, labels] (from row to column), end [labels]: float32, constraints in."""
 
     start: np.ndarray
     transitions: np.ndarray

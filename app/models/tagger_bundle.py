@@ -1,8 +1,10 @@
-"""Models room: a whole tagger in a run's `model/` folder: the backbone's files (see `bundle.py`) and
+"""Models room: a whole tagger in a run's `model/` folder.
 
-tagger.json          labels and how the network is assembled
-head.safetensors     word-shape embedding, head, transition scores
-README.md            model card
+Beside the backbone's files (see `bundle.py`):
+
+    tagger.json          labels and how the network is assembled
+    head.safetensors     word-shape embedding, head, transition scores
+    README.md            model card
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Modes room: how fast this machine trains and tags with the given configuration, and what share of its peak that is."""
+"""Modes room: how fast this machine trains and tags with the given configuration, and at what share of its peak."""
 
 import time
 
@@ -58,7 +58,6 @@ def run(request: Request) -> dict[str, float]:
             labels=len(tagger.labels),
         )
         metrics = {
-            "benchmark/precision": precision,
             "benchmark/step_seconds": seconds,
             "benchmark/train_words_per_second": words / seconds,
             "benchmark/train_pieces_per_second": size * config.data.max_length / seconds,
@@ -69,10 +68,11 @@ def run(request: Request) -> dict[str, float]:
         if valid is not None:
             predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
             began = time.perf_counter()
-            counted = sum(len(found.tags) for found in predictor.tag(valid.sentences()))
+            counted = sum([len(found.tags) for found in predictor.tag(valid.sentences())])
             metrics["benchmark/tag_words_per_second"] = counted / (time.perf_counter() - began)
-        run_dir.update_metrics(metrics)
+        run_dir.update_metrics({**metrics, "benchmark/precision": precision})
+    print(f"{'precision':<26}{precision}")
     for name, value in metrics.items():
-        print(f"{name.removeprefix('benchmark/'):<26}{value if isinstance(value, str) else f'{value:,.3f}'}")
+        print(f"{name.removeprefix('benchmark/'):<26}{value:,.3f}")
     say(f"written to {run_dir.metrics_json}")
     return metrics

@@ -14,8 +14,8 @@ from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.packing import Example
 from app.data.shapes import NUM_SHAPES
 from app.models.backbone import build_backbone
-from app.models.tagger_bundle import load_tagger, save_tagger
 from app.models.tagger import Tagger, build_tagger
+from app.models.tagger_bundle import load_tagger, save_tagger
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
@@ -91,6 +91,7 @@ def _train(
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
 
     def validate() -> dict[str, float]:
+        assert valid is not None
         scores = Tagged.by(predictor, valid.sentences()).scores()
         return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
 
@@ -143,8 +144,8 @@ def _score(config: Config, run_dir: RunDirectory) -> dict:
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
     scored: dict = {}
-    splits = {split: open_split(config.data, split, labels=tagger.labels) for split in ("valid", "test")}
-    splits = {split: corpus for split, corpus in splits.items() if corpus}
+    opened = {split: open_split(config.data, split, labels=tagger.labels) for split in ("valid", "test")}
+    splits = {split: corpus for split, corpus in opened.items() if corpus}
     for split, corpus in splits.items():
         headline = split == list(splits)[-1]
         scored |= score_split(predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=headline)
@@ -162,8 +163,8 @@ def _card(config: Config, labels: list[str], metrics: dict) -> str:
 - Entity types: {types}
 - Backbone: `{config.backbone.source}`, head: {config.model.head}, word shapes: {config.model.word_shape}
 - Trained on: `{config.data.train_path}`, {metrics["train/epochs"]} epochs, seed {config.seed}
-- Entity F1 on the validation split while training: {best}; scores on the other splits: `../metrics.json`, `../report.txt`
-- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it with
-  `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+- Entity F1 on the validation split while training: {best}; other scores: `../metrics.json`, `../report.txt`
+- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
+  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
 - Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
 """

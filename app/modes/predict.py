@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -23,23 +24,21 @@ BYTES_AT_A_TIME = 1 << 16
 
 
 def run(request: Request) -> dict[str, float]:
-    """Tags `request.input` (a file, or `-` for standard input) and writes JSON lines to `request.output` or standard output."""
+    """Tags `request.input` (`-`: standard input) and writes JSON lines to `request.output` (empty: standard output)."""
     if not request.input:
         raise InputError("--mode=predict needs --input=FILE, or --input=- for standard input")
-    tagger = load_tagger(request.run_dir.model)
-    predictor = build_predictor(
-        tagger, build_encoder(tagger, request.config.data), batch_size=request.config.predict.batch_size
-    )
     config = request.config.predict
-    counts = {"predict/documents": 0, "predict/entities": 0}
+    counts: dict[str, float] = {"predict/documents": 0, "predict/entities": 0}
     with ExitStack() as stack:
-        source = sys.stdin.buffer if request.input == "-" else stack.enter_context(_open(request.input))
+        source = stack.enter_context(_open(request.input))  # before the model, so that a typing error is told at once
+        tagger = load_tagger(request.run_dir.model)
+        predictor = build_predictor(
+            tagger, build_encoder(tagger, request.config.data), batch_size=config.batch_size
+        )
         target = stack.enter_context(_output(request.output))
         place = "standard input" if request.input == "-" else request.input
         for texts in _chunks(source, place=place):
-            for row in tag_texts(
-                texts, predictor, split=config.split_sentences, min_score=config.min_score
-            ):
+            for row in tag_texts(texts, predictor, split=config.split_sentences, min_score=config.min_score):
                 target.write(json.dumps(row, ensure_ascii=False) + "\n")
                 counts["predict/documents"] += 1
                 counts["predict/entities"] += len(row["entities"])
@@ -84,7 +83,7 @@ def _entities(text: str, words: list[Word], tags: list[str], probabilities: np.n
         yield {"start": start, "end": end, "label": label, "text": text[start:end], "score": min(score, 1.0)}
 
 
-def _chunks(source: IO[bytes], *, place: str) -> Iterator[list[str]]:
+def _chunks(source: BufferedReader, *, place: str) -> Iterator[list[str]]:
     """Documents as they come: the lines that are there already are taken together, and nobody waits for more."""
     pending, number = b"", 0
     while block := source.read1(BYTES_AT_A_TIME):
@@ -107,7 +106,9 @@ def _text(line: bytes, *, place: str, number: int) -> str:
     return text.removesuffix("\r")
 
 
-def _open(path: str) -> IO[bytes]:
+def _open(path: str) -> BufferedReader:
+    if path == "-":
+        return open(sys.stdin.fileno(), "rb", closefd=False)
     try:
         return open(path, "rb")
     except OSError as error:

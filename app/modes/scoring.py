@@ -105,7 +105,7 @@ def score_split(
     run_dir: RunDirectory,
     headline: bool,
 ) -> dict[str, float]:
-    """Tags and scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
+    """Scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
 
     Args:
         predictor: of the model to score.

@@ -83,7 +83,8 @@ class FineTuner(keras.Model):
         """Loss and gradients of this replica's share, slice by slice; their sums do not depend on the slicing."""
         slices = self.config.accumulation_steps
         parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
-        loss, sums = tf.constant(0.0), None
+        loss = tf.constant(0.0)
+        sums: list[tf.Tensor] = []
         for number in range(slices):
             part = {name: values[number] for name, values in parts.items()} if parts else batch
             with tf.GradientTape() as tape:
@@ -93,7 +94,7 @@ class FineTuner(keras.Model):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
             # A dense embedding gradient keeps to the optimizer's fused kernel; sparse ones take seven passes instead.
             found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, self.network.trainable_variables)]
-            sums = found if sums is None else [a + b for a, b in zip(sums, found, strict=True)]
+            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
             loss += part_loss
         if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
             sums = self.optimizer.get_unscaled_gradients(sums)

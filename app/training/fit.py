@@ -34,7 +34,7 @@ class Plan:
         precision: what `set_up` returned.
         checkpoints: folder for resume.
         tensorboard: folder for TensorBoard, or None.
-        validate: scores the validation split; its `entity_f1` chooses the best weights. None: the last weights are kept.
+        validate: scores the validation split; its `entity_f1` chooses the best weights. None: the last are kept.
         log: takes one flat row of numbers an epoch.
     """
 
@@ -104,7 +104,12 @@ class _RunKeeper(keras.callbacks.Callback):
     """Validation, best weights, early stopping, history, checkpoints and the NaN stop: what happens between steps."""
 
     def __init__(
-        self, config: TrainingConfig, plan: Plan, checkpoints: Checkpoints, position: Position, progress: ProgressDisplay
+        self,
+        config: TrainingConfig,
+        plan: Plan,
+        checkpoints: Checkpoints,
+        position: Position,
+        progress: ProgressDisplay,
     ) -> None:
         super().__init__()
         self.config, self.plan, self.checkpoints = config, plan, checkpoints
@@ -143,7 +148,7 @@ class _RunKeeper(keras.callbacks.Callback):
             "words_per_second": self.progress.words_seen / self.progress.training_seconds,
         }
         if self.plan.validate:
-            row |= {f"valid/{name}": value for name, value in self._validate(epoch + 1).items()}
+            row |= {f"valid/{k}": value for k, value in self._validate(epoch + 1, self.plan.validate).items()}
         self.plan.log(row)
         self._show(row)
         self.save()
@@ -152,10 +157,10 @@ class _RunKeeper(keras.callbacks.Callback):
             self.progress.say(f"stopped early: no better validation F1 for {patience} epochs")
             self.model.stop_training = True
 
-    def _validate(self, epoch: int) -> dict[str, float]:
+    def _validate(self, epoch: int, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Scores the weights that would be kept: the averages, if there are any."""
         self.model.swap_averages()
-        scores = self.plan.validate()
+        scores = validate()
         if scores["entity_f1"] > self.position.best_f1:
             self.position.best_f1, self.position.best_epoch = scores["entity_f1"], epoch
             self._save_best()

@@ -5,6 +5,7 @@ variable with one fused or few ops. Gradients arrive summed and clipped (see `fi
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_addons as tfa
@@ -23,15 +24,15 @@ class _RatePerVariable:
 
     def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable, apply_state: dict | None = None) -> tf.Operation:
         key = (var.device, var.dtype.base_dtype)
-        coefficients = dict((apply_state or {}).get(key) or self._fallback_apply_state(*key))
+        coefficients = dict((apply_state or {}).get(key) or self._fallback_apply_state(*key))  # type: ignore[attr-defined]
         coefficients["lr_t"] = coefficients["lr_t"] * self.rates.get(var.name, 1.0)
-        return super()._resource_apply_dense(grad, var, apply_state={key: coefficients})
+        return super()._resource_apply_dense(grad, var, apply_state={key: coefficients})  # type: ignore[misc]
 
 
 class AdamW(_RatePerVariable, legacy_adamw.AdamWeightDecay):
     """tf-models-official's AdamW with a learning rate a variable."""
 
-    def __init__(self, *args, rates: Mapping[str, float], **kwargs) -> None:
+    def __init__(self, *args: Any, rates: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rates = rates
 
@@ -39,7 +40,7 @@ class AdamW(_RatePerVariable, legacy_adamw.AdamWeightDecay):
 class Lamb(_RatePerVariable, tfa.optimizers.LAMB):
     """TensorFlow Addons' LAMB with a learning rate a variable."""
 
-    def __init__(self, *args, rates: Mapping[str, float], **kwargs) -> None:
+    def __init__(self, *args: Any, rates: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rates = rates
 
@@ -69,8 +70,8 @@ def build_schedule(config: TrainingConfig, *, total_steps: int) -> keras.optimiz
 def compute_rates(config: TrainingConfig, depths: Mapping[str, int]) -> dict[str, float]:
     """Learning rate of each variable as a multiple of the schedule's.
 
-    Layer-wise decay (Howard & Ruder 2018; Clark et al. 2020): a layer `d` below the top learns at `decay ** d`; the head
-    at `head_learning_rate_multiplier`.
+    Layer-wise decay (Howard & Ruder 2018; Clark et al. 2020): a layer `d` below the top learns at `decay ** d`; the
+    head at `head_learning_rate_multiplier`.
 
     Args:
         config: the training section.

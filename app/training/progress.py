@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from app.one_keras import keras
 
 SECONDS_BETWEEN_LINES = 30.0
+_CONSOLE = Console(stderr=True)
 
 
 class ProgressDisplay(keras.callbacks.Callback):
@@ -30,13 +31,14 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._pause_began = 0.0
         self._began = self._last_line = time.monotonic()
         self._words_before = self._words = 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True)) if sys.stderr.isatty() else None
-        self._task = self._bar.add_task("starting", total=total_steps, completed=first_step) if self._bar else None
+        percent = TextColumn("{task.percentage:>3.0f}%")
+        bar = Progress(TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn(), console=_CONSOLE)
+        self._task = bar.add_task("starting", total=total_steps, completed=first_step)
+        self._bar = bar if sys.stderr.isatty() else None
 
     @property
     def training_seconds(self) -> float:
-        """Seconds spent on training steps by this process; scoring the validation split between epochs is not counted."""
+        """Seconds this process spent on training steps, first compilation included, scoring between epochs not."""
         return time.monotonic() - self._began - self._paused
 
     @property
@@ -83,4 +85,5 @@ class ProgressDisplay(keras.callbacks.Callback):
 
     def _line(self, logs: dict) -> str:
         rate = self.words_seen / max(self.training_seconds, 1e-9)
-        return f"epoch {self.epoch + 1}/{self.epochs} | step {self.done}/{self.total_steps} | loss {float(logs.get('loss', 0.0)):.4f} | {rate:,.0f} words/s"
+        place = f"epoch {self.epoch + 1}/{self.epochs} | step {self.done}/{self.total_steps}"
+        return f"{place} | loss {float(logs.get('loss', 0.0)):.4f} | {rate:,.0f} words/s"

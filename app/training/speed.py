@@ -30,9 +30,9 @@ def compute_step_operations(
 ) -> float:
     """Floating-point operations of a training step of a BERT encoder and a dense head, multiply-adds counted as two.
 
-    Only matrix products count; the backward pass costs twice the forward pass (Kaplan et al. 2020, section 2.1, with the
-    attention products included). Embedding look-ups, norms, dropout and the optimizer count as nothing, so that the share
-    of the peak is what a user gets for the electricity.
+    Only matrix products count; the backward pass costs twice the forward pass (Kaplan et al. 2020, section 2.1, with
+    the attention products included). Embedding look-ups, norms, dropout and the optimizer count as nothing, so that
+    the share of the peak is what a user gets for the electricity.
     """
     per_layer = 2 * (4 * width * width + 2 * width * inner_width) + 4 * length * width
     return 3.0 * rows * length * (layers * per_layer + 2 * width * labels)

@@ -17,8 +17,8 @@ _BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     """The `tf.distribute` strategy named by `training.strategy`.
 
-    `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or more,
-    else one device.
+    `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or
+    more, else one device.
     """
     gpus = len(tf.config.list_physical_devices("GPU"))
     name = config.strategy
@@ -28,8 +28,8 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
             name = "mirrored"
     if name == "multi_worker" and _workers() < 2:
         raise InputError(
-            "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least 2 workers; "
-            f"received {os.environ.get('TF_CONFIG', 'none')}"
+            "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least "
+            f"2 workers; received {os.environ.get('TF_CONFIG', 'none')}"
         )
     if name == "tpu" and not config.tpu_address:
         raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
