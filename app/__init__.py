@@ -11,5 +11,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
 # What pinned packages say about one another at import; nothing a user could act on.
-for _message in ("You are using a Python version", "pkg_resources is deprecated", "\n\nTensorFlow Addons"):
+for _message in (
+    "You are using a Python version",
+    "pkg_resources is deprecated",
+    "\n\nTensorFlow Addons",
+    ".* will be removed in a future version. This property should not be used",
+):
     warnings.filterwarnings("ignore", message=_message)

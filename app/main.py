@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from absl import app as absl_app
-from absl import flags
+from absl import flags, logging
 
 from app.artifacts import Request, RunDirectory
 from app.config import InputError, RunError
@@ -110,6 +110,7 @@ def main(argv: Sequence[str]) -> int:
         if _DRY_RUN.value:
             print(describe(name, request), end="")
         else:
+            logging.set_verbosity(logging.WARNING)
             importlib.import_module(MODES[name].module).run(request)
         sys.stdout.flush()
         return DONE

@@ -6,6 +6,8 @@ do not mix. Touching the lazy loaders below settles all of them on `keras` first
 Optimization must be imported after this module. `tf_keras` is then never imported.
 """
 
+import contextlib
+import io
 import os
 
 import tensorflow as tf
@@ -18,6 +20,10 @@ if _PACKAGES != {"keras"}:
         f"tf.keras must be the package keras 2.15, received {sorted(_PACKAGES)}: "
         "import app.one_keras before tensorflow_model_optimization"
     )
+
+# KerasNLP's import announces its backend on standard output, which belongs to results (JSON lines of predict).
+with contextlib.redirect_stdout(io.StringIO()):
+    import keras_core  # noqa: F401
 
 keras = tf.keras
 

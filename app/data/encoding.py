@@ -1,5 +1,6 @@
 """Data room: sentences of a corpus to packed rows, for training (rows are shared, nothing read twice) and for scoring
-(every document for itself, each word with context on both sides)."""
+(every document for itself, each word with context on both sides).
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
