@@ -26,7 +26,7 @@ _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
     "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
-    "checkpoints cache model export tensorboard config.yaml"
+    "evaluations checkpoints cache model export tensorboard config.yaml"
 ).split()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from app.artifacts import atomic
 from app.data.packing import IGNORED, Example
 
 FEATURES = ("token_ids", "shape_ids", "padding_mask")
@@ -81,24 +82,27 @@ def store_in_memory(examples: Iterable[Example]) -> RowStore:
     return RowStore(count, max_length, epoch)
 
 
-def store_in_records(examples: Iterable[Example], folder: Path, *, shuffle_buffer: int) -> RowStore:
+def store_in_records(
+    examples: Iterable[Example], folder: Path, *, fingerprint: str, shuffle_buffer: int
+) -> RowStore:
     """Writes the rows to TFRecord shards once and streams them: memory does not grow with the corpus.
 
     Each epoch reads the shards in an order of its own and shuffles within a buffer.
 
     Args:
         examples: the rows; consumed shard by shard.
-        folder: where the shards go; a finished folder (it holds `rows.json`) is used as it is.
+        folder: where the shards go; finished shards of the same fingerprint are used as they are.
+        fingerprint: of everything the rows depend on.
         shuffle_buffer: rows held for shuffling.
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "rows.json"
-    if not index.exists():
-        facts = _write_shards(examples, folder)
-        waiting = index.with_suffix(".tmp")
-        waiting.write_text(json.dumps(facts), encoding="utf-8")
-        waiting.rename(index)
-    facts = json.loads(index.read_text(encoding="utf-8"))
+    facts = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
+    if facts.get("fingerprint") != fingerprint:
+        index.unlink(missing_ok=True)  # half-written shards must not look finished
+        facts = {"fingerprint": fingerprint, **_write_shards(examples, folder)}
+        with atomic(index) as path:
+            path.write_text(json.dumps(facts), encoding="utf-8")
     files = tf.constant([str(folder / name) for name in facts["shards"]])
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in FIELDS}
 

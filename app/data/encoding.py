@@ -40,7 +40,7 @@ class Encoder:
         return self._rows(sentences, context=0, share_rows=True)
 
     def scoring_rows(self, sentences: Iterable[Sentence]) -> Iterator[Example]:
-        """Rows to score, in corpus order; the cores of the rows, read in order, are the words of the corpus in order."""
+        """Rows to score, in corpus order: their cores, read in order, are the words of the corpus in order."""
         return self._rows(sentences, context=self.overlap, share_rows=False)
 
     def _rows(self, sentences: Iterable[Sentence], *, context: int, share_rows: bool) -> Iterator[Example]:
@@ -78,20 +78,24 @@ class Encoder:
             words_per_sentence = [len(sentence.words) for sentence in document]
             end = at + sum(words_per_sentence)
             splits = rows.splits[at : end + 1]
+            label_ids, inside = self._labels(document, end - at)
             yield encode_document(
                 words_per_sentence,
                 rows.ids[splits[0] : splits[-1]],
                 splits - splits[0],
                 shapes[at:end],
-                self._label_ids(document, end - at),
+                label_ids,
+                inside,
                 end_id=self.pieces.end_id,
                 first_word=first_word + at,
                 max_pieces_per_word=max(1, (self.max_length - 2 - self.overlap) // 4),
             )
             at = end
 
-    def _label_ids(self, document: list[Sentence], words: int) -> np.ndarray:
+    def _labels(self, document: list[Sentence], words: int) -> tuple[np.ndarray, np.ndarray]:
+        """Label ids of the words of a document, and which of them continue an entity."""
         if not document[0].tags:
-            return np.full(words, IGNORED, np.int32)
+            return np.full(words, IGNORED, np.int32), np.zeros(words, bool)
         ids = {label: i for i, label in enumerate(self.labels)}
-        return np.array([ids[tag] for sentence in document for tag in sentence.tags], np.int32)
+        tags = [tag for sentence in document for tag in sentence.tags]
+        return np.array([ids[tag] for tag in tags], np.int32), np.array([tag.startswith("I-") for tag in tags])

@@ -26,6 +26,7 @@ class EncodedDocument:
         starts: int32 [words + 1], where each word begins in `ids`; the `[SEP]` belongs to the last word before it.
         sentence_ends: int32 [sentences], the number of words up to and including each sentence.
         labels: int32 [words], `IGNORED` where unknown.
+        inside: bool [words], true where the label continues the entity of the word before.
         first_word: number of the document's first word in its corpus, which makes word numbers global.
     """
 
@@ -34,7 +35,16 @@ class EncodedDocument:
     starts: np.ndarray
     sentence_ends: np.ndarray
     labels: np.ndarray
+    inside: np.ndarray
     first_word: int
+
+    def learnable_labels(self, left: int, right: int) -> np.ndarray:
+        """Labels of words [left, right); an entity whose beginning lies before `left` is not learnt from."""
+        labels = self.labels[left:right]
+        if not left or left in self.sentence_ends or not self.inside[left]:
+            return labels
+        begins_outside = np.logical_and.accumulate(self.inside[left:right])
+        return np.where(begins_outside, IGNORED, labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +154,7 @@ class _Row:
             padding_mask[at:end] = number
             core = np.arange(window.core_left, window.core_right)
             positions = document.starts[core] - first + at + 1
-            labels[positions] = document.labels[core]
+            labels[positions] = document.learnable_labels(window.core_left, window.core_right)
             word_ids[positions] = core + document.first_word
             at = end
         return Example(token_ids, shape_ids, padding_mask, labels, word_ids)
@@ -201,6 +211,7 @@ def encode_document(
     piece_splits: np.ndarray,
     shapes: np.ndarray,
     labels: np.ndarray,
+    inside: np.ndarray,
     *,
     end_id: int,
     first_word: int,
@@ -214,6 +225,7 @@ def encode_document(
         piece_splits: int64 [words + 1] into `piece_ids`.
         shapes: int32 [words].
         labels: int32 [words].
+        inside: bool [words], see `EncodedDocument`.
         end_id: id of `[SEP]`.
         first_word: number of the first word in the corpus.
         max_pieces_per_word: pieces kept of a word; the rest of a very long word is dropped, its first piece,
@@ -234,4 +246,4 @@ def encode_document(
     ids[~ends] = piece_ids
     spread = np.repeat(shapes, sizes).astype(np.int32)
     spread[ends] = 0
-    return EncodedDocument(ids, spread, starts, sentence_ends, labels.astype(np.int32), first_word)
+    return EncodedDocument(ids, spread, starts, sentence_ends, labels.astype(np.int32), inside, first_word)

@@ -70,10 +70,31 @@ def load_tagger(folder: Path) -> Tagger:
         labels=settings["labels"],
         shape_count=settings["shape_count"],
     )
+    restore_head(tagger, folder)
+    return tagger
+
+
+def restore_head(tagger: Tagger, folder: Path) -> None:
+    """Puts the word shapes, head and transition scores of a bundle into a tagger of the same make.
+
+    Raises:
+        InputError: the bundle is of another label set or another make, or its file is altered.
+    """
+    check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
+    labels = read_json(folder / SETTINGS_FILE)["labels"]
+    if labels != list(tagger.labels):
+        raise InputError(
+            f"{folder} was trained with the labels {', '.join(labels)}, the corpus has {', '.join(tagger.labels)}; "
+            "they must be the same (to take the encoder only, set backbone.source instead of init_from)"
+        )
     try:
         arrays = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
     for name, variable in tagger.own_variables().items():
+        if name not in arrays or arrays[name].shape != tuple(variable.shape):
+            raise InputError(
+                f"{folder / WEIGHTS_FILE} has no {name} of shape {tuple(variable.shape)}; model.head and "
+                "model.word_shape must be those of the run"
+            )
         variable.assign(arrays[name])
-    return tagger

@@ -1,14 +1,22 @@
 """Modes room: score a finished run on its own or on another corpus."""
 
-from app.artifacts import Request
+import re
+import sys
+from pathlib import Path
+
+from app.artifacts import Request, RunDirectory
 from app.config import InputError
+from app.config_loading import load_config, to_yaml
 from app.data.corpus import summarize
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_split, score_split, show_results
 
 
 def run(request: Request) -> dict[str, float]:
-    """Evaluates the model of a run directory on `evaluation.split`; never touches a weight."""
+    """Evaluates the model of a run directory on `evaluation.split`; never touches a weight.
+
+    Scores of the run's own corpus go to the run directory, those of another one to `evaluations/NAME/` inside it.
+    """
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
     tagger = load_tagger(run_dir.model)
@@ -16,12 +24,21 @@ def run(request: Request) -> dict[str, float]:
     if corpus is None:
         raise InputError(f"data.{split}_path is empty; evaluation.split is {split}, so it must name a corpus")
     summarize(corpus)
+    predictor = build_predictor(tagger, build_encoder(tagger, config.data), batch_size=config.evaluation.batch_size)
     with run_dir.locked():
-        predictor = build_predictor(
-            tagger, build_encoder(tagger, config.data), batch_size=config.evaluation.batch_size
-        )
-        found = score_split(
-            predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=True
-        )
-        show_results(run_dir)
+        target = _target(run_dir, corpus.source, split)
+        if target is not run_dir:
+            target.write_text(target.config_yaml, to_yaml(config))
+            target.write_environment(seed=config.seed, command=sys.argv)
+        found = score_split(predictor, corpus.sentences(), split=split, run_dir=target, headline=True)
+        show_results(target, model=run_dir.model)
     return found
+
+
+def _target(run_dir: RunDirectory, source: str, split: str) -> RunDirectory:
+    """Where the scores go: another corpus must not replace the run's own numbers."""
+    own = load_config(None, defaults=str(run_dir.config_yaml)).data
+    if source == getattr(own, f"{split}_path"):
+        return run_dir
+    name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
+    return RunDirectory(run_dir.path / "evaluations" / name)

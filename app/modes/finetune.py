@@ -1,8 +1,8 @@
 """Modes room: fine-tune a backbone for named entities, score it, leave everything in the run directory."""
 
 import dataclasses
+import hashlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -11,11 +11,11 @@ from app.artifacts import Request, RunDirectory, sha256_of_arrays
 from app.config import Config, DataConfig, InputError
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
-from app.data.packing import Example
+from app.data.encoding import Encoder
 from app.data.shapes import NUM_SHAPES
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import load_tagger, save_tagger
+from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
@@ -49,13 +49,18 @@ def run(request: Request) -> dict[str, float]:
 
 
 def _build_tagger(config: Config, labels: list[str]) -> Tagger:
-    """Weights come from `init_from` if it is given, else from the backbone's source; the head starts at random."""
+    """Weights come from the run `init_from` if it is given, head included, else from the backbone's source."""
+    source = config.init_from or config.backbone.source
+    tagger = build_tagger(
+        build_backbone(dataclasses.replace(config.backbone, source=source)),
+        config.model,
+        labels=labels,
+        shape_count=NUM_SHAPES,
+        freeze_embeddings=config.training.freeze_embeddings,
+    )
     if config.init_from:
-        backbone = build_backbone(dataclasses.replace(config.backbone, source=config.init_from))
-    else:
-        backbone = build_backbone(config.backbone)
-    freeze = config.training.freeze_embeddings
-    return build_tagger(backbone, config.model, labels=labels, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
+        restore_head(tagger, RunDirectory(config.init_from).model)
+    return tagger
 
 
 def _read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
@@ -86,7 +91,7 @@ def _train(
     strategy: tf.distribute.Strategy,
 ) -> dict:
     encoder = build_encoder(tagger, config.data)
-    store = _store_rows(encoder.training_rows(_tagged_only(train)), summary, config.data, run_dir)
+    store = _store_rows(encoder, train, summary, config.data, run_dir)
     valid = open_split(config.data, "valid", labels=tagger.labels)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
 
@@ -123,19 +128,18 @@ def _train(
         return run_fit(tuner, config.training, plan)
 
 
-def _tagged_only(corpus: Corpus) -> Iterator:
-    return (sentence for sentence in corpus.sentences() if sentence.words)
-
-
 def _store_rows(
-    rows: Iterator[Example], summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory
+    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory
 ) -> RowStore:
     """Rows in memory for a corpus that fits there, else in TFRecord files."""
+    rows = encoder.training_rows(train.sentences())
     large = summary.words > config.memory_limit_words
     if config.cache == "memory" or (config.cache == "auto" and not large):
         return store_in_memory(rows)
     folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
-    return store_in_records(rows, folder, shuffle_buffer=config.shuffle_buffer_sequences)
+    settings = (summary, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+    fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
+    return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
 
 
 def _score(config: Config, run_dir: RunDirectory) -> dict:
@@ -150,7 +154,7 @@ def _score(config: Config, run_dir: RunDirectory) -> dict:
         headline = split == list(splits)[-1]
         scored |= score_split(predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=headline)
     if splits:
-        show_results(run_dir)
+        show_results(run_dir, model=run_dir.model)
     return scored
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -146,9 +147,9 @@ def score_split(
     return found
 
 
-def show_results(run_dir: RunDirectory) -> None:
+def show_results(run_dir: RunDirectory, *, model: Path) -> None:
     """Prints the report and where everything lies."""
     print(run_dir.report_txt.read_text(encoding="utf-8"))
     say(f"report       {run_dir.report_html}")
-    say(f"model        {run_dir.model}")
+    say(f"model        {model}")
     say(f"all results  {run_dir.path}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from app.config import RunError
+from app.config import InputError, RunError
 from app.training.fine_tuner import FineTuner
 
 KEPT = 2  # the newest may be lost to a full disk; the one before it survives
@@ -39,19 +39,24 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=tuner, optimizer=tuner.optimizer, position=self._position
         )
+        _ = self._checkpoint.save_counter  # exists before it is restored, so that numbers go on
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=KEPT)
 
     def restore(self) -> Position | None:
-        """The newest checkpoint that can be read; an unreadable one is passed over for the one before it."""
+        """The newest checkpoint that can be read; an unreadable one is passed over for the one before it.
+
+        Raises:
+            InputError: none can be read, or they are of another model.
+        """
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
-            except (tf.errors.OpError, AssertionError, ValueError) as error:
+            except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
                 broken = error
                 continue
             return Position(**{name: variable.numpy().item() for name, variable in self._position.items()})
         if self._manager.checkpoints:
-            raise RunError(
+            raise InputError(
                 f"no checkpoint in {self._manager.directory} can be read ({type(broken).__name__}: "
                 f"{str(broken).splitlines()[0][:200]}); start anew with --overwrite"
             )

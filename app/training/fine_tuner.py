@@ -42,6 +42,7 @@ class FineTuner(keras.Model):
         seed: int,
     ) -> None:
         super().__init__(name="fine_tuner")
+        self.distribute_reduction_method = "first"  # every replica returns the same numbers; Keras would add them up
         self.network = network
         self.special = special
         self.config = config

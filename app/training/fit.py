@@ -4,7 +4,11 @@ Order of initialisation: the run's own checkpoint if there is one, else the weig
 """
 
 import math
-from collections.abc import Callable
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +55,8 @@ class Plan:
 def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
     """Trains to the end, resuming if the run has a checkpoint, and leaves the best weights in the network.
 
-    Call inside the strategy's scope.
+    Call inside the strategy's scope. The first Ctrl-C lets the step or the validation finish and saves a checkpoint; a
+    second one stops at once.
 
     Returns:
         flat numbers: best epoch and F1, words, seconds and words per second.
@@ -73,11 +78,8 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     keeper = _RunKeeper(config, plan, checkpoints, position, progress)
     callbacks = [progress, keeper]
     try:
-        _fit(tuner, config, plan, position, callbacks)
-    except KeyboardInterrupt:
-        progress.close()
-        keeper.save()
-        raise
+        with keeper.stop_between_steps():
+            _fit(tuner, config, plan, keeper, callbacks)
     finally:
         progress.close()
         keeper.close()
@@ -85,9 +87,10 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     return keeper.summary()
 
 
-def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, position: Position, callbacks: list) -> None:
+def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, keeper: "_RunKeeper", callbacks: list) -> None:
     """Keras counts epochs of equal length, so the rest of a broken-off epoch is a fit of its own."""
-    while position.epoch < config.epochs and not tuner.stop_training:
+    position = keeper.position
+    while position.epoch < config.epochs and not keeper.stopped_early():
         rest = plan.steps_per_epoch - position.step
         whole = position.step == 0
         tuner.fit(
@@ -117,6 +120,27 @@ class _RunKeeper(keras.callbacks.Callback):
         self._before = (position.words, position.seconds)
         self._best_path = plan.checkpoints / "best.npz"
         self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if plan.tensorboard else None
+        self._stop_asked = False
+
+    @contextmanager
+    def stop_between_steps(self) -> Iterator[None]:
+        """Holds a Ctrl-C back until weights and position agree; it would nearly always fall between the two."""
+
+        def ask(*_: object) -> None:
+            if self._stop_asked:
+                raise KeyboardInterrupt
+            self._stop_asked = True
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without a checkpoint\n")
+
+        python_would = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not python_would or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         logs = logs or {}
@@ -134,8 +158,11 @@ class _RunKeeper(keras.callbacks.Callback):
                 tf.summary.scalar("train/loss", loss)
                 tf.summary.scalar("train/words_per_second", self.progress.words_seen / self.progress.training_seconds)
         every = self.config.checkpoint_every_steps
-        if every and self.position.step % every == 0 and self.position.step < self.plan.steps_per_epoch:
+        within = self.position.step < self.plan.steps_per_epoch  # what follows the last step saves, too
+        if within and ((every and self.position.step % every == 0) or self._stop_asked):
             self.save()
+        if within and self._stop_asked:
+            raise KeyboardInterrupt
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         logs = logs or {}
@@ -152,10 +179,18 @@ class _RunKeeper(keras.callbacks.Callback):
         self.plan.log(row)
         self._show(row)
         self.save()
-        patience = self.config.early_stopping_patience_epochs
-        if patience and self.plan.validate and epoch + 1 - self.position.best_epoch >= patience:
+        if self._stop_asked:
+            raise KeyboardInterrupt
+        if self.stopped_early():
+            patience = self.config.early_stopping_patience_epochs
             self.progress.say(f"stopped early: no better validation F1 for {patience} epochs")
             self.model.stop_training = True
+
+    def stopped_early(self) -> bool:
+        """Whether early stopping ends the run here, in this process or in the one it resumes."""
+        patience = self.config.early_stopping_patience_epochs
+        waited = self.position.epoch - self.position.best_epoch
+        return bool(patience and self.plan.validate and waited >= patience)
 
     def _validate(self, epoch: int, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Scores the weights that would be kept: the averages, if there are any."""

@@ -47,7 +47,7 @@ class Lamb(_RatePerVariable, tfa.optimizers.LAMB):
 
 def build_schedule(config: TrainingConfig, *, total_steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """Linear warm-up from 0, then decay to `end_learning_rate_fraction` of the peak at `total_steps`."""
-    warmup_steps = max(1, round(config.warmup_fraction * total_steps))
+    warmup_steps = round(config.warmup_fraction * total_steps)
     end = config.end_learning_rate_fraction
     if config.schedule == "cosine":
         after = lr_schedule.CosineDecayWithOffset(
@@ -64,6 +64,8 @@ def build_schedule(config: TrainingConfig, *, total_steps: int) -> keras.optimiz
             end_learning_rate=end * config.learning_rate,
             power=config.polynomial_power if config.schedule == "polynomial" else 1.0,
         )
+    if not warmup_steps:  # the first step of a warm-up has rate 0
+        return after
     return lr_schedule.LinearWarmup(after_warmup_lr_sched=after, warmup_steps=warmup_steps, warmup_learning_rate=0.0)
 
 

@@ -39,7 +39,9 @@ class ProgressDisplay(keras.callbacks.Callback):
     @property
     def training_seconds(self) -> float:
         """Seconds this process spent on training steps, first compilation included, scoring between epochs not."""
-        return time.monotonic() - self._began - self._paused
+        now = time.monotonic()
+        pause = now - self._pause_began if self._pause_began else 0.0
+        return now - self._began - self._paused - pause
 
     @property
     def words_seen(self) -> float:

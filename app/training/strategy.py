@@ -34,9 +34,20 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     if name == "tpu" and not config.tpu_address:
         raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
     official_name = {"multi_worker": "multi_worker_mirrored"}.get(name, name)
-    return distribute_utils.get_distribution_strategy(
+    strategy = distribute_utils.get_distribution_strategy(
         official_name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
     )
+    _check_batch_size(config, replicas=strategy.num_replicas_in_sync)
+    return strategy
+
+
+def _check_batch_size(config: TrainingConfig, *, replicas: int) -> None:
+    parts = replicas * config.accumulation_steps
+    if config.batch_size % parts:
+        raise InputError(
+            f"training.batch_size must be a multiple of {parts} ({replicas} replicas times "
+            f"training.accumulation_steps={config.accumulation_steps}), received {config.batch_size}"
+        )
 
 
 def _workers() -> int:

@@ -19,7 +19,7 @@ def make_rows(count: int) -> list[Example]:
 def store(request, tmp_path):
     if request.param == "memory":
         return store_in_memory(make_rows(10))
-    return store_in_records(make_rows(10), tmp_path / "rows", shuffle_buffer=100)
+    return store_in_records(make_rows(10), tmp_path / "rows", fingerprint="a", shuffle_buffer=100)
 
 
 def read(store, **position):
@@ -57,9 +57,14 @@ def test_a_resumed_run_reads_the_batches_the_first_run_would_have_read(store, po
 
 
 def test_finished_record_files_are_used_again(tmp_path):
-    store_in_records(make_rows(5), tmp_path, shuffle_buffer=10)
-    again = store_in_records(iter(()), tmp_path, shuffle_buffer=10)
+    store_in_records(make_rows(5), tmp_path, fingerprint="a", shuffle_buffer=10)
+    again = store_in_records(iter(()), tmp_path, fingerprint="a", shuffle_buffer=10)
     assert again.rows == 5
+
+
+def test_record_files_of_another_corpus_or_vocabulary_are_written_anew(tmp_path):
+    store_in_records(make_rows(5), tmp_path, fingerprint="a", shuffle_buffer=10)
+    assert store_in_records(make_rows(8), tmp_path, fingerprint="b", shuffle_buffer=10).rows == 8
 
 
 def test_record_files_that_were_not_finished_are_written_anew(tmp_path):
@@ -68,5 +73,5 @@ def test_record_files_that_were_not_finished_are_written_anew(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        store_in_records(broken(), tmp_path, shuffle_buffer=10)
-    assert store_in_records(make_rows(7), tmp_path, shuffle_buffer=10).rows == 7
+        store_in_records(broken(), tmp_path, fingerprint="a", shuffle_buffer=10)
+    assert store_in_records(make_rows(7), tmp_path, fingerprint="a", shuffle_buffer=10).rows == 7

@@ -9,7 +9,7 @@ from app.data.packing import IGNORED, EncodedDocument, cut_windows, encode_docum
 START, END, PAD = 101, 102, 0
 
 
-def make_document(sentences: list[list[int]], *, first_word: int = 0) -> EncodedDocument:
+def make_document(sentences: list[list[int]], *, first_word: int = 0, inside=None) -> EncodedDocument:
     """A document from the numbers of pieces of its words; word i consists of pieces 1000 + i, its label is i."""
     sizes = [size for sentence in sentences for size in sentence]
     ids = np.repeat(np.arange(len(sizes)) + 1000 + first_word, sizes).astype(np.int32)
@@ -19,6 +19,7 @@ def make_document(sentences: list[list[int]], *, first_word: int = 0) -> Encoded
         np.concatenate([[0], np.cumsum(sizes)]),
         np.arange(1, len(sizes) + 1, dtype=np.int32),
         np.arange(len(sizes), dtype=np.int32),
+        np.array(inside if inside is not None else [False] * len(sizes)),
         end_id=END,
         first_word=first_word,
         max_pieces_per_word=4,
@@ -95,6 +96,17 @@ def test_a_sentence_longer_than_a_window_is_cut_between_words():
     windows = cut_windows(document, capacity=30, context=10)
     assert [w.core_left for w in windows][1:] == [w.core_right for w in windows][:-1]
     assert windows[0].core_left == 0 and windows[-1].core_right == 100
+
+
+def test_a_window_that_begins_inside_an_entity_does_not_learn_from_its_rest():
+    document = make_document([[1] * 12], inside=[False] + [True] * 9 + [False, True])
+    rows = pack_all([document], max_length=8)
+    assert [row.labels[row.word_ids != IGNORED].tolist() for row in rows] == [[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, 10, 11]]
+
+
+def test_a_sentence_that_begins_a_window_keeps_its_first_label():
+    document = make_document([[1] * 5, [1] * 5], inside=[False] * 10)
+    assert all((row.labels != IGNORED).sum() == 5 for row in pack_all([document], max_length=8, share_rows=False))
 
 
 def test_a_document_that_fits_is_one_window():

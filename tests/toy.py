@@ -1,0 +1,102 @@
+"""A corpus whose tags follow from the words alone, and taggers small enough to train in a second.
+
+Importable by tests and by the processes they start (`tests/conftest.py` and PYTHONPATH see to it).
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from app.config import BackboneConfig, ModelConfig, TrainingConfig
+from app.data.sentence import Sentence
+
+LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+PEOPLE, SURNAMES, PLACES = ("Ada", "Bob", "Cleo", "Dan"), ("Smith", "Jones"), ("Rome", "Oslo", "Lima")
+OTHERS = ("met", "saw", "went", "to", "in", "and", "the", "house", "was", "old")
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PEOPLE, *SURNAMES, *PLACES, "City", *OTHERS, ".", "##s")
+LENGTH = 32
+
+
+def write_vocabulary(folder: Path) -> Path:
+    path = folder / "vocab.txt"
+    path.write_text("".join(f"{piece}\n" for piece in PIECES), encoding="utf-8")
+    return path
+
+
+def make_sentences(count: int, *, seed: int = 0, sentences_per_document: int = 3) -> list[Sentence]:
+    rng = np.random.default_rng(seed)
+    sentences = []
+    for number in range(count):
+        pairs = []
+        for _ in range(rng.integers(2, 4)):
+            pairs += [(str(word), "O") for word in rng.choice(OTHERS, rng.integers(1, 4))]
+            if rng.random() < 0.5:
+                pairs.append((str(rng.choice(PEOPLE)), "B-PER"))
+                pairs += [(str(rng.choice(SURNAMES)), "I-PER")] if rng.random() < 0.5 else []
+            else:
+                pairs.append((str(rng.choice(PLACES)), "B-LOC"))
+                pairs += [("City", "I-LOC")] if rng.random() < 0.3 else []
+        pairs.append((".", "O"))
+        words, tags = zip(*pairs, strict=True)
+        sentences.append(Sentence(words, tags, number // sentences_per_document))
+    return sentences
+
+
+def write_corpus(path: Path, sentences: list[Sentence]) -> Path:
+    from app.data.conll import write_conll
+
+    write_conll(path, sentences)
+    return path
+
+
+def backbone_config(vocabulary: Path, **settings) -> BackboneConfig:
+    small = {"num_layers": 1, "num_heads": 2, "hidden_dim": 16, "intermediate_dim": 32, "max_positions": 64}
+    dropouts = {"dropout": 0.0, "attention_dropout": 0.0}
+    return BackboneConfig(source="random", vocabulary_path=str(vocabulary), **(small | dropouts | settings))
+
+
+def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int = 0, freeze: bool = False, **settings):
+    """Weights depend on the seed alone, and are large enough that no comparison is about nothing."""
+    from app.data.shapes import NUM_SHAPES
+    from app.models.backbone import build_backbone
+    from app.models.tagger import build_tagger
+
+    model = model or ModelConfig(head="softmax", head_dropout=0.0)
+    backbone = build_backbone(backbone_config(vocabulary, **settings))
+    tagger = build_tagger(backbone, model, labels=LABELS, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
+    rng = np.random.default_rng(seed)
+    for variable in tagger.network.variables:
+        centre = 1.0 if variable.name.endswith("gamma:0") else 0.0
+        variable.assign((centre + 0.1 * rng.normal(size=variable.shape)).astype(np.float32))
+    return tagger
+
+
+def make_encoder(tagger, *, max_length: int = LENGTH, overlap: int = 8, by_document: bool = True):
+    from app.data.encoding import Encoder
+    from app.data.shapes import word_shapes
+    from app.data.word_pieces import WordPieces
+
+    pieces = WordPieces(tagger.backbone.vocabulary, lowercase=tagger.backbone.lowercase)
+    return Encoder(pieces, tagger.labels, word_shapes, max_length, overlap, by_document)
+
+
+def make_tuner(tagger, config: TrainingConfig, *, seed: int = 0):
+    from app.training.fine_tuner import FineTuner, SpecialIds
+
+    special = SpecialIds(start=2, end=3, mask=4)
+    return FineTuner(tagger.network, tagger.head.compute_loss, special=special, config=config, seed=seed)
+
+
+def make_batch(tagger, *, rows: int = 4, seed: int = 0):
+    """Real packed rows as one batch of tensors."""
+    import tensorflow as tf
+
+    from app.data.dataset import FEATURES
+
+    found = list(make_encoder(tagger).training_rows(make_sentences(6 * rows, seed=seed)))[:rows]
+    assert len(found) == rows
+    return {name: tf.constant(np.stack([getattr(row, name) for row in found])) for name in (*FEATURES, "labels")}
+
+
+def weights_of(tagger) -> list[np.ndarray]:
+    return [variable.numpy() for variable in tagger.network.variables]

@@ -1,0 +1,189 @@
+"""The training step: what is divided by what, and that each regularizer does what it says and nothing more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import make_batch, make_tagger, make_tuner, weights_of
+
+from app.config import ModelConfig, TrainingConfig
+from app.one_keras import keras
+
+PLAIN = TrainingConfig(clip_norm=0.0)
+
+
+@pytest.fixture(scope="module", params=["softmax", "crf"])
+def tagger(request, vocabulary):
+    return make_tagger(vocabulary, model=ModelConfig(head=request.param, head_dropout=0.0))
+
+
+@pytest.fixture(scope="module")
+def batch(tagger):
+    return make_batch(tagger)
+
+
+def gradients_of(tagger, batch, config: TrainingConfig, total: float):
+    tuner = make_tuner(tagger, config)
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(1.0))
+    loss, gradients = tuner._gradients(batch, tf.constant(total))
+    return float(loss), [g.numpy() for g in gradients]
+
+
+def step_with_sgd(tagger, batch, config: TrainingConfig, *, rate: float = 1.0):
+    """One real training step; (logs, weights before minus weights after), the weights put back."""
+    before = weights_of(tagger)
+    tuner = make_tuner(tagger, config)
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(rate), run_eagerly=True)
+    logs = tuner.train_step(batch)
+    moved = [old - new for old, new in zip(before, weights_of(tagger), strict=True)]
+    for variable, value in zip(tagger.network.variables, before, strict=True):
+        variable.assign(value)
+    return {name: float(value) for name, value in logs.items()}, moved
+
+
+def test_the_gradient_does_not_depend_on_the_number_of_accumulation_steps(tagger, batch):
+    loss, whole = gradients_of(tagger, batch, PLAIN, 50.0)
+    for slices in (2, 4):
+        sliced_loss, sliced = gradients_of(tagger, batch, replace(PLAIN, accumulation_steps=slices), 50.0)
+        assert sliced_loss == pytest.approx(loss, rel=1e-5)
+        for one, other in zip(whole, sliced, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_loss_and_gradient_are_sums_over_real_words_divided_by_their_count(tagger, batch):
+    words = int((batch["labels"].numpy() >= 0).sum())
+    boundaries = np.isin(batch["token_ids"].numpy(), (2, 3))
+    logits = tagger.network({name: batch[name] for name in tagger.network.input_names})
+    expected = float(tagger.head.compute_loss(logits, batch["labels"], tf.constant(boundaries))) / words
+    logs, moved = step_with_sgd(tagger, batch, PLAIN)
+    assert logs["words"] == words
+    assert logs["loss"] == logs["step_loss"] == pytest.approx(expected, rel=1e-5)
+    _, gradients = gradients_of(tagger, batch, PLAIN, float(words))
+    for one, other in zip(moved, gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_rows_without_words_change_neither_loss_nor_gradient(tagger, batch):
+    empty = {name: tf.fill(value.shape, -1 if name == "labels" else 0) for name, value in batch.items()}
+    filled = {name: tf.concat([value, empty[name]], axis=0) for name, value in batch.items()}
+    logs, moved = step_with_sgd(tagger, batch, PLAIN)
+    filled_logs, filled_moved = step_with_sgd(tagger, filled, PLAIN)
+    assert filled_logs["loss"] == pytest.approx(logs["loss"], rel=1e-5)
+    for one, other in zip(moved, filled_moved, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+
+def test_a_batch_of_empty_rows_changes_no_weight(tagger, batch):
+    empty = {name: tf.fill(value.shape, -1 if name == "labels" else 0) for name, value in batch.items()}
+    logs, moved = step_with_sgd(tagger, empty, PLAIN)
+    assert logs["step_loss"] == 0.0 and all(not difference.any() for difference in moved)
+
+
+def test_clipping_shortens_a_long_gradient_and_leaves_its_direction(tagger, batch):
+    _, free = step_with_sgd(tagger, batch, PLAIN)
+    length = np.sqrt(sum(np.square(g).sum() for g in free))
+    limit = float(length) / 3
+    _, clipped = step_with_sgd(tagger, batch, replace(PLAIN, clip_norm=limit))
+    _, unharmed = step_with_sgd(tagger, batch, replace(PLAIN, clip_norm=3 * float(length)))
+    assert np.sqrt(sum(np.square(g).sum() for g in clipped)) == pytest.approx(limit, rel=1e-3)
+    for one, short, same in zip(free, clipped, unharmed, strict=True):
+        np.testing.assert_allclose(short, one / 3, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(same, one, rtol=1e-3, atol=1e-6)
+
+
+def test_r_drop_without_dropout_adds_nothing_to_the_loss(tagger, batch):
+    logs, _ = step_with_sgd(tagger, batch, PLAIN)
+    dropped, _ = step_with_sgd(tagger, batch, replace(PLAIN, r_drop_weight=5.0))
+    assert dropped["step_loss"] == pytest.approx(logs["step_loss"], rel=1e-4)
+
+
+class TwoSamples(keras.Model):
+    """Stands for a network with dropout: the second half of the batch gets other logits than the first."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        super().__init__()
+        self.logits = tf.Variable(logits)
+
+    def call(self, inputs, training=None):
+        return self.logits
+
+
+def test_r_drop_adds_half_the_sum_of_both_divergences_between_two_dropout_samples_of_each_word(tagger, batch):
+    logits = np.random.default_rng(4).normal(size=(8, 32, 5)).astype(np.float32)
+    config = replace(PLAIN, r_drop_weight=0.7)
+    tuner = make_tuner(tagger, config)
+    tuner.network = TwoSamples(logits)
+    loss = float(tuner._loss(batch, tf.constant(10.0)))
+    labels = batch["labels"].numpy()
+    boundaries = tf.constant(np.isin(batch["token_ids"].numpy(), (2, 3)))
+    parts = [float(tagger.head.compute_loss(half, labels, boundaries)) for half in (logits[:4], logits[4:])]
+    p, q = (np.exp(half) / np.exp(half).sum(-1, keepdims=True) for half in (logits[:4], logits[4:]))
+    both = (p * np.log(p / q)).sum(-1) + (q * np.log(q / p)).sum(-1)
+    expected = (sum(parts) / 2 + 0.7 * both[labels >= 0].sum() / 2) / 10
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_masking_hides_about_the_given_fraction_and_never_special_pieces_or_padding(tagger, batch):
+    tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3))
+    pieces, mask = batch["token_ids"], batch["padding_mask"]
+    boundaries = (pieces == 2) | (pieces == 3)
+    may = ((~boundaries) & (mask > 0)).numpy()
+    hidden = 0
+    for _ in range(40):
+        found = tuner._with_masked_pieces(pieces, boundaries, mask).numpy()
+        changed = found != pieces.numpy()
+        assert (found[changed] == 4).all() and not changed[~may].any()
+        hidden += changed.sum()
+    assert 0.25 < hidden / (40 * may.sum()) < 0.35
+
+
+def test_masks_differ_from_step_to_step_and_repeat_with_the_seed(tagger, batch):
+    pieces, mask = batch["token_ids"], batch["padding_mask"]
+
+    def draws(seed: int) -> list[bytes]:
+        tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3), seed=seed)
+        return [tuner._with_masked_pieces(pieces, pieces == 2, mask).numpy().tobytes() for _ in range(3)]
+
+    assert len(set(draws(1))) == 3 and draws(1) == draws(1) and draws(1) != draws(2)
+
+
+def test_the_labels_of_hidden_words_are_still_learnt(tagger, batch):
+    logs, _ = step_with_sgd(tagger, batch, PLAIN)
+    hidden, _ = step_with_sgd(tagger, batch, replace(PLAIN, word_mask_fraction=0.9))
+    assert hidden["words"] == logs["words"] and hidden["step_loss"] != logs["step_loss"]
+
+
+def test_weight_averages_equal_a_moving_average_computed_by_hand(vocabulary):
+    tagger = make_tagger(vocabulary)
+    batch = make_batch(tagger)
+    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.3))
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.5), run_eagerly=True)
+    expected = weights_of(tagger)
+    for step in range(1, 5):
+        tuner.train_step(batch)
+        decay = min(0.3, (1 + step) / (10 + step))
+        pairs = zip(expected, weights_of(tagger), strict=True)
+        expected = [decay * average + (1 - decay) * new for average, new in pairs]
+    for average, value in zip(tuner.averages, expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), value, rtol=1e-4, atol=1e-6)
+
+
+def test_swapping_twice_gives_back_the_same_bits_and_once_gives_the_averages(vocabulary):
+    tagger = make_tagger(vocabulary)
+    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.5))
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.5), run_eagerly=True)
+    tuner.train_step(make_batch(tagger))
+    before, averages = weights_of(tagger), [average.numpy() for average in tuner.averages]
+    tuner.swap_averages()
+    assert all(np.array_equal(one, two) for one, two in zip(weights_of(tagger), averages, strict=True))
+    tuner.swap_averages()
+    assert all(np.array_equal(one, two) for one, two in zip(weights_of(tagger), before, strict=True))
+
+
+def test_frozen_embeddings_stay_as_they_are_and_the_rest_learns(vocabulary):
+    tagger = make_tagger(vocabulary, freeze=True)
+    _, moved = step_with_sgd(tagger, make_batch(tagger), PLAIN)
+    still = {v.name for v, m in zip(tagger.network.variables, moved, strict=True) if not m.any()}
+    assert {name for name in still if "embedding" in name} == {"token_embedding/embeddings:0"}
+    assert any("tagging_head" in v.name and m.any() for v, m in zip(tagger.network.variables, moved, strict=True))

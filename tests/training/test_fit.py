@@ -1,0 +1,334 @@
+"""The fit loop on a toy corpus: learning, the choice of weights, stopping, and resume after every kind of end."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import LABELS, make_encoder, make_sentences, make_tagger, make_tuner, weights_of
+
+from app.config import InputError, ModelConfig, RunError, TrainingConfig
+from app.data.dataset import store_in_memory
+from app.one_keras import keras
+from app.training.fit import Plan, run_fit
+
+CONFIG = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2, tensorboard=False)
+# Everything that draws random numbers or keeps state between steps.
+STATEFUL = replace(CONFIG, average_weights_decay=0.9, word_mask_fraction=0.1, checkpoint_every_steps=2)
+DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def dropout_generators():
+    """As `set_up` does for a run: the state of dropout lies in variables."""
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.utils.set_random_seed(3)
+    yield
+    keras.backend.experimental.disable_tf_random_generator()
+
+
+class Run:
+    """A toy run in a folder; a second one in the same folder resumes the first."""
+
+    def __init__(self, folder: Path, vocabulary: Path, config: TrainingConfig, *, model=None, seed=0, **backbone):
+        self.config = config
+        self.tagger = make_tagger(vocabulary, model=model, seed=seed, **backbone)
+        self.rows: list[dict] = []
+        self.store = store_in_memory(make_encoder(self.tagger).training_rows(make_sentences(64)))
+        self.steps = self.store.steps_per_epoch(config.batch_size)
+        self.plan = Plan(
+            batches=self.batches, steps_per_epoch=self.steps, depths=self.tagger.layer_depths(), precision="float32",
+            checkpoints=folder / "checkpoints", tensorboard=None, validate=None, log=self.rows.append,
+        )  # fmt: skip
+
+    def batches(self, epoch: int, step: int) -> tf.data.Dataset:
+        return self.store.make_dataset(
+            batch_size=self.config.batch_size, seed=5, epochs=self.config.epochs, first_epoch=epoch, first_step=step
+        )
+
+    def fit(self, **changes) -> dict[str, float]:
+        tuner = make_tuner(self.tagger, self.config)
+        return run_fit(tuner, self.config, replace(self.plan, **changes))
+
+    def batches_with(self, event, *, at: int):
+        """The batches, with `event()` called when the batch number `at` (from 0) of this process is read."""
+
+        def read(number) -> np.int64:
+            if number == at:
+                event()
+            return np.int64(0)
+
+        def batches(epoch: int, step: int) -> tf.data.Dataset:
+            def strike(number, batch):
+                with tf.control_dependencies([tf.py_function(read, [number], tf.int64)]):
+                    return {name: tf.identity(value) for name, value in batch.items()}
+
+            return self.batches(epoch, step).enumerate().map(strike)
+
+        return batches
+
+
+@pytest.fixture
+def start(tmp_path, vocabulary):
+    def start(config: TrainingConfig = CONFIG, *, name: str = "run", **more) -> Run:
+        return Run(tmp_path / name, vocabulary, config, **more)
+
+    return start
+
+
+def same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def scores(*values: float):
+    """Validation results, epoch after epoch."""
+    given = iter(values)
+    return lambda: {"entity_f1": next(given), "token_macro_f1": 0.5}
+
+
+@pytest.mark.parametrize("head", ["softmax", "crf"])
+def test_the_loss_falls_on_a_corpus_that_can_be_learnt(start, head):
+    run = start(model=ModelConfig(head=head, head_dropout=0.0))
+    metrics = run.fit()
+    losses = [row["loss"] for row in run.rows]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] / 3
+    assert metrics["train/epochs"] == 3 and metrics["train/best_epoch"] == 3 and "valid/entity_f1" not in metrics
+    words = sum(len(sentence.words) for sentence in make_sentences(64))
+    assert metrics["train/words"] == 3 * words
+    assert metrics["train/words_per_second"] == pytest.approx(3 * words / metrics["train/seconds"])
+
+
+def test_every_epoch_is_a_row_of_the_history(start):
+    run = start()
+    run.fit(validate=scores(0.1, 0.2, 0.3))
+    assert [(row["epoch"], row["step"], row["valid/entity_f1"]) for row in run.rows] == [
+        (number, number * run.steps, number / 10) for number in (1, 2, 3)
+    ]
+    assert all(row["seconds"] >= 0 and row["words_per_second"] > 0 for row in run.rows)
+
+
+def test_the_weights_of_the_best_validation_are_kept_and_an_equal_score_later_does_not_replace_them(start):
+    run, seen = start(replace(CONFIG, epochs=4)), []
+    given = iter([0.3, 0.8, 0.8, 0.1])
+
+    def validate() -> dict[str, float]:
+        seen.append(weights_of(run.tagger))
+        return {"entity_f1": next(given)}
+
+    metrics = run.fit(validate=validate)
+    assert (metrics["train/best_epoch"], metrics["valid/entity_f1"], metrics["train/epochs"]) == (2, 0.8, 4)
+    assert same_bits(weights_of(run.tagger), seen[1]) and not same_bits(seen[1], seen[3])
+
+
+def test_the_averages_are_what_is_validated_and_kept_and_training_goes_on_from_the_weights(start):
+    plain, averaged = start(name="plain"), start(replace(CONFIG, average_weights_decay=0.9), name="averaged")
+    seen = []
+
+    def validate() -> dict[str, float]:
+        seen.append(weights_of(averaged.tagger))
+        return {"entity_f1": len(seen) / 10}
+
+    plain.fit()
+    averaged.fit(validate=validate)
+    assert same_bits(weights_of(averaged.tagger), seen[-1])
+    assert not same_bits(weights_of(averaged.tagger), weights_of(plain.tagger))
+    assert [row["loss"] for row in averaged.rows] == [row["loss"] for row in plain.rows]
+
+
+def test_training_stops_early_and_running_it_again_does_not_go_on(start):
+    config = replace(CONFIG, epochs=6, early_stopping_patience_epochs=2)
+    first = start(config)
+    metrics = first.fit(validate=scores(0.5, 0.4, 0.3))
+    assert (len(first.rows), metrics["train/epochs"], metrics["train/best_epoch"]) == (3, 3, 1)
+    again = start(config)
+    assert again.fit(validate=scores()) == metrics
+    assert again.rows == [] and same_bits(weights_of(again.tagger), weights_of(first.tagger))
+
+
+def test_time_spent_on_validation_does_not_count_as_training(start):
+    run = start(replace(CONFIG, epochs=1))
+
+    def validate() -> dict[str, float]:
+        import time
+
+        time.sleep(1.5)
+        return {"entity_f1": 0.5}
+
+    metrics = run.fit(validate=validate)
+    assert metrics["train/seconds"] == pytest.approx(run.rows[0]["seconds"], abs=0.7)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_the_step_and_the_remedy(start):
+    run = start()
+
+    def poisoned(epoch: int, step: int) -> tf.data.Dataset:
+        run.tagger.network.trainable_variables[-1].assign_add([np.nan] * len(LABELS))
+        return run.batches(epoch, step)
+
+    with pytest.raises(RunError, match=r"became nan at step 1;.*training.learning_rate \(0.01\)"):
+        run.fit(batches=poisoned)
+
+
+def test_xla_gives_the_same_losses(start):
+    runs = [start(replace(CONFIG, jit_compile=jit), name=str(jit)) for jit in (False, True)]
+    for run in runs:
+        run.fit()
+    one, other = ([row["loss"] for row in run.rows] for run in runs)
+    np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, vocabulary):
+    """A run with dropout, masking and averages that nothing interrupted."""
+    keras.backend.experimental.enable_tf_random_generator()
+    keras.utils.set_random_seed(3)
+    run = Run(tmp_path_factory.mktemp("whole"), vocabulary, STATEFUL, **DROPOUT)
+    run.fit()
+    return run
+
+
+def crash() -> None:
+    raise RuntimeError("power cut")
+
+
+def test_after_a_crash_within_an_epoch_the_run_ends_with_the_bits_of_an_uninterrupted_one(start, whole):
+    broken = start(STATEFUL, **DROPOUT)
+    with pytest.raises(tf.errors.OpError):
+        broken.fit(batches=broken.batches_with(crash, at=whole.steps + 4))
+    assert len(broken.rows) == 1
+    resumed = start(STATEFUL, seed=9, **DROPOUT)  # other weights at first: all must come from the checkpoint
+    metrics = resumed.fit()
+    assert [row["epoch"] for row in resumed.rows] == [2, 3]
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+    assert metrics["train/words"] == 3 * sum(len(sentence.words) for sentence in make_sentences(64))
+
+
+def test_ctrl_c_finishes_the_step_saves_and_resumes_with_the_same_bits(start, whole):
+    config = replace(STATEFUL, checkpoint_every_steps=0)
+    broken = start(config, **DROPOUT)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(batches=broken.batches_with(lambda: os.kill(os.getpid(), signal.SIGINT), at=3))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert broken.rows == [] and list(broken.plan.checkpoints.glob("ckpt-*.index"))
+    resumed = start(config, seed=9, **DROPOUT)
+    resumed.fit()
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+
+
+def test_ctrl_c_while_validating_keeps_the_epoch_and_its_score(start):
+    config = replace(CONFIG, average_weights_decay=0.9)
+
+    def interrupted() -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return {"entity_f1": 0.9}
+
+    broken = start(config)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(validate=interrupted)
+    resumed = start(config, seed=9)
+    metrics = resumed.fit(validate=scores(0.1, 0.2))
+    assert [row["epoch"] for row in broken.rows + resumed.rows] == [1, 2, 3]
+    assert (metrics["train/best_epoch"], metrics["valid/entity_f1"]) == (1, 0.9)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(start, whole):
+    def twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def impatient() -> dict[str, float]:
+        twice()
+        raise AssertionError("not reached")
+
+    broken = start(STATEFUL, **DROPOUT)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(validate=impatient)
+    resumed = start(STATEFUL, seed=9, **DROPOUT)
+    resumed.fit()
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+
+
+def test_a_finished_run_is_not_trained_again(start):
+    first = start()
+    metrics = first.fit(validate=scores(0.2, 0.6, 0.4))
+    again = start(seed=9)
+    assert again.fit(validate=scores()) == metrics and again.rows == []
+    assert same_bits(weights_of(again.tagger), weights_of(first.tagger))
+
+
+def damage(path: Path, size: int) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:size])
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_truncated_newest_checkpoint_gives_way_to_the_one_before_it(start, whole, ending, share):
+    broken = start(STATEFUL, **DROPOUT)
+    with pytest.raises(tf.errors.OpError):
+        broken.fit(batches=broken.batches_with(crash, at=whole.steps + 4))
+    newest = tf.train.latest_checkpoint(str(broken.plan.checkpoints))
+    victim = Path(f"{newest}.{ending}")
+    damage(victim, int(victim.stat().st_size * share))
+    resumed = start(STATEFUL, seed=9, **DROPOUT)
+    resumed.fit()
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+
+
+def test_if_no_checkpoint_can_be_read_the_run_says_so_instead_of_starting_anew(start):
+    first = start(replace(CONFIG, epochs=2))
+    first.fit()
+    for path in first.plan.checkpoints.glob("ckpt-*"):
+        damage(path, 10)
+    with pytest.raises(InputError, match=r"no checkpoint in .*checkpoints can be read.*--overwrite"):
+        start(replace(CONFIG, epochs=2)).fit()
+
+
+def test_checkpoints_of_another_model_are_refused_by_name(start):
+    start(replace(CONFIG, epochs=1)).fit()
+    with pytest.raises(InputError, match=r"no checkpoint in .*checkpoints can be read.*--overwrite"):
+        start(replace(CONFIG, epochs=1), hidden_dim=8).fit()
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import app
+sys.path[:0] = sys.argv[2:4]
+from test_fit import CONFIG, Run, RunError, replace
+folder = Path(sys.argv[1])
+config = replace(CONFIG, epochs=2)
+run = Run(folder, folder / "vocab.txt", config)
+
+def fill_the_disk(row):
+    run.rows.append(row)
+    if row["epoch"] == 2:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+try:
+    run.fit(log=fill_the_disk)
+except RunError as error:
+    print("RunError:", error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+again = Run(folder, folder / "vocab.txt", config, seed=9)
+again.fit()
+print("epochs", [row["epoch"] for row in again.rows])
+"""
+
+
+def test_a_disk_that_is_full_while_a_checkpoint_is_written_leaves_the_one_before_it(tmp_path, vocabulary):
+    (tmp_path / "vocab.txt").write_bytes(vocabulary.read_bytes())
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), str(here), str(here.parent)],
+        cwd=here.parents[1], capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "RunError: the checkpoint could not be written" in done.stdout and "free some space" in done.stdout
+    assert done.stdout.endswith("epochs [2]\n")
