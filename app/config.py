@@ -116,12 +116,12 @@ class TrainingConfig:
     jit_compile: bool = option(False, "compile the training step with XLA")
     deterministic: bool = option(True, "the same seed on the same machine gives the same bits")
     epochs: int = option(12, "passes over the training corpus", at_least=1)
-    batch_size: int = option(8, "sequences in a step, over all devices", at_least=1)
+    batch_size: int = option(4, "sequences in a step, over all devices", at_least=1)
     accumulation_steps: int = option(
         1, "parts a batch is computed in, one after the other, to save memory", at_least=1
     )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
-    learning_rate: float = option(3e-4, "peak learning rate", above=0, at_most=1)
+    learning_rate: float = option(4e-4, "peak learning rate", above=0, at_most=1)
     head_learning_rate_multiplier: float = option(1.0, "the head learns at this many times the rate", above=0)
     layer_learning_rate_decay: float = option(
         1.0, "rate of each layer relative to the one above it", above=0, at_most=1
@@ -140,7 +140,7 @@ class TrainingConfig:
         0, "stop after so many epochs without a better F1; 0 = never", at_least=0
     )
     average_weights_decay: float = option(
-        0.0, "decay of the moving average of the weights; 0 = off", at_least=0, below=1
+        0.98, "decay of the moving average of the weights; 0 = off", at_least=0, below=1
     )
     word_mask_fraction: float = option(
         0.0, "part of the training words hidden behind [MASK]", at_least=0, below=1

@@ -1,7 +1,7 @@
 """Runs another trainer and this one, one after the other on the same idle machine, and prints the ratios.
 
-The peer is any command whose last line on standard output is a JSON object with `words_per_s` (words trained on a second,
-over whole epochs) and, if it scores, `seconds` and `entity_f1`:
+The peer is any command whose last line on standard output is a JSON object with `words_per_s` (words trained on a
+second, over whole epochs) and, if it scores, `seconds` and `entity_f1`:
 
     python benchmarks/compare.py --run_dir=runs/compare --peer="/tmp/peers/bin/python benchmarks/huggingface_peer.py \
         --model=MODEL_FOLDER --data=data/conll2003 --group_by_length" \

@@ -1,7 +1,7 @@
 """Hugging Face's Trainer on the same task, for `compare.py`; needs an environment of its own (benchmarks/README.md).
 
-Token classification the way its `run_ner.py` does it: one sentence a row, first piece labelled, rows padded to the longest
-of the batch.
+Token classification the way its `run_ner.py` does it: one sentence a row, first piece labelled, rows padded to the
+longest of the batch.
 """
 
 import argparse
@@ -26,7 +26,8 @@ IGNORED = -100
 def read_sentences(path: Path) -> list[tuple[list[str], list[str]]]:
     """CoNLL columns to (words, tags)."""
     blocks = path.read_text(encoding="utf-8").split("\n\n")
-    rows = [[line.split() for line in block.splitlines() if line and not line.startswith("-DOCSTART-")] for block in blocks]
+    lines = [[line for line in block.splitlines() if line and not line.startswith("-DOCSTART-")] for block in blocks]
+    rows = [[line.split() for line in block] for block in lines]
     return [([row[0] for row in block], [row[-1] for row in block]) for block in rows if block]
 
 

@@ -23,6 +23,13 @@ class Position:
     seconds: float = 0.0
 
 
+def _dropout_generators(tuner: FineTuner) -> dict[str, tf.random.Generator]:
+    """The random state of the dropout layers, which Keras leaves out of a model's checkpoint."""
+    layers = (layer for layer in tuner.network._flatten_layers() if hasattr(layer, "_random_generator"))
+    found = (layer._random_generator._generator for layer in layers)
+    return {str(number): generator for number, generator in enumerate(found) if generator is not None}
+
+
 class Checkpoints:
     """Model, optimizer, averages, random state and position, saved together.
 
@@ -37,7 +44,7 @@ class Checkpoints:
             for name, value in vars(Position()).items()
         }
         self._checkpoint = tf.train.Checkpoint(
-            model=tuner, optimizer=tuner.optimizer, position=self._position
+            model=tuner, optimizer=tuner.optimizer, position=self._position, dropout=_dropout_generators(tuner)
         )
         _ = self._checkpoint.save_counter  # exists before it is restored, so that numbers go on
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=KEPT)

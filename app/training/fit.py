@@ -76,6 +76,7 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
         total_steps=total_steps, first_step=position.epoch * plan.steps_per_epoch + position.step, epochs=config.epochs
     )
     keeper = _RunKeeper(config, plan, checkpoints, position, progress)
+    keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
     callbacks = [progress, keeper]
     try:
         with keeper.stop_between_steps():

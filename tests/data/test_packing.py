@@ -101,7 +101,8 @@ def test_a_sentence_longer_than_a_window_is_cut_between_words():
 def test_a_window_that_begins_inside_an_entity_does_not_learn_from_its_rest():
     document = make_document([[1] * 12], inside=[False] + [True] * 9 + [False, True])
     rows = pack_all([document], max_length=8)
-    assert [row.labels[row.word_ids != IGNORED].tolist() for row in rows] == [[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, 10, 11]]
+    learnt = [row.labels[row.word_ids != IGNORED].tolist() for row in rows]
+    assert learnt == [[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, 10, 11]]
 
 
 def test_a_sentence_that_begins_a_window_keeps_its_first_label():
