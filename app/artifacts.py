@@ -113,7 +113,7 @@ class RunDirectory:
             return "new"
         if overwrite:
             return "overwrite"
-        different = _differences(flatten(load_config(None, defaults=str(self.config_yaml))), flatten(config))
+        different = _differences(flatten(self.read_config()), flatten(config))
         if different:
             raise InputError(
                 f"{self.path} holds a run with another configuration: {'; '.join(different)}; "
@@ -136,7 +136,7 @@ class RunDirectory:
             if plan == "overwrite":
                 self._clear()
             if plan != "resume":
-                self.write_text(self.config_yaml, to_yaml(config))
+                self.write_config(config)
             yield plan == "resume"
 
     @contextmanager
@@ -181,6 +181,13 @@ class RunDirectory:
                 if not tail.endswith(b"\n"):
                     file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
             file.write(_json_line(record).encode("utf-8"))
+
+    def read_config(self) -> Config:
+        """The configuration of the run."""
+        return load_config(None, defaults=str(self.config_yaml))
+
+    def write_config(self, config: Config) -> None:
+        self.write_text(self.config_yaml, to_yaml(config))
 
     def read_history(self) -> list[dict[str, Any]]:
         """The records of history.jsonl; a half last line is left out."""

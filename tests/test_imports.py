@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 FILES = sorted(APP.rglob("*.py"))
 ROOMS = {"data", "models", "training", "evaluation", "compression", "export", "serving"}
-FOUNDATION = {"app.config", "app.config_loading", "app.artifacts", "app.one_keras"}
+FOUNDATION = {"app.config", "app.artifacts", "app.one_keras"}
 LIGHT = [
     "__init__",
     "main",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from app.artifacts import Request, RunDirectory
 from app.config import InputError
-from app.config_loading import load_config, to_yaml
 from app.data.corpus import summarize
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_split, score_split, show_results
@@ -28,7 +27,7 @@ def run(request: Request) -> dict[str, float]:
     with run_dir.locked():
         target = _target(run_dir, corpus.source, split)
         if target is not run_dir:
-            target.write_text(target.config_yaml, to_yaml(config))
+            target.write_config(config)
             target.write_environment(seed=config.seed, command=sys.argv)
         found = score_split(predictor, corpus.sentences(), split=split, run_dir=target, headline=True)
         show_results(target, model=run_dir.model)
@@ -37,7 +36,7 @@ def run(request: Request) -> dict[str, float]:
 
 def _target(run_dir: RunDirectory, source: str, split: str) -> RunDirectory:
     """Where the scores go: another corpus must not replace the run's own numbers."""
-    own = load_config(None, defaults=str(run_dir.config_yaml)).data
+    own = run_dir.read_config().data
     if source == getattr(own, f"{split}_path"):
         return run_dir
     name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
