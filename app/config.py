@@ -146,6 +146,11 @@ class TrainingConfig:
         0.0, "part of the training words hidden behind [MASK]", at_least=0, below=1
     )
     r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
+    masked_lm_epochs: int = option(
+        0, "epochs of masked-language-model training on the training words before labels are learnt", at_least=0
+    )
+    masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
+    masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     log_every_steps: int = option(50, "steps between two lines of the history", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)

@@ -21,12 +21,14 @@ class Tagger:
         network: {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32 [batch, length, labels].
             `padding_mask` is 0 for padding and otherwise the number of the window a piece belongs to; pieces attend to
             their own window only. A plain 0/1 mask is the case of one window a row.
-        backbone: the encoder inside, which shares its weights with the network.
+        encoder: the network below the head: the same inputs -> hidden states [batch, length, width].
+        backbone: the pretrained encoder inside, which shares its weights with the network.
         head: the tagging head inside.
         config: how it was assembled.
     """
 
     network: keras.Model
+    encoder: keras.Model
     backbone: Backbone
     head: TaggingHead
     config: ModelConfig
@@ -88,4 +90,4 @@ def build_tagger(
     head = TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
     model.token_embedding.trainable = not freeze_embeddings
     network = keras.Model(inputs, head(x), name="tagger")
-    return Tagger(network, backbone, head, config)
+    return Tagger(network, keras.Model(inputs, x, name="encoder"), backbone, head, config)

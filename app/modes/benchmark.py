@@ -33,8 +33,7 @@ def run(request: Request) -> dict[str, float]:
         )
         encoder = build_encoder(tagger, config.data)
         store = store_in_memory(encoder.training_rows(train.sentences()))
-        pieces = encoder.pieces
-        special = SpecialIds(pieces.start_id, pieces.end_id, pieces.mask_id)
+        special = SpecialIds.of(encoder.pieces)
         tuner = FineTuner(
             tagger.network, tagger.head.compute_loss, special=special, config=config.training, seed=config.seed
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,11 +15,13 @@ from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.shapes import NUM_SHAPES
 from app.models.backbone import build_backbone
+from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
+from app.training.masked_lm import MaskedLmTuner
 from app.training.strategy import build_strategy, set_up
 
 
@@ -100,32 +103,57 @@ def _train(
         scores = Tagged.by(predictor, valid.sentences()).scores()
         return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
 
-    pieces = encoder.pieces
+    settings, seed = config.training, config.seed
+
+    def batches(epochs: int, seed: int) -> Callable[[int, int], tf.data.Dataset]:
+        return lambda epoch, step: store.make_dataset(
+            batch_size=settings.batch_size, seed=seed, epochs=epochs, first_epoch=epoch, first_step=step
+        )
+
     plan = Plan(
-        batches=lambda epoch, step: store.make_dataset(
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            epochs=config.training.epochs,
-            first_epoch=epoch,
-            first_step=step,
-        ),
-        steps_per_epoch=store.steps_per_epoch(config.training.batch_size),
+        batches=batches(settings.epochs, seed),
+        steps_per_epoch=store.steps_per_epoch(settings.batch_size),
         depths=tagger.layer_depths(),
         precision=precision,
         checkpoints=run_dir.checkpoints,
-        tensorboard=run_dir.tensorboard if config.training.tensorboard else None,
+        tensorboard=run_dir.tensorboard if settings.tensorboard else None,
         validate=validate if valid else None,
         log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
     )
     with strategy.scope():
-        tuner = FineTuner(
-            tagger.network,
-            tagger.head.compute_loss,
-            special=SpecialIds(pieces.start_id, pieces.end_id, pieces.mask_id),
-            config=config.training,
-            seed=config.seed,
-        )
-        return run_fit(tuner, config.training, plan)
+        first = batches(settings.masked_lm_epochs, seed + 1)  # other orders than the epochs that follow
+        warmed_up = _warm_up(tagger, encoder, dataclasses.replace(plan, batches=first), config, run_dir)
+        special = SpecialIds.of(encoder.pieces)
+        tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=special, config=settings, seed=seed)
+        return warmed_up | run_fit(tuner, settings, plan)
+
+
+def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_dir: RunDirectory) -> dict:
+    """Masked-language-model epochs on the words of the training corpus (task-adaptive pretraining)."""
+    settings = config.training
+    if not settings.masked_lm_epochs:
+        return {}
+    settings = dataclasses.replace(
+        settings,
+        epochs=settings.masked_lm_epochs,
+        learning_rate=settings.masked_lm_learning_rate,
+        average_weights_decay=0.0,
+        early_stopping_patience_epochs=0,
+    )
+    network, depths = build_masked_lm(tagger)
+    tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=settings, seed=config.seed)
+    plan = dataclasses.replace(
+        plan,
+        depths=depths,
+        checkpoints=run_dir.checkpoints / "masked_lm",
+        validate=None,
+        name="masked LM ",
+        log=lambda row: run_dir.append_jsonl(
+            run_dir.history_jsonl, {f"masked_lm/{name}": value for name, value in row.items()}
+        ),
+    )
+    found = run_fit(tuner, settings, plan)
+    return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 
 
 def _store_rows(

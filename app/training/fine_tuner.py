@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import tensorflow as tf
 
@@ -16,6 +17,18 @@ class SpecialIds:
     start: int
     end: int
     mask: int
+
+    @classmethod
+    def of(cls, pieces: "HasSpecialIds") -> "SpecialIds":
+        return cls(pieces.start_id, pieces.end_id, pieces.mask_id)
+
+
+class HasSpecialIds(Protocol):
+    """A vocabulary, see `app/data/word_pieces.py`."""
+
+    start_id: int
+    end_id: int
+    mask_id: int
 
 
 class FineTuner(keras.Model):
@@ -64,9 +77,10 @@ class FineTuner(keras.Model):
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_replica_context()
-        labels = batch["labels"]
-        words = tf.reduce_sum(tf.cast(labels >= 0, tf.float32))
-        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, words)
+        words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
+        batch = self._prepared(batch)
+        weight = self._weight(batch)
+        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, weight)
         variables = self.network.trainable_variables
         loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
         loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
@@ -76,9 +90,17 @@ class FineTuner(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
         self._update_averages()
         # Every replica holds the global mean; metrics add up over replicas.
-        self.loss_mean.update_state(loss, sample_weight=words)
+        self.loss_mean.update_state(loss, sample_weight=weight)
         self.words_seen.update_state(words)
         return {"loss": self.loss_mean.result(), "step_loss": loss, "words": self.words_seen.result()}
+
+    def _prepared(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The batch as the objective needs it, before it is cut into slices."""
+        return batch
+
+    def _weight(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Number of terms of this replica's loss, a float32 scalar."""
+        return tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
 
     def _gradients(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Loss and gradients of this replica's share, slice by slice; their sums do not depend on the slicing."""

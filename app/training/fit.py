@@ -40,6 +40,7 @@ class Plan:
         tensorboard: folder for TensorBoard, or None.
         validate: scores the validation split; its `entity_f1` chooses the best weights. None: the last are kept.
         log: takes one flat row of numbers an epoch.
+        name: of the phase, for the person watching.
     """
 
     batches: BatchesFrom
@@ -50,6 +51,7 @@ class Plan:
     tensorboard: Path | None
     validate: Callable[[], dict[str, float]] | None
     log: Log
+    name: str = ""
 
 
 def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
@@ -207,7 +209,7 @@ class _RunKeeper(keras.callbacks.Callback):
         valid = f" | valid entity F1 {row['valid/entity_f1']:.4f}" if "valid/entity_f1" in row else ""
         best = " (best)" if self.position.best_epoch == row["epoch"] else ""
         self.progress.say(
-            f"epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
+            f"{self.plan.name}epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
             f"{row['words_per_second']:,.0f} words/s | {row['seconds']:.0f} s of training"
         )
         if self._writer:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import make_batch, make_tagger, make_tuner, weights_of
+from toy import TRAINING, make_batch, make_tagger, make_tuner, weights_of
 
 from app.config import ModelConfig, TrainingConfig
 from app.one_keras import keras
 
-PLAIN = TrainingConfig(clip_norm=0.0)
+PLAIN = replace(TRAINING, clip_norm=0.0)
 
 
 @pytest.fixture(scope="module", params=["softmax", "crf"])

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import LABELS, make_encoder, make_sentences, make_tagger, make_tuner, weights_of
+from toy import LABELS, TRAINING, make_encoder, make_sentences, make_tagger, make_tuner, weights_of
 
 from app.config import InputError, ModelConfig, RunError, TrainingConfig
 from app.data.dataset import store_in_memory
 from app.one_keras import keras
 from app.training.fit import Plan, run_fit
 
-CONFIG = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-2, tensorboard=False)
+CONFIG = TRAINING
 # Everything that draws random numbers or keeps state between steps.
 STATEFUL = replace(CONFIG, average_weights_decay=0.9, word_mask_fraction=0.1, checkpoint_every_steps=2)
 DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
