@@ -152,7 +152,7 @@ class TrainingConfig:
     masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
     masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
-    log_every_steps: int = option(50, "steps between two lines of the history", at_least=1)
+    log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
     tensorboard: bool = option(True, "write logs for TensorBoard")
 

@@ -1,7 +1,10 @@
 """Shared set-up: the program's environment, and the corpora that are not part of the project."""
 
 import os
+import shutil
+import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -29,3 +32,41 @@ def corpora() -> Path:
 def vocabulary(tmp_path_factory) -> Path:
     """The word pieces of the toy corpus (`tests/toy.py`)."""
     return toy.write_vocabulary(tmp_path_factory.mktemp("vocabulary"))
+
+
+def start_app(*arguments: str, cwd: Path, **options) -> subprocess.Popen[str]:
+    """`python -m app.main`, as a user starts it."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    return subprocess.Popen([sys.executable, "-m", "app.main", *arguments], cwd=cwd, env=environment, text=True, **pipes)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished small run: its folder, the flags that made it, what it printed. Not to be written to: copy it."""
+
+    path: Path
+    corpora: Path
+    flags: list[str]
+    output: str
+    messages: str
+
+    def copy(self, folder: Path) -> Path:
+        return Path(shutil.copytree(self.path, folder))
+
+
+@pytest.fixture(scope="session")
+def app_process():
+    return start_app
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, vocabulary) -> TrainedRun:
+    """One `--mode=finetune` for all tests that need a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    toy.write_corpora(folder)
+    settings = toy.run_settings(folder, vocabulary)
+    process = start_app("--mode=finetune", f"--run_dir={folder / 'run'}", *settings, cwd=folder)
+    output, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    return TrainedRun(folder / "run", folder, settings, output, messages)

@@ -21,6 +21,7 @@ from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor
 
 BYTES_AT_A_TIME = 1 << 16
+LONGEST_SENTENCE_WORDS = 512  # far more than any real sentence has; text without punctuation is cut there
 
 
 def run(request: Request) -> dict[str, float]:
@@ -62,7 +63,7 @@ def tag_texts(
         probability among the tags of the entity's words.
     """
     rows = [split_sentences(text) if split else [split_words(text)] for text in texts]
-    rows = [[words for words in sentences if words] for sentences in rows]
+    rows = [[part for words in sentences for part in _parts(words)] for sentences in rows]
     flat = [
         Sentence(tuple(text[word.start : word.end] for word in words), (), number)
         for number, (text, sentences) in enumerate(zip(texts, rows, strict=True))
@@ -74,6 +75,11 @@ def tag_texts(
         for words, found in zip(sentences, islice(tagged, len(sentences)), strict=True):
             entities.extend(_entities(text, words, found.tags, found.probabilities))
         yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
+
+
+def _parts(words: list[Word]) -> Iterator[list[Word]]:
+    """A sentence in runs of `LONGEST_SENTENCE_WORDS`: decoding takes as many steps as the longest sentence has words."""
+    return (words[at : at + LONGEST_SENTENCE_WORDS] for at in range(0, len(words), LONGEST_SENTENCE_WORDS))
 
 
 def _entities(text: str, words: list[Word], tags: list[str], probabilities: np.ndarray) -> Iterator[dict]:

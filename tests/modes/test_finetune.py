@@ -1,0 +1,268 @@
+"""`--mode=finetune` and `--mode=evaluate` from the command line to the files they leave."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from app.artifacts import Request, RunDirectory, sha256_of_file
+from app.config import InputError
+from app.config_loading import load_config
+from app.modes import evaluate, finetune
+
+FILES = """config.yaml environment.json metrics.json history.jsonl report.txt report.html predictions/valid.conll
+predictions/test.conll errors/valid.jsonl errors/test.jsonl checkpoints/checkpoint model/backbone.json
+model/backbone.weights.h5 model/vocab.txt model/tagger.json model/head.safetensors model/SHA256SUMS
+model/README.md""".split()
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    return {str(path): sha256_of_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def request_of(run: Path, *settings: str) -> Request:
+    """What the command line asks of a mode that works on a run."""
+    config = load_config(None, list(settings), defaults=str(run / "config.yaml"))
+    return Request(config, RunDirectory(run))
+
+
+def finish(process) -> tuple[int, str, str]:
+    output, messages = process.communicate(timeout=300)
+    return process.returncode, output, messages
+
+
+def test_a_run_leaves_every_file_and_nothing_temporary(trained_run):
+    missing = [name for name in FILES if not (trained_run.path / name).is_file()]
+    assert not missing
+    assert list((trained_run.path / "tensorboard").glob("events.*"))
+    assert not list(trained_run.path.rglob(".tmp-*"))
+
+
+def test_the_report_is_printed_and_says_where_everything_lies(trained_run):
+    assert trained_run.output.strip() == (trained_run.path / "report.txt").read_text().strip()
+    assert str(trained_run.path / "report.html") in trained_run.messages
+    assert "Traceback" not in trained_run.messages
+
+
+def test_the_metrics_are_flat_and_hold_scores_speed_and_the_digest_of_the_weights(trained_run):
+    metrics = metrics_of(trained_run.path)
+    keys = ("entity_f1", "entity_precision", "entity_recall", "token_macro_f1", "token_accuracy", "words_per_second")
+    assert {f"{split}/{key}" for split in ("valid", "test") for key in keys} <= set(metrics)
+    assert {"train/words", "train/seconds", "train/words_per_second", "train/epochs", "train/best_epoch"} <= set(metrics)
+    assert re.fullmatch("[0-9a-f]{64}", metrics["weights_sha256"])
+    assert all(isinstance(value, int | float | str) for value in metrics.values())
+    assert metrics["train/epochs"] == 4
+    assert metrics["train/words"] == 4 * sum(len(s.words) for s in toy.make_sentences(150, seed=11))
+    assert 0.5 < metrics["test/entity_f1"] < 1  # learnt, and one word of the toy corpus cannot be told
+
+
+def test_the_best_epoch_of_the_history_is_the_one_that_was_kept(trained_run):
+    rows = [json.loads(line) for line in (trained_run.path / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    best = max(rows, key=lambda row: (row["valid/entity_f1"], -row["epoch"]))
+    metrics = metrics_of(trained_run.path)
+    assert metrics["train/best_epoch"] == best["epoch"]
+    assert metrics["valid/entity_f1"] == pytest.approx(best["valid/entity_f1"], abs=1e-12)
+
+
+def test_the_predictions_are_what_conlleval_reads(trained_run):
+    text = (trained_run.path / "predictions" / "test.conll").read_text(encoding="utf-8")
+    blocks = [block.split("\n") for block in text.strip("\n").split("\n\n")]
+    gold = toy.make_sentences(60, seed=13)
+    assert len(blocks) == len(gold)
+    for block, sentence in zip(blocks, gold, strict=True):
+        rows = [line.split(" ") for line in block]
+        assert all(len(row) == 3 for row in rows)
+        words, tags, predicted = zip(*rows, strict=True)
+        assert (words, tags) == (sentence.words, sentence.tags)
+        before = "O"
+        for tag in predicted:
+            assert tag in toy.LABELS
+            assert not tag.startswith("I-") or before[2:] == tag[2:], "an I- tag begins an entity"
+            before = tag
+
+
+def test_the_errors_are_the_sentences_whose_predictions_differ(trained_run):
+    text = (trained_run.path / "predictions" / "test.conll").read_text().strip("\n")
+    wrong = sum(any(len(set(row.split()[1:])) > 1 for row in block.split("\n")) for block in text.split("\n\n"))
+    rows = [json.loads(line) for line in (trained_run.path / "errors" / "test.jsonl").read_text().splitlines()]
+    assert len(rows) == wrong > 0
+
+
+def test_a_finished_run_run_again_is_not_trained_again_and_says_the_same(trained_run, tmp_path, app_process):
+    run = trained_run.copy(tmp_path / "run")
+    status, output, messages = finish(
+        app_process("--mode=finetune", f"--run_dir={run}", *trained_run.flags, cwd=tmp_path)
+    )
+    assert status == 0, messages
+    assert f"resuming {run}" in messages and "epoch 1/" not in messages
+    assert (run / "history.jsonl").read_text() == (trained_run.path / "history.jsonl").read_text()
+    before, after = metrics_of(trained_run.path), metrics_of(run)
+    assert all(after[key] == value for key, value in before.items() if not key.endswith("words_per_second"))
+
+
+def wait_for(process, found, *, seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not found() and process.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.002)
+
+
+def test_a_run_killed_and_then_interrupted_ends_with_the_same_bits(trained_run, tmp_path, app_process):
+    """SIGKILL within the first epoch, Ctrl-C in the resumed run, and the third command finishes it."""
+    run = tmp_path / "run"
+    command = ["--mode=finetune", f"--run_dir={run}", *trained_run.flags]
+
+    killed = app_process(*command, cwd=tmp_path)
+    wait_for(killed, lambda: (run / "checkpoints" / "ckpt-1.index").exists())
+    killed.send_signal(signal.SIGKILL)
+    finish(killed)
+    assert not (run / "metrics.json").exists()
+
+    stopped = app_process(*command, cwd=tmp_path, start_new_session=True)
+    checkpoints = run / "checkpoints" / "checkpoint"
+    before = checkpoints.read_text() if checkpoints.exists() else ""
+    wait_for(stopped, lambda: checkpoints.exists() and checkpoints.read_text() != before)
+    stopped.send_signal(signal.SIGINT)
+    status, _, messages = finish(stopped)
+    assert status == 130, messages
+    assert "the same command resumes the run" in messages and "Traceback" not in messages
+
+    status, _, messages = finish(app_process(*command, cwd=tmp_path))
+    assert status == 0, messages
+    assert metrics_of(run)["weights_sha256"] == metrics_of(trained_run.path)["weights_sha256"]
+    same = ("test/entity_f1", "valid/entity_f1", "train/best_epoch", "train/words")
+    assert all(metrics_of(run)[key] == metrics_of(trained_run.path)[key] for key in same)
+
+
+def test_another_configuration_is_refused_and_overwrite_starts_anew(trained_run, tmp_path, app_process):
+    run = trained_run.copy(tmp_path / "run")
+    before = sums_of(run)
+    changed = [*trained_run.flags, "--set=training.epochs=1", "--set=training.average_weights_decay=0"]
+    status, output, messages = finish(app_process("--mode=finetune", f"--run_dir={run}", *changed, cwd=tmp_path))
+    assert (status, output) == (2, "")
+    assert "training.epochs was 4, now 1" in messages and "--overwrite" in messages
+    assert sums_of(run) == before
+
+    status, _, messages = finish(
+        app_process("--mode=finetune", f"--run_dir={run}", "--overwrite", *changed, cwd=tmp_path)
+    )
+    assert status == 0, messages
+    assert [json.loads(row)["epoch"] for row in (run / "history.jsonl").read_text().splitlines()] == [1]
+    assert metrics_of(run)["train/epochs"] == 1
+
+
+def test_evaluate_gives_the_scores_of_the_run_and_touches_no_weight(trained_run, tmp_path, capsys):
+    run = trained_run.copy(tmp_path / "run")
+    before = sums_of(run / "model") | sums_of(run / "checkpoints")
+    found = evaluate.run(request_of(run))
+    metrics = metrics_of(trained_run.path)
+    assert all(value == metrics[key] for key, value in found.items() if not key.endswith("words_per_second"))
+    assert capsys.readouterr().out.strip() == (trained_run.path / "report.txt").read_text().strip()
+    assert sums_of(run / "model") | sums_of(run / "checkpoints") == before
+    same = "predictions/test.conll"
+    assert (run / same).read_bytes() == (trained_run.path / same).read_bytes()
+
+
+def test_evaluate_on_another_corpus_keeps_the_scores_of_the_run(trained_run, tmp_path, capsys):
+    run = trained_run.copy(tmp_path / "run")
+    before = sums_of(run)
+    other = shutil.copy(trained_run.corpora / "test.conll", tmp_path / "elsewhere.conll")
+    found = evaluate.run(request_of(run, f"data.test_path={other}"))
+    assert found["test/entity_f1"] == metrics_of(trained_run.path)["test/entity_f1"]
+    assert {path: digest for path, digest in sums_of(run).items() if path in before} == before
+    valid = evaluate.run(request_of(run, "evaluation.split=valid"))
+    assert valid["valid/entity_f1"] == metrics_of(trained_run.path)["valid/entity_f1"]
+
+
+def test_a_run_that_was_moved_is_evaluated_from_anywhere(trained_run, tmp_path, monkeypatch, capsys):
+    run = trained_run.copy(tmp_path / "far" / "away")
+    monkeypatch.chdir(tmp_path / "far")
+    found = evaluate.run(request_of(Path("away")))
+    assert found["test/entity_f1"] == metrics_of(trained_run.path)["test/entity_f1"]
+    assert run.is_dir()
+
+
+def test_evaluating_types_the_model_does_not_know_is_bad_input(trained_run, tmp_path):
+    run = trained_run.copy(tmp_path / "run")
+    before = sums_of(run)
+    (tmp_path / "new.conll").write_text("Ada B-PER\n\nTea B-DRINK\n")
+    with pytest.raises(InputError, match=r"new\.conll, line 3: .*DRINK"):
+        evaluate.run(request_of(run, f"data.test_path={tmp_path / 'new.conll'}"))
+    with pytest.raises(InputError, match=r"data.test_path is empty"):
+        evaluate.run(request_of(run, "data.test_path="))
+    assert sums_of(run) == before
+
+
+def test_rows_longer_than_the_positions_of_the_backbone_are_bad_input(trained_run, tmp_path):
+    run = trained_run.copy(tmp_path / "run")
+    with pytest.raises(InputError, match=r"data.max_length must be at most 64 .*received 128"):
+        evaluate.run(request_of(run, "data.max_length=128"))
+
+
+BAD = {
+    "missing": (None, r"{path} is missing"),
+    "empty": (b"", r"{path} is empty"),
+    "columns": (b"Ada B-PER\nmet\n", r"{path}, line 2: wrong number of columns"),
+    "tag": (b"Ada B-PER\nmet X-PER\n", r"{path}, line 2: .*X-PER"),
+    "utf8": (b"Ada B-PER\n\nm\xffet O\n", r"{path}, line 3: invalid UTF-8"),
+    "no entity": (b"so O\n\nwhat O\n", r"{path}: "),
+}
+
+
+@pytest.mark.parametrize("split", ["train", "valid"])
+@pytest.mark.parametrize("fault", BAD)
+def test_a_corpus_that_cannot_be_read_is_named_and_nothing_is_written(trained_run, tmp_path, fault, split):
+    content, message = BAD[fault]
+    path = tmp_path / "bad.conll"
+    if content is not None:
+        path.write_bytes(content)
+    if (fault, split) == ("no entity", "valid"):
+        pytest.skip("a validation corpus may hold no entity")
+    settings = [flag.removeprefix("--set=") for flag in trained_run.flags]
+    config = load_config(None, [*settings, f"data.{split}_path={path}"])
+    with pytest.raises(InputError, match=message.format(path=re.escape(str(path)))):
+        finetune.run(Request(config, RunDirectory(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_types_of_the_test_corpus_that_training_has_not_are_found_before_training(trained_run, tmp_path, app_process):
+    path = tmp_path / "new.conll"
+    path.write_text("Tea B-DRINK\n")
+    flags = [*trained_run.flags, f"--set=data.test_path={path}"]
+    status, output, messages = finish(app_process("--mode=finetune", "--run_dir=run", *flags, cwd=tmp_path))
+    assert (status, output) == (2, "") and messages.count("\n") == 1, messages
+    assert messages.startswith(f"error: {path}, line 1: ") and "DRINK" in messages
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_corpus_that_changed_its_labels_does_not_resume(trained_run, tmp_path, app_process):
+    folder = tmp_path / "corpora"
+    shutil.copytree(trained_run.corpora, folder, ignore=lambda *_: ["run"])
+    run = trained_run.copy(tmp_path / "run")
+    for name in ("run/config.yaml",):
+        path = tmp_path / name
+        path.write_text(path.read_text().replace(str(trained_run.corpora), str(folder)))
+    with (folder / "train.conll").open("a") as file:
+        file.write("Tea B-DRINK\n")
+    flags = [flag.replace(str(trained_run.corpora), str(folder)) for flag in trained_run.flags]
+    before = sums_of(run / "model")
+    status, _, messages = finish(app_process("--mode=finetune", f"--run_dir={run}", *flags, cwd=tmp_path))
+    assert status == 2 and "--overwrite" in messages, messages
+    assert sums_of(run / "model") == before
+
+
+def test_the_environment_names_versions_hardware_seed_and_command(trained_run):
+    environment = json.loads((trained_run.path / "environment.json").read_text())
+    assert environment["seed"] == 7 and "--mode=finetune" in environment["command"]
+    assert environment["packages"]["tensorflow"].startswith("2.15") and environment["cores"] == os.cpu_count()

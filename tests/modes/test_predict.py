@@ -1,0 +1,203 @@
+"""`--mode=predict`: any text in, entities whose offsets slice it out."""
+
+import json
+import random
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from app.artifacts import Request, RunDirectory
+from app.config import InputError
+from app.config_loading import load_config
+from app.modes import predict
+
+
+@pytest.fixture
+def run_predict(trained_run, tmp_path):
+    """Runs the mode on bytes; returns the rows of its output."""
+
+    def run(content: bytes, *settings: str, name: str = "input.txt") -> list[dict]:
+        source, target = tmp_path / name, tmp_path / "output.jsonl"
+        source.write_bytes(content)
+        config = load_config(None, list(settings), defaults=str(trained_run.path / "config.yaml"))
+        predict.run(Request(config, RunDirectory(trained_run.path), input=str(source), output=str(target)))
+        lines = target.read_text(encoding="utf-8").split("\n")
+        assert lines.pop() == ""
+        return [json.loads(line) for line in lines]
+
+    return run
+
+
+def check(row: dict, text: str) -> None:
+    """The contract of one output row."""
+    assert row["text"] == text and list(row) == ["text", "entities"]
+    end = 0
+    for entity in row["entities"]:
+        assert list(entity) == ["start", "end", "label", "text", "score"]
+        assert end <= entity["start"] < entity["end"] <= len(text)
+        assert text[entity["start"] : entity["end"]] == entity["text"]
+        assert entity["label"] in ("PER", "LOC") and 0 < entity["score"] <= 1
+        end = entity["end"]
+
+
+def test_names_of_the_toy_corpus_are_found_with_their_offsets(run_predict):
+    text = "the old Ada Smith met and saw Rome ."
+    (row,) = run_predict(text.encode())
+    check(row, text)
+    assert [(e["start"], e["end"], e["label"]) for e in row["entities"]] == [(8, 17, "PER"), (30, 34, "LOC")]
+
+
+TEXTS = {
+    "emoji": "👩‍👩‍👧 Ada met 🎉 Bob in Rome 🇫🇷 .",
+    "combining marks": "the A\u0301da and Ada\u0308 met Bo\u0302b in Ro\u0308me .",
+    "right to left": "Ada \u200fפגשה את\u200f Bob in \u0631\u0648\u0645\u0627 Rome .",
+    "NUL bytes": "Ada\x00met Bob\x00\x00 in Rome\x00",
+    "control characters": "\x01Ada\x7f met\u200b Bob\u2028in\u2029Rome \x0b.",
+    "han": "王小明在北京 met Ada 。",
+    "astral letters": "𝐀𝐝𝐚 met 𐐀𐐁 in Rome",
+    "no-break spaces": "Ada\u00a0Smith\u202fmet Rome",
+    "quotes and json": 'Ada said "\\u0041" \\ / Rome',
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_offsets_slice_the_text_as_given(run_predict, kind):
+    (row,) = run_predict(TEXTS[kind].encode() + b"\n")
+    check(row, TEXTS[kind])
+
+
+def test_random_unicode_keeps_the_contract(run_predict):
+    rng = random.Random(3)
+    pool = [*map(chr, (*range(0x20, 0x7F), *range(0x300, 0x320), *range(0x5D0, 0x5EA), *range(0x1F600, 0x1F640)))]
+    words = [*toy.PEOPLE, *toy.PLACES, "\x00", "\u200d", "\ufe0f", "\u202e", "\U000e0041"]
+    texts = [
+        "".join(rng.choice(words) if rng.random() < 0.2 else rng.choice(pool) for _ in range(120)) for _ in range(60)
+    ]
+    rows = run_predict("".join(f"{text}\n" for text in texts).encode())
+    assert len(rows) == 60
+    for row, text in zip(rows, texts, strict=True):
+        check(row, text)
+
+
+def test_every_line_is_a_document_empty_ones_too(run_predict):
+    rows = run_predict(b"\nAda met Bob\n\n   \n\x00\nRome")
+    assert [row["text"] for row in rows] == ["", "Ada met Bob", "", "   ", "\x00", "Rome"]
+    assert [bool(row["entities"]) for row in rows] == [False, True, False, False, False, True]
+
+
+def test_an_empty_file_gives_no_rows(run_predict):
+    assert run_predict(b"") == []
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_not_text(run_predict):
+    assert [row["text"] for row in run_predict(b"\xef\xbb\xbfAda\r\nBob\r\n")] == ["Ada", "Bob"]
+
+
+def test_documents_do_not_depend_on_their_neighbours(run_predict):
+    lines = [" ".join(sentence.words) for sentence in toy.make_sentences(40, seed=5)]
+    together = run_predict("\n".join(lines).encode())
+    alone = [run_predict(line.encode())[0] for line in lines[:5]]
+    for one, other in zip(alone, together, strict=False):
+        assert [(e["start"], e["end"], e["label"]) for e in one["entities"]] == [
+            (e["start"], e["end"], e["label"]) for e in other["entities"]
+        ]
+
+
+def test_low_scores_are_left_out_on_request(run_predict):
+    text = " ".join(sentence_word for s in toy.make_sentences(30, seed=6) for sentence_word in s.words).encode()
+    (everything,) = run_predict(text)
+    scores = sorted(entity["score"] for entity in everything["entities"])
+    limit = scores[len(scores) // 2]
+    (rest,) = run_predict(text, f"predict.min_score={limit}")
+    assert rest["entities"] == [entity for entity in everything["entities"] if entity["score"] >= limit]
+
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("Ada Smith met Bob and went to Rome . " * (MILLION // 37 + 1), id="sentences"),
+        pytest.param("Ada met and saw the old house in Rome " * (MILLION // 38 + 1), id="one endless sentence"),
+        pytest.param("x" * MILLION, id="one endless word"),
+        pytest.param("Rome . " * 400 + "Ada met Bob " * (MILLION // 12), id="short sentences and an endless one"),
+    ],
+)
+def test_a_document_of_a_million_characters_is_tagged(run_predict, text):
+    (row,) = run_predict(text[:MILLION].encode())
+    check(row, text[:MILLION])
+    assert bool(row["entities"]) == (" " in text)
+
+
+def test_invalid_utf_8_is_bad_input_with_its_line_and_leaves_no_output(run_predict, tmp_path):
+    with pytest.raises(InputError, match=r"input\.txt, line 3: not UTF-8 at byte 5 \(0xff\)"):
+        run_predict(b"Ada\n\nmet \xffBob\nRome\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["input.txt"]
+
+
+def test_an_older_output_stays_until_the_new_one_is_complete(run_predict, tmp_path):
+    run_predict(b"Ada\n")
+    before = (tmp_path / "output.jsonl").read_bytes()
+    with pytest.raises(InputError):
+        run_predict(b"Bob\n\xff\n")
+    assert (tmp_path / "output.jsonl").read_bytes() == before
+    run_predict(b"Bob\n")
+    assert b"Bob" in (tmp_path / "output.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "."])
+def test_an_input_that_cannot_be_read_is_bad_input(trained_run, tmp_path, name):
+    config = load_config(None, defaults=str(trained_run.path / "config.yaml"))
+    request = Request(config, RunDirectory(trained_run.path), input=str(tmp_path / name))
+    with pytest.raises(InputError, match=r"--input=.* cannot be read"):
+        predict.run(request)
+
+
+def test_an_answer_arrives_while_standard_input_is_still_open(trained_run, tmp_path, app_process):
+    """Also: output is UTF-8 whatever the locale, and one bad line later ends with status 2."""
+    process = app_process(
+        "--mode=predict", f"--run_dir={trained_run.path}", "--input=-",
+        cwd=tmp_path, stdin=subprocess.PIPE, encoding="utf-8",
+    )  # fmt: skip
+    answers: list[dict] = []
+    reader = threading.Thread(target=lambda: answers.extend(map(json.loads, process.stdout)), daemon=True)
+    reader.start()
+    for number, line in enumerate(("Ada met Bob 🎉", "Rome"), start=1):
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+        limit = time.monotonic() + 100
+        while len(answers) < number and time.monotonic() < limit and process.poll() is None:
+            time.sleep(0.01)
+        assert len(answers) == number, process.stderr.read() if process.poll() is not None else "no answer"
+        check(answers[-1], line)
+    assert process.poll() is None
+    process.stdin.buffer.write(b"\xc3\n")
+    process.stdin.close()
+    assert process.wait(timeout=60) == 2
+    messages = process.stderr.read()
+    assert messages == "error: standard input, line 3: not UTF-8 at byte 1 (0xc3); convert the text to UTF-8\n"
+
+
+def test_output_is_utf_8_whatever_the_locale(trained_run, tmp_path, monkeypatch, app_process):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "in.txt").write_text("Ada 🎉 met Bob\n", encoding="utf-8")
+    process = app_process(
+        "--mode=predict", f"--run_dir={trained_run.path}", "--input=in.txt", cwd=tmp_path, encoding="utf-8"
+    )
+    output, messages = process.communicate(timeout=120)
+    assert process.returncode == 0, messages
+    check(json.loads(output), "Ada 🎉 met Bob")
+
+
+def test_a_run_without_a_model_says_what_to_do(trained_run, tmp_path):
+    run = Path(trained_run.copy(tmp_path / "run"))
+    (run / "model").rename(tmp_path / "elsewhere")
+    (tmp_path / "in.txt").write_text("Ada\n")
+    config = load_config(None, defaults=str(run / "config.yaml"))
+    with pytest.raises(InputError, match=r"has not finished.*--mode=finetune"):
+        predict.run(Request(config, RunDirectory(run), input=str(tmp_path / "in.txt")))
