@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -78,7 +78,7 @@ def tag_texts(
 
 
 def _parts(words: list[Word]) -> Iterator[list[Word]]:
-    """A sentence in runs of `LONGEST_SENTENCE_WORDS`: decoding takes as many steps as the longest sentence has words."""
+    """A sentence in runs of bounded length: decoding takes as many steps as the longest sentence has words."""
     return (words[at : at + LONGEST_SENTENCE_WORDS] for at in range(0, len(words), LONGEST_SENTENCE_WORDS))
 
 
@@ -125,6 +125,8 @@ def _open(path: str) -> BufferedReader:
 def _output(path: str) -> Iterator[IO[str]]:
     """Standard output, or a file that appears only when it is complete."""
     if not path:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the locale
         yield sys.stdout
         return
     with atomic(Path(path)) as waiting, open(waiting, "w", encoding="utf-8") as target:

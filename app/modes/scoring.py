@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.artifacts import RunDirectory
-from app.config import DataConfig
+from app.config import DataConfig, InputError
 from app.data.corpus import Corpus, open_corpus
 from app.data.encoding import Encoder
 from app.data.labels import types_from
@@ -41,6 +41,11 @@ def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = N
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
     """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
     backbone = tagger.backbone
+    positions = backbone.model.max_sequence_length
+    if data.max_length > positions:
+        raise InputError(
+            f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
+        )
     return Encoder(
         pieces=WordPieces(backbone.vocabulary, lowercase=backbone.lowercase),
         labels=tagger.labels,

@@ -266,8 +266,7 @@ def damage(path: Path, size: int) -> None:
     path.write_bytes(data[:size])
 
 
-@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
-@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(("ending", "share"), [("index", 0.5), ("data-00000-of-00001", 0.5), ("index", 0.0)])
 def test_a_truncated_newest_checkpoint_gives_way_to_the_one_before_it(start, whole, ending, share):
     broken = start(STATEFUL, **DROPOUT)
     with pytest.raises(tf.errors.OpError):

@@ -1,0 +1,183 @@
+"""Which devices train, and that their number and the process do not change what is learnt."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from app.config import InputError, TrainingConfig
+from app.training.strategy import build_strategy, resolve_precision
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+
+
+def test_auto_on_a_machine_without_several_gpus_is_one_device():
+    if len(tf.config.list_physical_devices("GPU")) > 1:
+        pytest.skip("several GPUs here")
+    for name in ("auto", "one_device"):
+        strategy = build_strategy(TrainingConfig(strategy=name))
+        assert isinstance(strategy, tf.distribute.OneDeviceStrategy) and strategy.num_replicas_in_sync == 1
+
+
+def test_mirrored_without_gpus_runs_on_the_processor():
+    assert isinstance(build_strategy(TrainingConfig(strategy="mirrored")), tf.distribute.MirroredStrategy)
+
+
+def test_a_cluster_of_one_worker_is_one_device(monkeypatch):
+    cluster = {"cluster": {"worker": ["localhost:1"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    assert build_strategy(TrainingConfig()).num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("value", [None, "{}", '{"cluster": {"worker": ["localhost:1"]}}'])
+def test_multi_worker_without_workers_is_bad_input(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(InputError, match=r"multi_worker, which needs the environment variable TF_CONFIG"):
+        build_strategy(TrainingConfig(strategy="multi_worker"))
+
+
+@pytest.mark.parametrize("value", ["{", "[]", '"worker"', '{"cluster": []}', '{"cluster": {"worker": 3}}'])
+def test_a_broken_cluster_description_is_bad_input(monkeypatch, value):
+    monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(InputError, match="TF_CONFIG"):
+        build_strategy(TrainingConfig())
+
+
+def test_a_tpu_without_an_address_is_bad_input():
+    with pytest.raises(InputError, match=r"training.tpu_address"):
+        build_strategy(TrainingConfig(strategy="tpu"))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_bad_input():
+    with pytest.raises(InputError, match=r"training.batch_size must be a multiple of 3 .*received 8"):
+        build_strategy(TrainingConfig(strategy="one_device", batch_size=8, accumulation_steps=3))
+
+
+def test_precision_is_what_was_asked_for_and_bfloat16_on_a_tpu():
+    for name in ("float32", "mixed_bfloat16", "mixed_float16"):
+        assert resolve_precision(TrainingConfig(precision=name)) == name
+    assert resolve_precision(TrainingConfig(strategy="tpu", tpu_address="local")) == "mixed_bfloat16"
+
+
+START = """
+import json, sys
+from pathlib import Path
+import app
+sys.path[:0] = [str(Path({here!r})), str(Path({here!r}).parent)]
+import tensorflow as tf
+from test_fit import DROPOUT, TRAINING, Run, keras, replace, weights_of
+import numpy as np
+from app.artifacts import sha256_of_arrays
+from app.training.strategy import build_strategy, set_up
+folder, vocabulary = Path(sys.argv[1]), Path(sys.argv[2])
+# An epsilon at which the last bits of a gradient near 0 do not decide about the sign of a step.
+CONFIG = replace(TRAINING, epochs=2, learning_rate=2e-3, epsilon=1e-3, precision="float32", average_weights_decay=0.5)
+
+def train(strategy, name, config=CONFIG, **more):
+    with strategy.scope():
+        run = Run(folder / name, vocabulary, config, **more)
+        run.fit()
+    return run
+
+def compare(one, other):
+    pairs = list(zip(weights_of(one.tagger), weights_of(other.tagger), strict=True))
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    losses = [[row["loss"] for row in run.rows] for run in (one, other)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    words = [row["words_per_second"] * row["seconds"] for row in one.rows]
+"""
+
+MIRRORED = """
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+set_up(CONFIG, seed=1)
+one = train(tf.distribute.OneDeviceStrategy("CPU:0"), "one")
+mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+two = train(mirrored, "two")
+compare(one, two)
+accumulated = train(mirrored, "parts", replace(CONFIG, accumulation_steps=2))
+compare(one, accumulated)
+
+logged = []
+with mirrored.scope():
+    from toy import make_tuner
+    run = Run(folder / "steps", vocabulary, CONFIG)
+    tuner = make_tuner(run.tagger, CONFIG)
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.1))
+    note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: logged.append(dict(logs)))
+    tuner.fit(run.batches(0, 0), steps_per_epoch=1, callbacks=[note], verbose=0)
+assert abs(logged[0]["step_loss"] - logged[0]["loss"]) < 1e-5, logged
+
+with mirrored.scope():  # dropout, masks and averages of two replicas come back from a checkpoint
+    stateful = replace(CONFIG, word_mask_fraction=0.2)
+    keras.utils.set_random_seed(1)
+    whole = Run(folder / "whole", vocabulary, stateful, **DROPOUT)
+    whole.fit()
+    keras.utils.set_random_seed(1)
+    broken = Run(folder / "broken", vocabulary, stateful, **DROPOUT)
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return {"entity_f1": 0.5}
+
+    try:
+        broken.fit(log=lambda row: None, batches=broken.batches)
+    except KeyboardInterrupt:
+        pass
+print("same")
+"""
+
+SEEDED = """
+set_up(CONFIG, seed=int(sys.argv[3]))
+run = train(build_strategy(CONFIG), "run" + sys.argv[4], replace(CONFIG, word_mask_fraction=0.2), **DROPOUT)
+print(sha256_of_arrays((v.name, v.numpy()) for v in run.tagger.network.trainable_variables))
+"""
+
+WORKER = """
+strategy = build_strategy(replace(CONFIG, strategy="auto"))
+assert isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.num_replicas_in_sync == 2
+set_up(CONFIG, seed=1)
+run = train(strategy, "worker" + sys.argv[3])
+np.savez(folder / f"weights{sys.argv[3]}.npz", *weights_of(run.tagger))
+if sys.argv[3] == "0":
+    np.savez(folder / "alone.npz", *weights_of(train(tf.distribute.OneDeviceStrategy("CPU:0"), "alone").tagger))
+print("done")
+"""
+
+
+def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", START.format(here=str(HERE)) + script, *map(str, arguments)],
+        cwd=HERE.parents[1], env={**os.environ, **environment}, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, messages = process.communicate(timeout=240)
+    assert process.returncode == 0, messages[-3000:]
+    return output.splitlines()[-1]
+
+
+def test_two_replicas_learn_what_one_device_learns(tmp_path, vocabulary):
+    assert finish(start(MIRRORED, tmp_path, vocabulary)) == "same"
+
+
+def test_the_same_seed_gives_the_same_bits_in_two_processes_and_another_seed_does_not(tmp_path, vocabulary):
+    started = [start(SEEDED, tmp_path, vocabulary, seed, number) for number, seed in enumerate((5, 5, 6))]
+    one, two, other = (finish(process) for process in started)
+    assert one == two != other and len(one) == 64
