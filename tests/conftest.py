@@ -38,7 +38,8 @@ def start_app(*arguments: str, cwd: Path, **options) -> subprocess.Popen[str]:
     """`python -m app.main`, as a user starts it."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen([sys.executable, "-m", "app.main", *arguments], cwd=cwd, env=environment, text=True, **pipes)
+    command = [sys.executable, "-m", "app.main", *arguments]
+    return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
 PEOPLE, SURNAMES, PLACES = ("Ada", "Bob", "Cleo", "Dan"), ("Smith", "Jones"), ("Rome", "Oslo", "Lima")
 AMBIGUOUS = "Jordan"  # a person or a place: no model gets everything right
 OTHERS = ("met", "saw", "went", "to", "in", "and", "the", "house", "was", "old")
-PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PEOPLE, *SURNAMES, *PLACES, "City", AMBIGUOUS, *OTHERS, ".", "##s")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+PIECES = (*SPECIAL, *PEOPLE, *SURNAMES, *PLACES, "City", AMBIGUOUS, *OTHERS, ".", "##s")
 LENGTH = 32
 # What the tests count on is written out, so that another default does not change what they say.
 TRAINING = TrainingConfig(

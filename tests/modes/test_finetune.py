@@ -60,7 +60,8 @@ def test_the_metrics_are_flat_and_hold_scores_speed_and_the_digest_of_the_weight
     metrics = metrics_of(trained_run.path)
     keys = ("entity_f1", "entity_precision", "entity_recall", "token_macro_f1", "token_accuracy", "words_per_second")
     assert {f"{split}/{key}" for split in ("valid", "test") for key in keys} <= set(metrics)
-    assert {"train/words", "train/seconds", "train/words_per_second", "train/epochs", "train/best_epoch"} <= set(metrics)
+    names = ("words", "seconds", "words_per_second", "epochs", "best_epoch")
+    assert {f"train/{name}" for name in names} <= set(metrics)
     assert re.fullmatch("[0-9a-f]{64}", metrics["weights_sha256"])
     assert all(isinstance(value, int | float | str) for value in metrics.values())
     assert metrics["train/epochs"] == 4
@@ -103,7 +104,7 @@ def test_the_errors_are_the_sentences_whose_predictions_differ(trained_run):
 
 def test_a_finished_run_run_again_is_not_trained_again_and_says_the_same(trained_run, tmp_path, app_process):
     run = trained_run.copy(tmp_path / "run")
-    status, output, messages = finish(
+    status, _, messages = finish(
         app_process("--mode=finetune", f"--run_dir={run}", *trained_run.flags, cwd=tmp_path)
     )
     assert status == 0, messages
