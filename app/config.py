@@ -75,7 +75,9 @@ class BackboneConfig:
         "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked"
     )
     dropout: float = option(0.1, "dropout of the hidden layers", at_least=0, below=1)
-    attention_dropout: float = option(0.1, "dropout of the attention weights", at_least=0, below=1)
+    attention_dropout: float = option(
+        0.0, "dropout of the attention weights; its random numbers cost as much as the network", at_least=0, below=1
+    )
     lowercase: str = option(
         "auto", "whether the vocabulary is uncased; auto asks the source", choices=("auto", "true", "false")
     )

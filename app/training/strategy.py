@@ -51,10 +51,14 @@ def _check_batch_size(config: TrainingConfig, *, replicas: int) -> None:
 
 
 def _workers() -> int:
+    text = os.environ.get("TF_CONFIG", "{}")
     try:
-        return len(json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", []))
-    except ValueError as error:
-        raise InputError(f"the environment variable TF_CONFIG is not JSON: {error}") from error
+        return len(json.loads(text).get("cluster", {}).get("worker", []))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f'the environment variable TF_CONFIG must be JSON like {{"cluster": {{"worker": ["host:port", ...]}}, '
+            f'"task": {{"type": "worker", "index": 0}}}}, received {text}'
+        ) from error
 
 
 def resolve_precision(config: TrainingConfig) -> str:
