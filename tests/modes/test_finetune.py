@@ -102,18 +102,6 @@ def test_the_errors_are_the_sentences_whose_predictions_differ(trained_run):
     assert len(rows) == wrong > 0
 
 
-def test_a_finished_run_run_again_is_not_trained_again_and_says_the_same(trained_run, tmp_path, app_process):
-    run = trained_run.copy(tmp_path / "run")
-    status, _, messages = finish(
-        app_process("--mode=finetune", f"--run_dir={run}", *trained_run.flags, cwd=tmp_path)
-    )
-    assert status == 0, messages
-    assert f"resuming {run}" in messages and "epoch 1/" not in messages
-    assert (run / "history.jsonl").read_text() == (trained_run.path / "history.jsonl").read_text()
-    before, after = metrics_of(trained_run.path), metrics_of(run)
-    assert all(after[key] == value for key, value in before.items() if not key.endswith("words_per_second"))
-
-
 def wait_for(process, found, *, seconds: float = 120) -> None:
     limit = time.monotonic() + seconds
     while not found() and process.poll() is None:
@@ -121,48 +109,56 @@ def wait_for(process, found, *, seconds: float = 120) -> None:
         time.sleep(0.002)
 
 
-def test_a_run_killed_and_then_interrupted_ends_with_the_same_bits(trained_run, tmp_path, app_process):
-    """SIGKILL within the first epoch, Ctrl-C in the resumed run, and the third command finishes it."""
+@pytest.fixture(scope="module")
+def overwriting(trained_run, tmp_path_factory, app_process):
+    """The finished run started anew, beside the test that asks for it first."""
+    run = trained_run.copy(tmp_path_factory.mktemp("overwritten") / "run")
+    command = ["--mode=finetune", f"--run_dir={run}", "--overwrite", *trained_run.flags]
+    return app_process(*command, cwd=run.parent), run
+
+
+def test_a_killed_run_resumes_to_the_same_bits_and_is_not_trained_again(
+    trained_run, tmp_path, app_process, overwriting
+):
     run = tmp_path / "run"
     command = ["--mode=finetune", f"--run_dir={run}", *trained_run.flags]
-
     killed = app_process(*command, cwd=tmp_path)
     wait_for(killed, lambda: (run / "checkpoints" / "ckpt-1.index").exists())
     killed.send_signal(signal.SIGKILL)
     finish(killed)
     assert not (run / "metrics.json").exists()
 
-    stopped = app_process(*command, cwd=tmp_path, start_new_session=True)
-    checkpoints = run / "checkpoints" / "checkpoint"
-    before = checkpoints.read_text() if checkpoints.exists() else ""
-    wait_for(stopped, lambda: checkpoints.exists() and checkpoints.read_text() != before)
-    stopped.send_signal(signal.SIGINT)
-    status, _, messages = finish(stopped)
-    assert status == 130, messages
-    assert "the same command resumes the run" in messages and "Traceback" not in messages
-
     status, _, messages = finish(app_process(*command, cwd=tmp_path))
-    assert status == 0, messages
-    assert metrics_of(run)["weights_sha256"] == metrics_of(trained_run.path)["weights_sha256"]
-    same = ("test/entity_f1", "valid/entity_f1", "train/best_epoch", "train/words")
-    assert all(metrics_of(run)[key] == metrics_of(trained_run.path)[key] for key in same)
+    assert status == 0 and f"resuming {run}" in messages, messages
+    whole, resumed = metrics_of(trained_run.path), metrics_of(run)
+    same = ("weights_sha256", "test/entity_f1", "valid/entity_f1", "train/best_epoch", "train/words")
+    assert [resumed[key] for key in same] == [whole[key] for key in same]
+
+    history = (run / "history.jsonl").read_text()
+    status, _, messages = finish(app_process(*command, cwd=tmp_path))
+    assert status == 0 and "epoch 1/" not in messages and "epoch 4/" not in messages, messages
+    assert (run / "history.jsonl").read_text() == history
+    again = metrics_of(run)
+    assert all(again[key] == value for key, value in resumed.items() if not key.endswith("words_per_second"))
 
 
-def test_another_configuration_is_refused_and_overwrite_starts_anew(trained_run, tmp_path, app_process):
+def test_another_configuration_is_refused_and_nothing_changes(trained_run, tmp_path):
     run = trained_run.copy(tmp_path / "run")
     before = sums_of(run)
-    changed = [*trained_run.flags, "--set=training.epochs=1", "--set=training.average_weights_decay=0"]
-    config = load_config(None, [flag.removeprefix("--set=") for flag in changed])
+    settings = [flag.removeprefix("--set=") for flag in trained_run.flags]
+    config = load_config(None, [*settings, "training.epochs=1"])
     with pytest.raises(InputError, match=r"training.epochs was 4, now 1.*--overwrite"):
         finetune.run(Request(config, RunDirectory(run)))
     assert sums_of(run) == before
 
-    status, _, messages = finish(
-        app_process("--mode=finetune", f"--run_dir={run}", "--overwrite", *changed, cwd=tmp_path)
-    )
+
+def test_overwrite_starts_anew_and_the_same_seed_gives_the_same_bits(trained_run, overwriting):
+    process, run = overwriting
+    status, _, messages = finish(process)
     assert status == 0, messages
-    assert [json.loads(row)["epoch"] for row in (run / "history.jsonl").read_text().splitlines()] == [1]
-    assert metrics_of(run)["train/epochs"] == 1
+    assert "epoch 1/4" in messages and "resuming" not in messages
+    assert len((run / "history.jsonl").read_text().splitlines()) == 4
+    assert metrics_of(run)["weights_sha256"] == metrics_of(trained_run.path)["weights_sha256"]
 
 
 def test_evaluate_gives_the_scores_of_the_run_and_touches_no_weight(trained_run, tmp_path, capsys):
@@ -247,21 +243,6 @@ def test_types_of_the_test_corpus_that_training_has_not_are_found_before_trainin
     with pytest.raises(InputError, match=rf"{re.escape(str(path))}, line 1: .*DRINK"):
         finetune.run(Request(config, RunDirectory(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
-
-
-def test_a_training_corpus_that_changed_its_labels_does_not_resume(trained_run, tmp_path, app_process):
-    folder = tmp_path / "corpora"
-    shutil.copytree(trained_run.corpora, folder, ignore=lambda *_: ["run"])
-    run = trained_run.copy(tmp_path / "run")
-    config = run / "config.yaml"
-    config.write_text(config.read_text().replace(str(trained_run.corpora), str(folder)))
-    with (folder / "train.conll").open("a") as file:
-        file.write("Tea B-DRINK\n")
-    flags = [flag.replace(str(trained_run.corpora), str(folder)) for flag in trained_run.flags]
-    before = sums_of(run / "model")
-    status, _, messages = finish(app_process("--mode=finetune", f"--run_dir={run}", *flags, cwd=tmp_path))
-    assert status == 2 and "--overwrite" in messages and "Traceback" not in messages, messages
-    assert sums_of(run / "model") == before
 
 
 def test_the_environment_names_versions_hardware_seed_and_command(trained_run):

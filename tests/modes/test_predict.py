@@ -64,10 +64,11 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("kind", TEXTS)
-def test_offsets_slice_the_text_as_given(run_predict, kind):
-    (row,) = run_predict(TEXTS[kind].encode() + b"\n")
-    check(row, TEXTS[kind])
+def test_offsets_slice_the_text_as_given(run_predict):
+    rows = run_predict("".join(f"{text}\n" for text in TEXTS.values()).encode())
+    assert len(rows) == len(TEXTS)
+    for row, text in zip(rows, TEXTS.values(), strict=True):
+        check(row, text)
 
 
 def test_random_unicode_keeps_the_contract(run_predict):
@@ -100,7 +101,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_not_text(run_predict):
 def test_documents_do_not_depend_on_their_neighbours(run_predict):
     lines = [" ".join(sentence.words) for sentence in toy.make_sentences(40, seed=5)]
     together = run_predict("\n".join(lines).encode())
-    alone = [run_predict(line.encode())[0] for line in lines[:3]]
+    alone = [run_predict(line.encode())[0] for line in lines[:2]]
     for one, other in zip(alone, together, strict=False):
         assert [(e["start"], e["end"], e["label"]) for e in one["entities"]] == [
             (e["start"], e["end"], e["label"]) for e in other["entities"]
