@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
+from app.models.attention import use_matrix_products
 from app.one_keras import keras
 
 # KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
@@ -74,7 +75,8 @@ def make_bert_backbone(settings: BertSettings) -> BertBackbone:
 
 
 def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
-    """Sets what `BertBackbone(...)` does not take: activation, layer-norm epsilon, attention dropout.
+    """Sets what `BertBackbone(...)` does not take: activation, layer-norm epsilon, attention dropout; and makes the
+    attention compute by plain matrix products.
 
     A Keras functional model calls its layers again at every trace, so this holds for everything traced
     afterwards; a `predict` or `fit` that already ran keeps its old graph.
@@ -87,6 +89,7 @@ def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
         layer.layer_norm_epsilon = settings.layer_norm_epsilon
         layer._self_attention_layer._dropout = settings.attention_dropout
         layer._self_attention_layer._dropout_layer.rate = settings.attention_dropout
+        use_matrix_products(layer._self_attention_layer)
         norms += [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
     for norm in norms:
         norm.epsilon = settings.layer_norm_epsilon
