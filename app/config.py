@@ -142,7 +142,10 @@ class TrainingConfig:
         0, "stop after so many epochs without a better F1; 0 = never", at_least=0
     )
     average_weights_decay: float = option(
-        0.98, "decay of the moving average of the weights; 0 = off", at_least=0, below=1
+        0.98, "decay a step of the moving average of the weights; 0 = off", at_least=0, below=1
+    )
+    average_weights_every_steps: int = option(
+        8, "steps between two updates of the moving average, each as slow as the optimizer itself", at_least=1
     )
     word_mask_fraction: float = option(
         0.0, "part of the training words hidden behind [MASK]", at_least=0, below=1

@@ -88,7 +88,6 @@ class FineTuner(keras.Model):
         if self.config.clip_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
-        self._update_averages()
         # Every replica holds the global mean; metrics add up over replicas.
         self.loss_mean.update_state(loss, sample_weight=weight)
         self.words_seen.update_state(words)
@@ -147,14 +146,22 @@ class FineTuner(keras.Model):
         chosen = self._mask_random.uniform(tf.shape(pieces)) < self.config.word_mask_fraction
         return tf.where(chosen & ~boundaries & (padding_mask > 0), self.special.mask, pieces)
 
-    def _update_averages(self) -> None:
-        """Exponential moving average of the weights, its decay rising with the steps as in TensorFlow's own."""
-        if not self.averages:
-            return
-        step = tf.cast(self.optimizer.iterations, tf.float32)
-        decay = tf.minimum(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
+    def update_averages(self) -> None:
+        """Moves the averages towards the weights if this step's turn has come; to be called after each step.
+
+        An exponential moving average whose decay a step rises with the steps, as in TensorFlow's own. It moves once in
+        `average_weights_every_steps`, by as much as that many steps would, since each update passes over all weights.
+        """
+        step = int(self.optimizer.iterations.numpy())
+        every = self.config.average_weights_every_steps
+        if self.averages and step % every == 0:
+            decay = min(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
+            self._move_averages(tf.constant(1.0 - decay**every))
+
+    @tf.function
+    def _move_averages(self, part: tf.Tensor) -> None:
         for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
-            average.assign_sub((1.0 - decay) * (average - variable))
+            average.assign_sub(part * (average - variable))
 
     def swap_averages(self) -> None:
         """Exchanges the weights with their averages, if there are any; a second call undoes it."""

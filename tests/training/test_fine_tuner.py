@@ -154,26 +154,30 @@ def test_the_labels_of_hidden_words_are_still_learnt(tagger, batch):
     assert hidden["words"] == logs["words"] and hidden["step_loss"] != logs["step_loss"]
 
 
-def test_weight_averages_equal_a_moving_average_computed_by_hand(vocabulary):
+@pytest.mark.parametrize("every", [1, 3])
+def test_weight_averages_equal_a_moving_average_computed_by_hand(vocabulary, every):
     tagger = make_tagger(vocabulary)
     batch = make_batch(tagger)
-    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.3))
+    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.3, average_weights_every_steps=every))
     tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.5), run_eagerly=True)
     expected = weights_of(tagger)
-    for step in range(1, 5):
+    for step in range(1, 8):
         tuner.train_step(batch)
-        decay = min(0.3, (1 + step) / (10 + step))
-        pairs = zip(expected, weights_of(tagger), strict=True)
-        expected = [decay * average + (1 - decay) * new for average, new in pairs]
+        tuner.update_averages()
+        if step % every == 0:
+            decay = min(0.3, (1 + step) / (10 + step)) ** every
+            pairs = zip(expected, weights_of(tagger), strict=True)
+            expected = [decay * average + (1 - decay) * new for average, new in pairs]
     for average, value in zip(tuner.averages, expected, strict=True):
         np.testing.assert_allclose(average.numpy(), value, rtol=1e-4, atol=1e-6)
 
 
 def test_swapping_twice_gives_back_the_same_bits_and_once_gives_the_averages(vocabulary):
     tagger = make_tagger(vocabulary)
-    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.5))
+    tuner = make_tuner(tagger, replace(PLAIN, average_weights_decay=0.5, average_weights_every_steps=1))
     tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.5), run_eagerly=True)
     tuner.train_step(make_batch(tagger))
+    tuner.update_averages()
     before, averages = weights_of(tagger), [average.numpy() for average in tuner.averages]
     tuner.swap_averages()
     assert all(np.array_equal(one, two) for one, two in zip(weights_of(tagger), averages, strict=True))
