@@ -1,35 +1,75 @@
-"""Models room: the masked-language-model head over the encoder of a tagger."""
+"""Models room: masked-language-model networks, over a backbone alone or over the encoder of a tagger."""
 
+import tensorflow as tf
 from keras_nlp.layers import MaskedLMHead
 
+from app.models.bert import Backbone, read_settings
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.one_keras import keras
 
 HEAD_NAME = "masked_lm_head"
+LOGITS = "masked_lm_logits"
+PAIR_LOGITS = "pair_logits"
 
 
 def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, dict[str, int]]:
     """A network that names hidden pieces, on the tagger's own encoder (Devlin et al. 2019, section 3.1).
 
-    The output embeddings are the input embeddings.
-
     Returns:
         the network {token_ids, shape_ids, padding_mask: int32 [batch, length], positions: int32 [batch, hidden]} ->
-        logits float32 [batch, hidden, vocabulary], and the depth of its variables by name.
+        {masked_lm_logits: float32 [batch, hidden, vocabulary]}, and the depth of its variables by name.
     """
-    backbone = tagger.backbone.model
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
     positions = keras.Input((None,), dtype="int32", name="positions")
+    logits = _name_hidden_pieces(tagger.backbone, tagger.encoder(inputs), positions)
+    network = keras.Model({**inputs, "positions": positions}, {LOGITS: logits}, name="masked_lm")
+    return network, _depths(network, tagger.layer_depths())
+
+
+def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, dict[str, int]]:
+    """The network of BERT's pretraining: hidden pieces, and on request whether two segments belong together.
+
+    Args:
+        backbone: its encoder is trained.
+        pairs: add the two-way classifier over the pooled `[CLS]` (next sentence or sentence order).
+
+    Returns:
+        the network {token_ids, segment_ids, padding_mask: int32 [batch, length], positions: int32 [batch, hidden]} ->
+        {masked_lm_logits: float32 [batch, hidden, vocabulary], pair_logits: float32 [batch, 2] if asked for}, and the
+        depth of its variables by name.
+    """
+    model = backbone.model
+    names = ("token_ids", "segment_ids", "padding_mask")
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
+    positions = keras.Input((None,), dtype="int32", name="positions")
+    # Without pairs the pooled output stays out of the network: it would have no gradient.
+    wanted = model.output if pairs else {"sequence_output": model.output["sequence_output"]}
+    hidden = keras.Model(model.input, wanted, name="encoder")(inputs)
+    outputs = {LOGITS: _name_hidden_pieces(backbone, hidden["sequence_output"], positions)}
+    if pairs:
+        normal = keras.initializers.TruncatedNormal(stddev=0.02)
+        classifier = keras.layers.Dense(2, kernel_initializer=normal, dtype="float32", name=PAIR_LOGITS)
+        outputs[PAIR_LOGITS] = classifier(hidden["pooled_output"])
+    network = keras.Model({**inputs, "positions": positions}, outputs, name="pretrainer")
+    layers = {layer.name: number for number, layer in enumerate(model.transformer_layers, start=1)}
+    known = {v.name: layers.get(v.name.split("/")[0], 0) for v in model.trainable_variables}
+    return network, _depths(network, known | {v.name: len(layers) + 1 for v in model.pooled_dense.variables})
+
+
+def _name_hidden_pieces(backbone: Backbone, hidden: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Logits over the vocabulary at the positions asked for; the output embeddings are the input embeddings."""
+    settings = read_settings(backbone.model)
     head = MaskedLMHead(
-        token_embedding=backbone.token_embedding,
-        intermediate_activation=keras.activations.gelu,
-        layer_norm_epsilon=1e-12,
+        token_embedding=backbone.model.token_embedding,
+        intermediate_activation=backbone.model.transformer_layers[0].activation,
+        layer_norm_epsilon=settings.layer_norm_epsilon,
         kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         name=HEAD_NAME,
     )
-    logits = head(tagger.encoder(inputs), mask_positions=positions)
-    logits = keras.layers.Activation("linear", dtype="float32", name="masked_lm_logits")(logits)
-    network = keras.Model({**inputs, "positions": positions}, logits, name="masked_lm")
-    depths = tagger.layer_depths()
-    top = max(depths.values())
-    return network, {variable.name: depths.get(variable.name, top) for variable in network.trainable_variables}
+    return keras.layers.Activation("linear", dtype="float32", name=LOGITS)(head(hidden, mask_positions=positions))
+
+
+def _depths(network: keras.Model, known: dict[str, int]) -> dict[str, int]:
+    """Depth of every variable by name; what is not known stands on top."""
+    top = max(known.values())
+    return {variable.name: known.get(variable.name, top) for variable in network.trainable_variables}

@@ -13,6 +13,7 @@ from app.config import Config, DataConfig, InputError
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
+from app.data.masking import PieceMasker, with_masks
 from app.data.shapes import NUM_SHAPES
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_masked_lm
@@ -142,8 +143,16 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
     )
     network, depths = build_masked_lm(tagger)
     tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=settings, seed=config.seed)
-    plan = dataclasses.replace(
+    masker = PieceMasker.build(encoder.pieces, fraction=settings.masked_lm_fraction)
+
+    def masked_batches(epoch: int, step: int) -> tf.data.Dataset:
+        first_step = epoch * plan.steps_per_epoch + step
+        return with_masks(plan.batches(epoch, step), masker, seed=config.seed, first_step=first_step)
+
+    masked = dataclasses.replace(
         plan,
+        batches=masked_batches,
+        unit="pieces",
         depths=depths,
         checkpoints=run_dir.checkpoints / "masked_lm",
         validate=None,
@@ -152,7 +161,7 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
             run_dir.history_jsonl, {f"masked_lm/{name}": value for name, value in row.items()}
         ),
     )
-    found = run_fit(tuner, settings, plan)
+    found = run_fit(tuner, settings, masked)
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 
 

@@ -17,7 +17,7 @@ class Position:
 
     epoch: int = 0
     step: int = 0
-    best_f1: float = -1.0
+    best_score: float = -1.0
     best_epoch: int = 0
     words: int = 0
     seconds: float = 0.0

@@ -77,10 +77,9 @@ class FineTuner(keras.Model):
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_replica_context()
-        words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
-        batch = self._prepared(batch)
         weight = self._weight(batch)
-        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, weight)
+        terms = self._terms(batch)
+        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, terms)
         variables = self.network.trainable_variables
         loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
         loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
@@ -90,16 +89,20 @@ class FineTuner(keras.Model):
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
         # Every replica holds the global mean; metrics add up over replicas.
         self.loss_mean.update_state(loss, sample_weight=weight)
-        self.words_seen.update_state(words)
+        self.words_seen.update_state(self._words(batch))
         return {"loss": self.loss_mean.result(), "step_loss": loss, "words": self.words_seen.result()}
 
-    def _prepared(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """The batch as the objective needs it, before it is cut into slices."""
-        return batch
+    def _words(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What speed is counted in: words with a label, a float32 scalar."""
+        return tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
 
     def _weight(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         """Number of terms of this replica's loss, a float32 scalar."""
-        return tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
+        return self._words(batch)
+
+    def _terms(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """What this replica adds to the global count that the loss is divided by."""
+        return self._weight(batch)
 
     def _gradients(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Loss and gradients of this replica's share, slice by slice; their sums do not depend on the slicing."""

@@ -38,9 +38,11 @@ class Plan:
         precision: what `set_up` returned.
         checkpoints: folder for resume.
         tensorboard: folder for TensorBoard, or None.
-        validate: scores the validation split; its `entity_f1` chooses the best weights. None: the last are kept.
+        validate: scores the validation split. None: the last weights are kept.
         log: takes one flat row of numbers an epoch.
         name: of the phase, for the person watching.
+        score: name of the validation score that chooses the best weights; higher is better.
+        unit: what speed is counted in.
     """
 
     batches: BatchesFrom
@@ -52,6 +54,8 @@ class Plan:
     validate: Callable[[], dict[str, float]] | None
     log: Log
     name: str = ""
+    score: str = "entity_f1"
+    unit: str = "words"
 
 
 def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
@@ -75,7 +79,8 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     checkpoints = Checkpoints(plan.checkpoints, tuner)
     position = checkpoints.restore() or Position()
     progress = ProgressDisplay(
-        total_steps=total_steps, first_step=position.epoch * plan.steps_per_epoch + position.step, epochs=config.epochs
+        total_steps=total_steps, first_step=position.epoch * plan.steps_per_epoch + position.step, epochs=config.epochs,
+        unit=plan.unit,
     )
     keeper = _RunKeeper(config, plan, checkpoints, position, progress)
     keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
@@ -160,7 +165,8 @@ class _RunKeeper(keras.callbacks.Callback):
         if self._writer and every and self.position.step % every == 0:
             with self._writer.as_default(step=int(self.model.optimizer.iterations.numpy())):
                 tf.summary.scalar("train/loss", loss)
-                tf.summary.scalar("train/words_per_second", self.progress.words_seen / self.progress.training_seconds)
+                speed = self.progress.words_seen / self.progress.training_seconds
+                tf.summary.scalar(f"train/{self.plan.unit}_per_second", speed)
         every = self.config.checkpoint_every_steps
         within = self.position.step < self.plan.steps_per_epoch  # what follows the last step saves, too
         if within and ((every and self.position.step % every == 0) or self._stop_asked):
@@ -176,7 +182,7 @@ class _RunKeeper(keras.callbacks.Callback):
             "step": (epoch + 1) * self.plan.steps_per_epoch,
             "loss": float(logs["loss"]),
             "seconds": round(self._before[1] + self.progress.training_seconds, 1),
-            "words_per_second": self.progress.words_seen / self.progress.training_seconds,
+            f"{self.plan.unit}_per_second": self.progress.words_seen / self.progress.training_seconds,
         }
         if self.plan.validate:
             row |= {f"valid/{k}": value for k, value in self._validate(epoch + 1, self.plan.validate).items()}
@@ -187,7 +193,7 @@ class _RunKeeper(keras.callbacks.Callback):
             raise KeyboardInterrupt
         if self.stopped_early():
             patience = self.config.early_stopping_patience_epochs
-            self.progress.say(f"stopped early: no better validation F1 for {patience} epochs")
+            self.progress.say(f"stopped early: no better validation score for {patience} epochs")
             self.model.stop_training = True
 
     def stopped_early(self) -> bool:
@@ -200,18 +206,20 @@ class _RunKeeper(keras.callbacks.Callback):
         """Scores the weights that would be kept: the averages, if there are any."""
         self.model.swap_averages()
         scores = validate()
-        if scores["entity_f1"] > self.position.best_f1:
-            self.position.best_f1, self.position.best_epoch = scores["entity_f1"], epoch
+        if scores[self.plan.score] > self.position.best_score:
+            self.position.best_score, self.position.best_epoch = scores[self.plan.score], epoch
             self._save_best()
         self.model.swap_averages()
         return scores
 
     def _show(self, row: dict[str, float]) -> None:
-        valid = f" | valid entity F1 {row['valid/entity_f1']:.4f}" if "valid/entity_f1" in row else ""
+        score = f"valid/{self.plan.score}"
+        valid = f" | valid {self.plan.score.replace('_', ' ')} {row[score]:.4f}" if score in row else ""
+        unit = self.plan.unit
         best = " (best)" if self.position.best_epoch == row["epoch"] else ""
         self.progress.say(
             f"{self.plan.name}epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
-            f"{row['words_per_second']:,.0f} words/s | {row['seconds']:.0f} s of training"
+            f"{row[f'{unit}_per_second']:,.0f} {unit}/s | {row['seconds']:.0f} s of training"
         )
         if self._writer:
             with self._writer.as_default(step=int(row["step"])):
@@ -247,8 +255,8 @@ class _RunKeeper(keras.callbacks.Callback):
         return {
             "train/best_epoch": self.position.best_epoch or self.position.epoch,
             "train/epochs": self.position.epoch,
-            "train/words": self.position.words,
+            f"train/{self.plan.unit}": self.position.words,
             "train/seconds": seconds,
-            "train/words_per_second": self.position.words / seconds,
-            **({"valid/entity_f1": self.position.best_f1} if self.position.best_epoch else {}),
+            f"train/{self.plan.unit}_per_second": self.position.words / seconds,
+            **({f"valid/{self.plan.score}": self.position.best_score} if self.position.best_epoch else {}),
         }

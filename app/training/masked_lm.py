@@ -1,58 +1,89 @@
 """Training room: the masked-language-model objective, on the same step and the same fit loop as fine-tuning."""
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
 from app.training.fine_tuner import FineTuner, SpecialIds
 
+Batch = dict[str, tf.Tensor]
+PAIR_LOGITS, PAIR_LABELS = "pair_logits", "pair_labels"
+
 
 class MaskedLmTuner(FineTuner):
-    """Hides pieces anew at every step and asks for them (Devlin et al. 2019; Liu et al. 2019 for the dynamic masks).
+    """Asks for hidden pieces, and, if the network answers it, how two segments belong together (Devlin et al. 2019).
 
-    Of the chosen pieces 80 % become `[MASK]`, 10 % a random piece, 10 % stay; special pieces and padding are never
-    chosen.
+    The loss is the mean over all hidden pieces of the global batch, plus the mean over its labelled pairs.
 
     Args:
-        network: see `build_masked_lm`.
+        network: features -> {masked_lm_logits float32 [batch, hidden, vocabulary], and perhaps pair_logits float32
+            [batch, 2]}, see `app/models/masked_lm.py`. Its batches hold the network's inputs and `targets`, `weights`
+            [batch, hidden] of `app/data/masking.py`, and `pair_labels` int32 [batch], negative where there is none.
         special: piece ids.
-        config: its `masked_lm_fraction` is the part of a row's real pieces that is chosen.
-        seed: of the masks.
+        config: the training section.
+        seed: of whatever the step draws.
     """
 
     def __init__(self, network: keras.Model, *, special: SpecialIds, config: TrainingConfig, seed: int) -> None:
         super().__init__(network, _no_tags, special=special, config=config, seed=seed)
-        self.vocabulary_size = network.output_shape[-1]
+        self.asks_pairs = PAIR_LOGITS in network.output_names
 
-    def _prepared(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Adds positions, targets and weights [batch, hidden] and hides the chosen pieces."""
-        pieces = batch["token_ids"]  # [batch, length]
-        special = (pieces == self.special.start) | (pieces == self.special.end) | (batch["padding_mask"] == 0)
-        real = tf.reduce_sum(tf.cast(~special, tf.float32), axis=1)
-        hidden = max(1, round(self.config.masked_lm_fraction * pieces.shape[1]))
-        draw = self._mask_random.uniform(tf.shape(pieces)) - tf.cast(special, tf.float32)
-        positions = tf.math.top_k(draw, k=hidden).indices  # special pieces come last
-        ranks = tf.range(hidden, dtype=tf.float32)[tf.newaxis]
-        wanted = tf.minimum(tf.math.ceil(self.config.masked_lm_fraction * real), real)
-        weights = tf.cast(ranks < wanted[:, tf.newaxis], tf.float32)
-        targets = tf.gather(pieces, positions, batch_dims=1)
-        kind = self._mask_random.uniform(tf.shape(targets))
-        random = self._mask_random.uniform(tf.shape(targets), maxval=self.vocabulary_size, dtype=tf.int32)
-        shown = tf.where(kind < 0.8, self.special.mask, tf.where(kind < 0.9, random, targets))
-        shown = tf.where(weights > 0, shown, targets)
-        rows = tf.broadcast_to(tf.range(tf.shape(pieces)[0])[:, tf.newaxis], tf.shape(positions))
-        changed = tf.tensor_scatter_nd_update(pieces, tf.stack([rows, positions], axis=-1), shown)
-        return {**batch, "token_ids": changed, "positions": positions, "targets": targets, "weights": weights}
+    def _words(self, batch: Batch) -> tf.Tensor:
+        """Here speed is counted in pieces, special ones included, padding not."""
+        return tf.reduce_sum(tf.cast(batch["padding_mask"] > 0, tf.float32))
 
-    def _weight(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def _weight(self, batch: Batch) -> tf.Tensor:
         return tf.reduce_sum(batch["weights"])
 
-    def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
-        names = ("token_ids", "shape_ids", "padding_mask", "positions")
-        logits = self.network({name: batch[name] for name in names}, training=True)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["targets"], logits)
-        return tf.reduce_sum(losses * batch["weights"]) / total
+    def _terms(self, batch: Batch) -> tf.Tensor:
+        """Counts of what the parts of the loss are divided by, float32 [1 or 2]."""
+        counts = [self._weight(batch)]
+        if self.asks_pairs:
+            counts.append(tf.reduce_sum(tf.cast(batch[PAIR_LABELS] >= 0, tf.float32)))
+        return tf.stack(counts)
+
+    def _loss(self, batch: Batch, total: tf.Tensor) -> tf.Tensor:
+        outputs = self.network({name: batch[name] for name in self.network.input_names}, training=True)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["targets"], outputs["masked_lm_logits"])
+        loss = tf.reduce_sum(losses * batch["weights"]) / total[0]
+        if self.asks_pairs:
+            labels = batch[PAIR_LABELS]
+            pairs = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), outputs[PAIR_LOGITS])
+            loss += tf.reduce_sum(tf.where(labels >= 0, pairs, 0.0)) / total[1]
+        return loss
 
 
 def _no_tags(*_: tf.Tensor) -> tf.Tensor:
     raise AssertionError("masked-language-model training has no tags")
+
+
+def compute_masked_scores(network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+    """Scores on batches whose pieces are hidden already.
+
+    Returns:
+        `masked_accuracy` (share of hidden pieces named right), `loss` (mean negative log-likelihood of a hidden piece,
+        nats), `perplexity` (its exponential), and `pair_accuracy` if the network answers pairs.
+    """
+    asks_pairs = PAIR_LOGITS in network.output_names
+    specs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in batches.element_spec.items()}
+
+    @tf.function(input_signature=[specs])
+    def count(batch: Batch) -> tf.Tensor:
+        outputs = network({name: batch[name] for name in network.input_names}, training=False)
+        logits, targets, weights = outputs["masked_lm_logits"], batch["targets"], batch["weights"]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
+        counts = [tf.reduce_sum(weights), tf.reduce_sum(losses * weights), tf.reduce_sum(right * weights)]
+        if asks_pairs:
+            known = tf.cast(batch[PAIR_LABELS] >= 0, tf.float32)
+            right = tf.cast(tf.argmax(outputs[PAIR_LOGITS], -1, tf.int32) == batch[PAIR_LABELS], tf.float32)
+            counts += [tf.reduce_sum(known), tf.reduce_sum(right * known)]
+        return tf.stack(counts)
+
+    sums = np.sum([count(batch).numpy().astype(np.float64) for batch in batches], axis=0)
+    loss = float(sums[1] / sums[0])
+    scores = {"masked_accuracy": float(sums[2] / sums[0]), "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    return scores | ({"pair_accuracy": float(sums[4] / sums[3])} if asks_pairs and sums[3] else {})

@@ -19,10 +19,12 @@ class ProgressDisplay(keras.callbacks.Callback):
         total_steps: of the whole run, over all epochs.
         first_step: steps done before this process started.
         epochs: of the whole run.
+        unit: what speed is counted in.
     """
 
-    def __init__(self, *, total_steps: int, first_step: int, epochs: int) -> None:
+    def __init__(self, *, total_steps: int, first_step: int, epochs: int, unit: str = "words") -> None:
         super().__init__()
+        self.unit = unit
         self.total_steps = total_steps
         self.done = self.first_step = first_step
         self.epochs = epochs
@@ -88,4 +90,4 @@ class ProgressDisplay(keras.callbacks.Callback):
     def _line(self, logs: dict) -> str:
         rate = self.words_seen / max(self.training_seconds, 1e-9)
         place = f"epoch {self.epoch + 1}/{self.epochs} | step {self.done}/{self.total_steps}"
-        return f"{place} | loss {float(logs.get('loss', 0.0)):.4f} | {rate:,.0f} words/s"
+        return f"{place} | loss {float(logs.get('loss', 0.0)):.4f} | {rate:,.0f} {self.unit}/s"

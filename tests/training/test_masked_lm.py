@@ -1,16 +1,17 @@
-"""The masked-language-model warm-up: what is hidden, what is asked for, and that it is learnt."""
-
-import dataclasses
+"""The masked-language-model objective: what is asked for, what it is divided by, and that it is learnt."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import TRAINING, make_encoder, make_sentences, make_tagger, write_vocabulary
+from toy import TRAINING, backbone_config, make_encoder, make_sentences, make_tagger, write_vocabulary
 
 from app.data.dataset import store_in_memory
-from app.models.masked_lm import build_masked_lm
+from app.data.masking import PieceMasker, with_masks
+from app.data.word_pieces import WordPieces
+from app.models.backbone import build_backbone
+from app.models.masked_lm import build_masked_lm, build_pretrainer
 from app.training.fine_tuner import SpecialIds
-from app.training.masked_lm import MaskedLmTuner
+from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
 from app.training.optimizers import build_optimizer
 
 FRACTION = 0.25
@@ -21,60 +22,39 @@ def parts(tmp_path):
     tagger = make_tagger(write_vocabulary(tmp_path))
     encoder = make_encoder(tagger)
     network, depths = build_masked_lm(tagger)
-    config = dataclasses.replace(TRAINING, masked_lm_fraction=FRACTION)
-    tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=config, seed=0)
-    optimizer = build_optimizer(config, total_steps=100, depths=depths, precision="float32")
-    tuner.compile(optimizer=optimizer)
-    store = store_in_memory(encoder.training_rows(make_sentences(40)))
-    batches = list(store.make_dataset(batch_size=4, seed=0, epochs=1))
+    tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=TRAINING, seed=0)
+    tuner.compile(optimizer=build_optimizer(TRAINING, total_steps=100, depths=depths, precision="float32"))
+    rows = store_in_memory(encoder.training_rows(make_sentences(40)))
+    masker = PieceMasker.build(encoder.pieces, fraction=FRACTION)
+    batches = with_masks(rows.make_dataset(batch_size=4, seed=0, epochs=40), masker, seed=0, first_step=0)
     return tagger, tuner, batches
-
-
-def test_only_real_pieces_are_hidden_and_each_is_asked_for_once(parts):
-    _, tuner, batches = parts
-    for batch in batches:
-        hidden = {name: value.numpy() for name, value in tuner._prepared(batch).items()}
-        before, padding = batch["token_ids"].numpy(), batch["padding_mask"].numpy() == 0
-        special = (before == tuner.special.start) | (before == tuner.special.end) | padding
-        assert (hidden["token_ids"][special] == before[special]).all()
-        for row in range(len(before)):
-            asked = hidden["weights"][row] > 0
-            positions = hidden["positions"][row][asked]
-            assert len(set(positions)) == asked.sum() == np.ceil(FRACTION * (~special[row]).sum())
-            assert not special[row][positions].any()
-            assert (hidden["targets"][row][asked] == before[row][positions]).all()
-            unasked = np.setdiff1d(np.arange(before.shape[1]), positions)
-            assert (hidden["token_ids"][row][unasked] == before[row][unasked]).all()
-
-
-def test_eight_of_ten_chosen_pieces_become_masks_and_one_stays(parts):
-    _, tuner, batches = parts
-    masked = kept = count = 0
-    for batch in batches * 40:
-        hidden = tuner._prepared(batch)
-        asked = hidden["weights"].numpy() > 0
-        shown = tf.gather(hidden["token_ids"], hidden["positions"], batch_dims=1).numpy()[asked]
-        count += len(shown)
-        masked += (shown == tuner.special.mask).sum()
-        kept += (shown == hidden["targets"].numpy()[asked]).sum()
-    assert masked / count == pytest.approx(0.8, abs=0.04)  # a random piece may be [MASK], too
-    assert kept / count == pytest.approx(0.1, abs=0.04)
-
-
-def test_every_step_hides_other_pieces(parts):
-    _, tuner, batches = parts
-    first, second = (tuner._prepared(batches[0])["positions"].numpy() for _ in range(2))
-    assert not np.array_equal(first, second)
 
 
 def test_training_lowers_the_loss_and_moves_the_encoder_of_the_tagger(parts):
     tagger, tuner, batches = parts
     before = tagger.backbone.model.token_embedding.embeddings.numpy()
-    signature = {name: tf.TensorSpec(value.shape, value.dtype) for name, value in batches[0].items()}
-    dataset = tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature).repeat()
-    losses = tuner.fit(dataset, steps_per_epoch=10, epochs=4, verbose=0).history["loss"]
+    losses = tuner.fit(batches, steps_per_epoch=10, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0] - 0.2
     assert not np.array_equal(before, tagger.backbone.model.token_embedding.embeddings.numpy())
+
+
+def test_scores_agree_with_a_count_by_hand(parts):
+    _, tuner, batches = parts
+    some = list(batches.take(3))
+    right = count = loss = 0.0
+    for batch in some:
+        logits = tuner.network({name: batch[name] for name in tuner.network.input_names})["masked_lm_logits"].numpy()
+        asked = batch["weights"].numpy() > 0
+        targets = batch["targets"].numpy()
+        chances = np.exp(logits - logits.max(-1, keepdims=True))
+        chances = np.take_along_axis(chances / chances.sum(-1, keepdims=True), targets[..., None], -1)[..., 0]
+        right += (logits.argmax(-1) == targets)[asked].sum()
+        loss -= np.log(chances[asked]).sum()
+        count += asked.sum()
+    found = compute_masked_scores(tuner.network, batches.take(3))
+    assert found["masked_accuracy"] == pytest.approx(right / count)
+    assert found["loss"] == pytest.approx(loss / count, rel=1e-4)
+    assert found["perplexity"] == pytest.approx(np.exp(loss / count), rel=1e-4)
 
 
 def test_the_head_shares_the_input_embeddings(parts):
@@ -82,4 +62,49 @@ def test_the_head_shares_the_input_embeddings(parts):
     embeddings = tagger.backbone.model.token_embedding.embeddings
     same_size = [v for v in tuner.network.trainable_variables if v.shape == embeddings.shape]
     assert [v is embeddings for v in same_size] == [True]
-    assert tuner.vocabulary_size == embeddings.shape[0]
+    assert tuner.network.output_shape["masked_lm_logits"][-1] == embeddings.shape[0]
+
+
+@pytest.fixture
+def pretrainer(tmp_path):
+    """A pretraining network with pairs, and batches of rows whose halves are two segments."""
+    backbone = build_backbone(backbone_config(write_vocabulary(tmp_path)))
+    network, depths = build_pretrainer(backbone, pairs=True)
+    pieces = WordPieces(backbone.vocabulary, lowercase=backbone.lowercase)
+    random = np.random.default_rng(0)
+    ids = random.integers(5, len(backbone.vocabulary), (8, 16)).astype(np.int32)
+    ids[:, 0], ids[:, 15] = pieces.start_id, pieces.end_id
+    rows = {
+        "token_ids": tf.constant(ids),
+        "segment_ids": tf.constant(np.repeat([[0] * 8 + [1] * 8], 8, axis=0), tf.int32),
+        "padding_mask": tf.ones((8, 16), tf.int32),
+        "pair_labels": tf.constant([0, 1, 1, 0, -1, 1, 0, 1], tf.int32),
+    }
+    batch = PieceMasker.build(pieces, fraction=FRACTION).mask(rows, (0, 0))
+    return backbone, network, depths, pieces, batch
+
+
+def test_the_pretraining_loss_is_a_mean_over_hidden_pieces_plus_a_mean_over_labelled_pairs(pretrainer):
+    _, network, depths, pieces, batch = pretrainer
+    tuner = MaskedLmTuner(network, special=SpecialIds.of(pieces), config=TRAINING, seed=0)
+    tuner.compile(optimizer=build_optimizer(TRAINING, total_steps=10, depths=depths, precision="float32"))
+    outputs = network({name: batch[name] for name in network.input_names}, training=False)
+    weights = batch["weights"].numpy()
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
+    pieces_loss = cross_entropy(batch["targets"], outputs["masked_lm_logits"]).numpy()
+    labels = batch["pair_labels"].numpy()
+    pairs_loss = cross_entropy(np.maximum(labels, 0), outputs["pair_logits"]).numpy()
+    expected = (pieces_loss * weights).sum() / weights.sum() + pairs_loss[labels >= 0].mean()
+    assert float(tuner.train_step(batch)["step_loss"]) == pytest.approx(expected, rel=1e-5)  # the toy has no dropout
+
+
+def test_without_pairs_every_trained_variable_has_a_gradient_and_a_depth(pretrainer):
+    backbone, *_, batch = pretrainer
+    network, depths = build_pretrainer(backbone, pairs=False)
+    with tf.GradientTape() as tape:
+        logits = network({name: batch[name] for name in network.input_names})["masked_lm_logits"]
+        loss = tf.reduce_sum(tf.square(logits))
+    gradients = tape.gradient(loss, network.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    assert set(depths) == {variable.name for variable in network.trainable_variables}
+    assert depths["token_embedding/embeddings:0"] == 0 and max(depths.values()) == 2
