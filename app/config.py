@@ -163,6 +163,34 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig:
+    """Masked-language-model training on raw text. Epochs, batch size, optimizer and schedule: see TrainingConfig."""
+
+    train_path: str = option(
+        "data/sample/train.conll",
+        "text: a file or glob (.gz too), a blank line between documents; a corpus as in data.train_path; tfds:NAME",
+    )
+    valid_path: str = option("data/sample/valid.conll", "held-out text, read in the same way; empty = none")
+    vocabulary_size: int = option(
+        0, "backbone.source=random: word pieces learnt from the text; 0 = the backbone's own", at_least=0
+    )
+    records_dir: str = option("", "folder of the training records; empty = records/ in the run directory")
+    beam_options: str = option("", "options of Apache Beam, such as --runner=FlinkRunner; empty = this machine")
+    max_length: int = option(128, "word pieces in a sequence, [CLS] and [SEP] included", at_least=16, at_most=512)
+    long_epochs: int = option(
+        0, "of the epochs, how many of the last are trained on sequences of long_length", at_least=0
+    )
+    long_length: int = option(512, "word pieces in a long sequence", at_least=16, at_most=512)
+    mask_fraction: float = option(0.15, "part of the pieces that is hidden", above=0, below=1)
+    whole_words: bool = option(True, "hide all pieces of a word or none")
+    objective: str = option(
+        "masked_lm",
+        "name hidden pieces; and tell whether B follows A (BERT), or whether A and B are in order (ALBERT)",
+        choices=("masked_lm", "next_sentence", "sentence_order"),
+    )
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Scoring of a trained model."""
 
@@ -195,6 +223,7 @@ class Config:
     backbone: BackboneConfig = BackboneConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
+    pretrain: PretrainConfig = PretrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
@@ -248,6 +277,17 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield (
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
+        )
+    pretrain = config.pretrain
+    if pretrain.vocabulary_size and backbone.source != "random":
+        yield (
+            ("pretrain.vocabulary_size", "backbone.source"),
+            "a vocabulary of its own needs a backbone with random weights",
+        )
+    if pretrain.long_epochs > training.epochs:
+        yield (
+            ("pretrain.long_epochs", "training.epochs"),
+            "the epochs of long sequences must not be more than all epochs",
         )
     if training.strategy == "tpu" and training.precision == "mixed_float16":
         yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"

@@ -4,6 +4,7 @@ import tensorflow as tf
 from keras_nlp.layers import MaskedLMHead
 
 from app.models.bert import Backbone, read_settings
+from app.models.encoder import connect_encoder
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.one_keras import keras
 
@@ -42,18 +43,16 @@ def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, d
     names = ("token_ids", "segment_ids", "padding_mask")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     positions = keras.Input((None,), dtype="int32", name="positions")
-    # Without pairs the pooled output stays out of the network: it would have no gradient.
-    wanted = model.output if pairs else {"sequence_output": model.output["sequence_output"]}
-    hidden = keras.Model(model.input, wanted, name="encoder")(inputs)
-    outputs = {LOGITS: _name_hidden_pieces(backbone, hidden["sequence_output"], positions)}
+    hidden = connect_encoder(model, *inputs.values())
+    outputs = {LOGITS: _name_hidden_pieces(backbone, hidden, positions)}
     if pairs:
         normal = keras.initializers.TruncatedNormal(stddev=0.02)
         classifier = keras.layers.Dense(2, kernel_initializer=normal, dtype="float32", name=PAIR_LOGITS)
-        outputs[PAIR_LOGITS] = classifier(hidden["pooled_output"])
+        outputs[PAIR_LOGITS] = classifier(model.pooled_dense(hidden[:, model.cls_token_index]))
     network = keras.Model({**inputs, "positions": positions}, outputs, name="pretrainer")
     layers = {layer.name: number for number, layer in enumerate(model.transformer_layers, start=1)}
-    known = {v.name: layers.get(v.name.split("/")[0], 0) for v in model.trainable_variables}
-    return network, _depths(network, known | {v.name: len(layers) + 1 for v in model.pooled_dense.variables})
+    encoder = {v.name: layers.get(v.name.split("/")[0], 0) for v in model.trainable_variables}
+    return network, _depths(network, encoder | {v.name: len(layers) + 1 for v in model.pooled_dense.variables})
 
 
 def _name_hidden_pieces(backbone: Backbone, hidden: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from app.config import ModelConfig
 from app.models.bert import Backbone
+from app.models.encoder import connect_encoder
 from app.models.heads import TaggingHead
 from app.one_keras import keras
 
@@ -51,14 +52,6 @@ class Tagger:
         return {v.name: {**layers, **own}.get(v.name.split("/")[0], 0) for v in self.network.trainable_variables}
 
 
-@keras.saving.register_keras_serializable(package="app")
-class WindowMask(keras.layers.Layer):
-    """Window numbers int32 [batch, length] -> bool [batch, length, length], true within one window."""
-
-    def call(self, numbers: tf.Tensor) -> tf.Tensor:
-        return tf.equal(numbers[:, :, tf.newaxis], numbers[:, tf.newaxis, :])
-
-
 def build_tagger(
     backbone: Backbone, config: ModelConfig, *, labels: Sequence[str], shape_count: int, freeze_embeddings: bool = False
 ) -> Tagger:
@@ -73,20 +66,15 @@ def build_tagger(
     """
     model = backbone.model
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
-    tokens = model.token_embedding(inputs["token_ids"])  # [batch, length, width]
-    parts = [tokens, model.position_embedding(tokens), model.segment_embedding(tf.zeros_like(inputs["token_ids"]))]
+    shapes = None
     if config.word_shape:
         # Near zero, so that training starts from the published network.
         near_zero = keras.initializers.TruncatedNormal(stddev=0.002)
-        embedding = keras.layers.Embedding(
+        shapes = keras.layers.Embedding(
             shape_count, model.hidden_dim, embeddings_initializer=near_zero, name="word_shape"
-        )
-        parts.append(embedding(inputs["shape_ids"]))
-    x = model.embeddings_add(parts) if len(parts) == 3 else keras.layers.Add(name="inputs_add")(parts)
-    x = model.embeddings_dropout(model.embeddings_layer_norm(x))
-    mask = WindowMask(name="window_mask")(inputs["padding_mask"])
-    for layer in model.transformer_layers:
-        x = layer(x, attention_mask=mask)
+        )(inputs["shape_ids"])
+    segments = tf.zeros_like(inputs["token_ids"])
+    x = connect_encoder(model, inputs["token_ids"], segments, inputs["padding_mask"], added=shapes)
     head = TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
     model.token_embedding.trainable = not freeze_embeddings
     network = keras.Model(inputs, head(x), name="tagger")

@@ -10,7 +10,7 @@ from app.one_keras import keras
 from app.training.fine_tuner import FineTuner, SpecialIds
 
 Batch = dict[str, tf.Tensor]
-PAIR_LOGITS, PAIR_LABELS = "pair_logits", "pair_labels"
+PAIR_LOGITS, PAIR_LABEL = "pair_logits", "pair_label"
 
 
 class MaskedLmTuner(FineTuner):
@@ -21,7 +21,7 @@ class MaskedLmTuner(FineTuner):
     Args:
         network: features -> {masked_lm_logits float32 [batch, hidden, vocabulary], and perhaps pair_logits float32
             [batch, 2]}, see `app/models/masked_lm.py`. Its batches hold the network's inputs and `targets`, `weights`
-            [batch, hidden] of `app/data/masking.py`, and `pair_labels` int32 [batch], negative where there is none.
+            [batch, hidden] of `app/data/masking.py`, and `pair_label` int32 [batch], negative where there is none.
         special: piece ids.
         config: the training section.
         seed: of whatever the step draws.
@@ -42,7 +42,7 @@ class MaskedLmTuner(FineTuner):
         """Counts of what the parts of the loss are divided by, float32 [1 or 2]."""
         counts = [self._weight(batch)]
         if self.asks_pairs:
-            counts.append(tf.reduce_sum(tf.cast(batch[PAIR_LABELS] >= 0, tf.float32)))
+            counts.append(tf.reduce_sum(tf.cast(batch[PAIR_LABEL] >= 0, tf.float32)))
         return tf.stack(counts)
 
     def _loss(self, batch: Batch, total: tf.Tensor) -> tf.Tensor:
@@ -50,7 +50,7 @@ class MaskedLmTuner(FineTuner):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["targets"], outputs["masked_lm_logits"])
         loss = tf.reduce_sum(losses * batch["weights"]) / total[0]
         if self.asks_pairs:
-            labels = batch[PAIR_LABELS]
+            labels = batch[PAIR_LABEL]
             pairs = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), outputs[PAIR_LOGITS])
             loss += tf.reduce_sum(tf.where(labels >= 0, pairs, 0.0)) / total[1]
         return loss
@@ -78,8 +78,8 @@ def compute_masked_scores(network: keras.Model, batches: tf.data.Dataset) -> dic
         right = tf.cast(tf.argmax(logits, -1, tf.int32) == targets, tf.float32)
         counts = [tf.reduce_sum(weights), tf.reduce_sum(losses * weights), tf.reduce_sum(right * weights)]
         if asks_pairs:
-            known = tf.cast(batch[PAIR_LABELS] >= 0, tf.float32)
-            right = tf.cast(tf.argmax(outputs[PAIR_LOGITS], -1, tf.int32) == batch[PAIR_LABELS], tf.float32)
+            known = tf.cast(batch[PAIR_LABEL] >= 0, tf.float32)
+            right = tf.cast(tf.argmax(outputs[PAIR_LOGITS], -1, tf.int32) == batch[PAIR_LABEL], tf.float32)
             counts += [tf.reduce_sum(known), tf.reduce_sum(right * known)]
         return tf.stack(counts)
 

@@ -78,7 +78,7 @@ def pretrainer(tmp_path):
         "token_ids": tf.constant(ids),
         "segment_ids": tf.constant(np.repeat([[0] * 8 + [1] * 8], 8, axis=0), tf.int32),
         "padding_mask": tf.ones((8, 16), tf.int32),
-        "pair_labels": tf.constant([0, 1, 1, 0, -1, 1, 0, 1], tf.int32),
+        "pair_label": tf.constant([0, 1, 1, 0, -1, 1, 0, 1], tf.int32),
     }
     batch = PieceMasker.build(pieces, fraction=FRACTION).mask(rows, (0, 0))
     return backbone, network, depths, pieces, batch
@@ -92,7 +92,7 @@ def test_the_pretraining_loss_is_a_mean_over_hidden_pieces_plus_a_mean_over_labe
     weights = batch["weights"].numpy()
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
     pieces_loss = cross_entropy(batch["targets"], outputs["masked_lm_logits"]).numpy()
-    labels = batch["pair_labels"].numpy()
+    labels = batch["pair_label"].numpy()
     pairs_loss = cross_entropy(np.maximum(labels, 0), outputs["pair_logits"]).numpy()
     expected = (pieces_loss * weights).sum() / weights.sum() + pairs_loss[labels >= 0].mean()
     assert float(tuner.train_step(batch)["step_loss"]) == pytest.approx(expected, rel=1e-5)  # the toy has no dropout

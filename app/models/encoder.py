@@ -1,0 +1,47 @@
+"""Models room: the layers of a backbone connected anew, so that pieces read their own window only.
+
+`BertBackbone` as KerasNLP connects it lets every piece of a row read every other. Rows here hold windows of several
+documents (`app/data/packing.py`), and taggers add an embedding of their own to the input.
+"""
+
+import tensorflow as tf
+from keras_nlp.models import BertBackbone
+
+from app.one_keras import keras
+
+
+@keras.saving.register_keras_serializable(package="app")
+class WindowMask(keras.layers.Layer):
+    """Window numbers int32 [batch, length] -> bool [batch, length, length], true within one window."""
+
+    def call(self, numbers: tf.Tensor) -> tf.Tensor:
+        return tf.equal(numbers[:, :, tf.newaxis], numbers[:, tf.newaxis, :])
+
+
+def connect_encoder(
+    model: BertBackbone, tokens: tf.Tensor, segments: tf.Tensor, windows: tf.Tensor, *, added: tf.Tensor | None = None
+) -> tf.Tensor:
+    """Connects Keras inputs through the layers of a backbone, which keep their weights.
+
+    Args:
+        model: the backbone.
+        tokens: piece ids int32 [batch, length].
+        segments: segment ids int32 [batch, length].
+        windows: int32 [batch, length], 0 for padding and otherwise the number of the window a piece belongs to. A plain
+            0/1 padding mask is the case of one window a row.
+        added: float [batch, length, width], added to the input embeddings.
+
+    Returns:
+        hidden states, float [batch, length, width].
+    """
+    embedded = model.token_embedding(tokens)
+    parts = [embedded, model.position_embedding(embedded), model.segment_embedding(segments)]
+    if added is None:
+        x = model.embeddings_add(parts)
+    else:
+        x = keras.layers.Add(name="inputs_add")([*parts, added])
+    x = model.embeddings_dropout(model.embeddings_layer_norm(x))
+    mask = WindowMask(name="window_mask")(windows)
+    for layer in model.transformer_layers:
+        x = layer(x, attention_mask=mask)
+    return x
