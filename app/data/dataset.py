@@ -5,7 +5,7 @@ Batches are global; Keras shares them out among the replicas.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -17,21 +17,31 @@ from app.data.packing import IGNORED, Example
 
 FEATURES = ("token_ids", "shape_ids", "padding_mask")
 FIELDS = (*FEATURES, "labels", "word_ids")
-_FILL = {"labels": IGNORED, "word_ids": IGNORED}  # an empty row weighs nothing
 ROWS_PER_SHARD = 2048
 
 
 class RowStore:
-    """Rows to train on. `epoch(number)` gives them in the order of that epoch.
+    """Rows to train on. `epoch(number, seed)` gives them in the order of that epoch.
 
     Attributes:
         rows: how many there are.
         max_length: pieces in each.
+        empty_row: a row that weighs nothing, {name: int32}; a batch has its features.
     """
 
-    def __init__(self, rows: int, max_length: int, epoch: Callable[[tf.Tensor, int], tf.data.Dataset]) -> None:
+    def __init__(
+        self,
+        rows: int,
+        max_length: int,
+        epoch: Callable[[tf.Tensor, int], tf.data.Dataset],
+        *,
+        empty_row: Mapping[str, tf.Tensor] | None = None,
+    ) -> None:
         self.rows = rows
         self.max_length = max_length
+        self.empty_row = empty_row or {
+            name: tf.fill([max_length], IGNORED if name == "labels" else 0) for name in (*FEATURES, "labels")
+        }
         self._epoch = epoch
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -44,18 +54,15 @@ class RowStore:
         """All batches from (first_epoch, first_step) to the end of the last epoch.
 
         Yields:
-            dict of int32 [batch_size, max_length]: token_ids, shape_ids, padding_mask, labels.
+            dict of int32 [batch_size, max_length]: token_ids, shape_ids, padding_mask, labels; or what `empty_row` has.
         """
-        filler = tf.data.Dataset.from_tensors(
-            {name: tf.fill([self.max_length], _FILL.get(name, 0)) for name in FIELDS}
-        ).repeat(-self.rows % batch_size)
+        filler = tf.data.Dataset.from_tensors(dict(self.empty_row)).repeat(-self.rows % batch_size)
 
         def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
-            rows = self._epoch(number, seed).concatenate(filler)
-            return rows.batch(batch_size, drop_remainder=True)
+            rows = self._epoch(number, seed).map(lambda row: {name: row[name] for name in self.empty_row})
+            return rows.concatenate(filler).batch(batch_size, drop_remainder=True)
 
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(one_epoch).skip(first_step)
-        batches = batches.map(lambda row: {name: row[name] for name in (*FEATURES, "labels")})
         options = tf.data.Options()
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
         options.deterministic = True
@@ -103,7 +110,7 @@ def store_in_records(
         facts = {"fingerprint": fingerprint, **_write_shards(examples, folder)}
         with atomic(index) as path:
             path.write_text(json.dumps(facts), encoding="utf-8")
-    files = tf.constant([str(folder / name) for name in facts["shards"]])
+    files = [str(folder / name) for name in facts["shards"]]
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in FIELDS}
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -112,16 +119,25 @@ def store_in_records(
             name: tf.ensure_shape(tf.io.decode_raw(row[name], tf.int32), [facts["max_length"]]) for name in FIELDS
         }
 
+    return RowStore(facts["rows"], facts["max_length"], epochs_of_shards(files, parse, shuffle_buffer))
+
+
+def epochs_of_shards(
+    files: Sequence[str], parse: Callable[[tf.Tensor], dict[str, tf.Tensor]], shuffle_buffer: int
+) -> Callable[[tf.Tensor, int], tf.data.Dataset]:
+    """TFRecord files as the `epoch` of a `RowStore`: files in an order of its own, rows shuffled within a buffer."""
+    names = tf.constant(list(files))
+
     def epoch(number: tf.Tensor, seed: int) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), number])
-        order = tf.random.experimental.stateless_shuffle(files, seed=key)
+        order = tf.random.experimental.stateless_shuffle(names, seed=key)
         rows = tf.data.Dataset.from_tensor_slices(order).interleave(
             tf.data.TFRecordDataset, cycle_length=4, deterministic=True
         )
         mixed = tf.random.stateless_uniform([], seed=key, maxval=2**31 - 1, dtype=tf.int64)
         return rows.shuffle(shuffle_buffer, seed=mixed, reshuffle_each_iteration=False).map(parse)
 
-    return RowStore(facts["rows"], facts["max_length"], epoch)
+    return epoch
 
 
 def _write_shards(examples: Iterable[Example], folder: Path) -> dict:

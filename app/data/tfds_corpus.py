@@ -67,6 +67,14 @@ def detect_tfds_scheme(source: str, *, split: str, tfds_dir: str = "") -> str:
     return detect_scheme(tags for _, tags in rows if not any(tag_fault(tag, "auto") for tag in tags))
 
 
+def describe_tfds(source: str, *, split: str, tfds_dir: str = "") -> tuple[str, int]:
+    """Full name with version and split, and the number of rows (0 where it is not prepared)."""
+    builder = _builder(_import_tfds(), source, tfds_dir=tfds_dir)
+    name = _split_name(builder, source, split)
+    rows = builder.info.splits[name].num_examples if name in builder.info.splits else 0
+    return f"{PREFIX}{builder.info.full_name}/{name}", int(rows)
+
+
 def _row_fault(
     words: tuple[str, ...], tags: tuple[str, ...], *, scheme: str, types: Collection[str] | None
 ) -> str:
@@ -81,12 +89,9 @@ def _read_rows(source: str, *, split: str, tfds_dir: str) -> Iterator[_Row]:
     tfds = _import_tfds()
     builder = _builder(tfds, source, tfds_dir=tfds_dir)
     tag_feature, names = _tag_feature(builder, source)
-    known = list(builder.info.splits)
-    found = [name for name in SPLITS[split] if name in known or not known]
-    if not found:
-        raise InputError(f"{source} has no split {' or '.join(SPLITS[split])}; it has {', '.join(known)}")
+    name_of_split = _split_name(builder, source, split)
     try:
-        dataset = builder.as_dataset(split=found[0], shuffle_files=False)
+        dataset = builder.as_dataset(split=name_of_split, shuffle_files=False)
     except AssertionError as error:  # what the library raises where prepared files are missing
         folder = tfds_dir or "~/tensorflow_datasets"
         name = source.removeprefix(PREFIX)
@@ -123,6 +128,15 @@ def _builder(tfds: Any, source: str, *, tfds_dir: str) -> Any:
         raise InputError(f"{source}: TensorFlow Datasets knows no dataset {name!r}") from error
     except (ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"{source}: {str(error).splitlines()[0]}") from error
+
+
+def _split_name(builder: Any, source: str, split: str) -> str:
+    """What the dataset calls the split."""
+    known = list(builder.info.splits)
+    found = [name for name in SPLITS[split] if name in known or not known]
+    if not found:
+        raise InputError(f"{source} has no split {' or '.join(SPLITS[split])}; it has {', '.join(known)}")
+    return str(found[0])
 
 
 def _tag_feature(builder: Any, source: str) -> tuple[str, list[str]]:
