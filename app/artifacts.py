@@ -26,7 +26,7 @@ _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
     "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
-    "evaluations checkpoints cache model export tensorboard config.yaml"
+    "evaluations checkpoints cache records vocabulary.txt model export tensorboard config.yaml"
 ).split()
 
 
@@ -63,6 +63,9 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.cache = self.path / "cache"
         self.model = self.path / "model"
+        self.records = self.path / "records"
+        self.vocabulary = self.path / "vocabulary.txt"
+        self.preset = self.path / "export" / "keras_nlp"
         self.saved_model = self.path / "export" / "saved_model"
         self.tflite = self.path / "export" / "tflite"
         self.tensorboard = self.path / "tensorboard"

@@ -33,6 +33,11 @@ class Mode(NamedTuple):
 
 
 MODES = {
+    "pretrain": Mode(
+        "app.modes.pretrain",
+        "train a backbone on raw text; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
     "finetune": Mode(
         "app.modes.finetune",
         "train on a corpus, score on its test split; an interrupted run resumes",
@@ -53,7 +58,7 @@ _CONFIG = flags.DEFINE_string("config", "", "YAML file; keys it leaves out keep 
 _SET = flags.DEFINE_multi_string("set", [], "section.key=value over the config; repeatable")
 _RUN_DIR = flags.DEFINE_string("run_dir", "", "where everything is written (default: runs/MODE)")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and the plan, do nothing")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "finetune: start anew in an existing run directory")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "training: start anew in an existing run directory")
 _INPUT = flags.DEFINE_string("input", "", "predict: text file, or - for stdin")
 _OUTPUT = flags.DEFINE_string("output", "", "predict: file for the JSON lines (default: stdout)")
 _FLAGS = (_MODE, _CONFIG, _SET, _RUN_DIR, _DRY_RUN, _OVERWRITE, _INPUT, _OUTPUT)

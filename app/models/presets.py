@@ -1,14 +1,18 @@
 """Models room: backbones from KerasNLP presets, by name (which downloads them) or from a folder."""
 
+import json
+from importlib import metadata
 from pathlib import Path
 
 from keras_nlp.models import BertBackbone, BertTokenizer
 from keras_nlp.src.utils.preset_utils import MODEL_WEIGHTS_FILE, get_file
 
+from app.artifacts import atomic
 from app.config import BackboneConfig, InputError
 from app.models.bert import Backbone, BertSettings, make_bert_backbone
 from app.models.checksums import check_sha256
 from app.models.vocabulary import check_vocabulary, choose_lowercase
+from app.one_keras import keras
 
 PREFIX = "preset:"
 _REMOTE = ("kaggle://", "hf://", "gs://")
@@ -50,3 +54,24 @@ def build_from_preset(config: BackboneConfig) -> Backbone:
     model.set_weights(loaded.get_weights())
     lowercase = choose_lowercase(config.lowercase, bool(tokenizer.lowercase))
     return Backbone(model, vocabulary, lowercase, config.source)
+
+
+def save_preset(backbone: Backbone, folder: Path) -> None:
+    """Writes the encoder as a preset folder, which `keras_nlp.models.BertBackbone.from_preset` loads anywhere.
+
+    KerasNLP's own `save_to_preset` needs Keras 3, so its files are written one by one. A preset cannot say which GELU
+    its weights were trained with: KerasNLP computes the tanh approximation (see `bert.py`), this project the exact one.
+    """
+    tokenizer = BertTokenizer(lowercase=backbone.lowercase)
+    description = keras.saving.serialize_keras_object(backbone.model)
+    texts = {
+        "config.json": json.dumps({**description, "registered_name": "keras_nlp>BertBackbone"}, indent=1),
+        "tokenizer.json": json.dumps(keras.saving.serialize_keras_object(tokenizer), indent=1),
+        "metadata.json": json.dumps({"keras_version": metadata.version("keras")}),
+        "assets/tokenizer/vocabulary.txt": "".join(f"{piece}\n" for piece in backbone.vocabulary),
+    }
+    for name, text in texts.items():
+        with atomic(folder / name) as path:
+            path.write_bytes(text.encode("utf-8"))
+    with atomic(folder / MODEL_WEIGHTS_FILE) as path:
+        backbone.model.save_weights(str(path))

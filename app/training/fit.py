@@ -43,6 +43,7 @@ class Plan:
         name: of the phase, for the person watching.
         score: name of the validation score that chooses the best weights; higher is better.
         unit: what speed is counted in.
+        breaks: epochs at which the batches change their shape: `batches` is asked anew there.
     """
 
     batches: BatchesFrom
@@ -56,6 +57,7 @@ class Plan:
     name: str = ""
     score: str = "entity_f1"
     unit: str = "words"
+    breaks: tuple[int, ...] = ()
 
 
 def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
@@ -101,11 +103,12 @@ def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, keeper: "_RunKeep
     while position.epoch < config.epochs and not keeper.stopped_early():
         rest = plan.steps_per_epoch - position.step
         whole = position.step == 0
+        until = min((at for at in plan.breaks if at > position.epoch), default=config.epochs)
         tuner.fit(
             plan.batches(position.epoch, position.step),
             steps_per_epoch=rest,
             initial_epoch=position.epoch,
-            epochs=config.epochs if whole else position.epoch + 1,
+            epochs=until if whole else position.epoch + 1,
             callbacks=callbacks,
             verbose=0,
         )

@@ -25,16 +25,27 @@ def measure_matrix_peak() -> float:
 
 
 def compute_step_operations(
-    *, rows: int, length: int, layers: int, width: int, inner_width: int, labels: int
+    *,
+    rows: int,
+    length: int,
+    layers: int,
+    width: int,
+    inner_width: int,
+    labels: int,
+    hidden_pieces: int = 0,
+    vocabulary_size: int = 0,
 ) -> float:
-    """Floating-point operations of a training step of a BERT encoder and a dense head, multiply-adds counted as two.
+    """Floating-point operations of a training step of a BERT encoder and its head, multiply-adds counted as two.
+
+    The head is dense, to `labels` at every piece, or the masked-language-model head at `hidden_pieces` of a row.
 
     Only matrix products count; the backward pass costs twice the forward pass (Kaplan et al. 2020, section 2.1, with
     the attention products included). Embedding look-ups, norms, dropout and the optimizer count as nothing, so that
     the share of the peak is what a user gets for the electricity.
     """
     per_layer = 2 * (4 * width * width + 2 * width * inner_width) + 4 * length * width
-    return 3.0 * rows * length * (layers * per_layer + 2 * width * labels)
+    masked_lm = 2 * hidden_pieces * width * (width + vocabulary_size)
+    return 3.0 * rows * (length * (layers * per_layer + 2 * width * labels) + masked_lm)
 
 
 def measure_steps(

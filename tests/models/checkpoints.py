@@ -97,26 +97,3 @@ def write_google(folder: Path, tensors: dict[str, np.ndarray], *, vocabulary: li
         tensors=[tf.constant(np.ascontiguousarray(tensor)) for tensor in published.values()],
     )
     return folder
-
-
-def write_preset(folder: Path, model, *, vocabulary: list[str], lowercase: bool) -> Path:
-    """KerasNLP's `save_to_preset` needs Keras 3, so its files are written one by one."""
-    from keras_nlp.models import BertTokenizer
-
-    from app.one_keras import keras
-
-    assets = folder / "assets" / "tokenizer"
-    assets.mkdir(parents=True)
-    tokenizer = keras.saving.serialize_keras_object(BertTokenizer(lowercase=lowercase))
-    backbone = {
-        "module": "keras_nlp.src.models.bert.bert_backbone",
-        "class_name": "BertBackbone",
-        "config": model.get_config(),
-        "registered_name": "keras_nlp>BertBackbone",
-    }
-    (folder / "config.json").write_text(json.dumps(backbone))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (folder / "metadata.json").write_text(json.dumps({"keras_version": "2.15.0"}))
-    write_vocabulary(assets / "vocabulary.txt", vocabulary)
-    model.save_weights(str(folder / "model.weights.h5"))
-    return folder

@@ -1,5 +1,8 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,6 @@ from checkpoints import (
     make_tensors,
     write_google,
     write_huggingface,
-    write_preset,
     write_vocabulary,
 )
 from numpy_bert import compute_hidden_states, gelu_tanh
@@ -19,6 +21,7 @@ from safetensors.numpy import load_file
 from app.config import BackboneConfig, InputError
 from app.models.backbone import SOURCES, build_backbone, detect_source, save_backbone
 from app.models.huggingface import find_minilm
+from app.models.presets import save_preset
 
 TENSORS = make_tensors()
 
@@ -133,7 +136,8 @@ def test_google_checkpoint_reproduces_float64_numpy(tmp_path, source):
 @pytest.mark.parametrize("prefix", ["", "preset:"])
 def test_preset_folder_reproduces_float64_numpy(tmp_path, prefix):
     original = build_backbone(BackboneConfig(source=str(write_huggingface(tmp_path / "hf", TENSORS))))
-    preset = write_preset(tmp_path / "preset", original.model, vocabulary=CASED, lowercase=False)
+    preset = tmp_path / "preset"
+    save_preset(original, preset)
     backbone = build_backbone(BackboneConfig(source=f"{prefix}{preset}", dropout=0.3))
     assert compute_difference(backbone, TENSORS) < 1e-4
     assert not backbone.lowercase and backbone.vocabulary == CASED
@@ -177,7 +181,7 @@ def test_lowercase_follows_the_tokenizer_configuration_unless_set(tmp_path, sett
 def test_expected_sum_of_the_weights_is_checked_for_every_source_with_a_file(tmp_path):
     original = build_backbone(BackboneConfig(source=str(write_huggingface(tmp_path / "hf", TENSORS))))
     write_google(tmp_path / "google", TENSORS)
-    write_preset(tmp_path / "preset", original.model, vocabulary=CASED, lowercase=False)
+    save_preset(original, tmp_path / "preset")
     save_backbone(original, tmp_path / "run" / "model")
     kinds = {"huggingface": "hf", "google": "google", "preset": "preset", "run": "run"}
     assert {"minilm", "random", *kinds} == set(SOURCES)
@@ -193,3 +197,22 @@ def test_backbones_of_one_process_do_not_share_weights(tmp_path):
     first, second = build_backbone(config), build_backbone(dataclasses.replace(config, dropout=0.2))
     first.model.token_embedding.embeddings.assign_add(np.ones((len(CASED), 24), np.float32))
     assert compute_difference(second, TENSORS) < 1e-4
+
+
+def test_keras_nlp_loads_a_saved_preset_outside_this_project(tmp_path):
+    original = build_backbone(BackboneConfig(source=str(write_huggingface(tmp_path / "hf", TENSORS))))
+    save_preset(original, tmp_path / "preset")
+    program = """
+import sys
+import keras_nlp, numpy as np
+backbone = keras_nlp.models.BertBackbone.from_preset(sys.argv[1])
+tokenizer = keras_nlp.models.BertTokenizer.from_preset(sys.argv[1])
+assert "app" not in sys.modules
+np.savez(sys.argv[2], *backbone.get_weights(), vocabulary=tokenizer.get_vocabulary())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "preset"), str(tmp_path / "loaded.npz")]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONPATH": ""})
+    loaded = np.load(tmp_path / "loaded.npz")
+    weights = [loaded[f"arr_{number}"] for number in range(len(loaded.files) - 1)]
+    assert all(map(np.array_equal, weights, original.model.get_weights()))
+    assert loaded["vocabulary"].tolist() == CASED

@@ -3,10 +3,11 @@ import re
 
 import numpy as np
 import pytest
-from checkpoints import CASED, CONFIG, make_tensors, write_google, write_huggingface, write_preset
+from checkpoints import CONFIG, make_tensors, write_google, write_huggingface
 
 from app.config import BackboneConfig, InputError
 from app.models.backbone import build_backbone, detect_source
+from app.models.presets import save_preset
 from app.models.vocabulary import detect_lowercase, read_vocabulary
 
 TENSORS = make_tensors()
@@ -133,7 +134,8 @@ def test_google_checkpoint_faults_are_named(tmp_path):
 
 def test_preset_faults_are_named(tmp_path):
     original = build_backbone(BackboneConfig(source=str(write_huggingface(tmp_path / "hf", TENSORS))))
-    preset = write_preset(tmp_path / "preset", original.model, vocabulary=CASED, lowercase=False)
+    preset = tmp_path / "preset"
+    save_preset(original, preset)
     weights = preset / "model.weights.h5"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])

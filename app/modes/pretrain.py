@@ -1,0 +1,226 @@
+"""Modes room: masked-language-model pretraining of a backbone from raw text."""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.config import BackboneConfig, Config, InputError, PretrainConfig
+from app.data.dataset import RowStore
+from app.data.masking import PieceMasker, with_masks
+from app.data.pretraining_pipeline import write_records
+from app.data.pretraining_records import RecordIndex, read_records
+from app.data.pretraining_rows import RowFormat
+from app.data.pretraining_vocabulary import compute_vocabulary
+from app.data.word_pieces import WordPieces
+from app.models.backbone import Backbone, build_backbone, save_backbone
+from app.models.masked_lm import build_pretrainer
+from app.models.presets import save_preset
+from app.modes.scoring import say
+from app.training.fine_tuner import SpecialIds
+from app.training.fit import Plan, run_fit
+from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
+from app.training.speed import compute_step_operations, measure_matrix_peak
+from app.training.strategy import build_strategy, set_up
+
+_HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every scoring
+
+
+def run(request: Request) -> dict[str, float]:
+    """Makes the training records, or what is missing of them, trains, and scores held-out text."""
+    config, run_dir = request.config, request.run_dir
+    with run_dir.open_for_training(config, overwrite=request.overwrite) as resumed:
+        run_dir.write_environment(seed=config.seed, command=sys.argv)
+        if resumed:
+            say(f"resuming {run_dir}")
+        precision = set_up(config.training, seed=config.seed)
+        strategy = build_strategy(config.training)
+        with strategy.scope():
+            backbone = build_backbone(_with_vocabulary(config, run_dir))
+        records = _Records(config, run_dir, backbone)
+        say(
+            f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
+            f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
+            f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+        )
+        metrics = _train(backbone, records, config, run_dir, precision, strategy)
+        variables = backbone.model.trainable_variables
+        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
+        save_backbone(backbone, run_dir.model)
+        save_preset(backbone, run_dir.preset)
+        run_dir.update_metrics(metrics)
+    _show(metrics, run_dir)
+    return metrics
+
+
+def _with_vocabulary(config: Config, run_dir: RunDirectory) -> BackboneConfig:
+    """The backbone's section, with word pieces learnt from the text if it asks for them."""
+    settings, backbone = config.pretrain, config.backbone
+    if not settings.vocabulary_size:
+        return backbone
+    if not run_dir.vocabulary.exists():
+        say(f"learning {settings.vocabulary_size:,} word pieces from {settings.train_path}")
+        lowercase = backbone.lowercase != "false"
+        pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
+        run_dir.write_text(run_dir.vocabulary, "".join(f"{piece}\n" for piece in pieces))
+    return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
+
+
+class _Records:
+    """Training and held-out records of a run, each made once and then read.
+
+    Attributes:
+        pieces: the backbone's word pieces.
+        index: of the training records.
+    """
+
+    def __init__(self, config: Config, run_dir: RunDirectory, backbone: Backbone) -> None:
+        self._settings, self._seed = config.pretrain, config.seed
+        self._folder = Path(self._settings.records_dir or run_dir.records)
+        self.pieces = WordPieces(backbone.vocabulary, lowercase=backbone.lowercase)
+        if not self._settings.train_path:
+            raise InputError("pretrain.train_path is empty; pretraining needs text")
+        self.index, self.train = self._open("train", self._settings.max_length)
+
+    def long(self) -> RowStore:
+        return self._open("train", self._settings.long_length)[1]
+
+    def held_out(self) -> RowStore | None:
+        """Held-out rows of the length that is trained on last."""
+        length = self._settings.long_length if self._settings.long_epochs else self._settings.max_length
+        return self._open("valid", length)[1] if self._settings.valid_path else None
+
+    def _open(self, split: str, length: int) -> tuple[RecordIndex, RowStore]:
+        form = self._settings.objective
+        folder = self._folder / f"{split}-{length}"
+        facts = {"vocabulary": self.pieces.vocabulary, "lowercase": self.pieces.lowercase}
+        index = write_records(
+            getattr(self._settings, f"{split}_path"),
+            folder,
+            row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
+            seed=self._seed,
+            split=split,
+            beam_options=shlex.split(self._settings.beam_options),
+            **facts,
+        )
+        return index, read_records(folder, max_length=length, form=form, **facts)
+
+
+def _train(
+    backbone: Backbone,
+    records: _Records,
+    config: Config,
+    run_dir: RunDirectory,
+    precision: str,
+    strategy: tf.distribute.Strategy,
+) -> dict:
+    settings, training, seed = config.pretrain, config.training, config.seed
+    masker = PieceMasker.build(records.pieces, fraction=settings.mask_fraction, whole_words=settings.whole_words)
+    steps_per_epoch = records.train.steps_per_epoch(training.batch_size)
+    held_out = _held_out_batches(records.held_out(), masker, config)
+    stages = _Stages(records, settings, config, steps_per_epoch)
+
+    with strategy.scope():
+        network, depths = build_pretrainer(backbone, pairs=settings.objective != "masked_lm")
+        special = SpecialIds.of(records.pieces)
+        tuner = MaskedLmTuner(network, special=special, config=training, seed=seed)
+        plan = Plan(
+            batches=lambda epoch, step: with_masks(
+                stages.batches(epoch, step), masker, seed=seed, first_step=epoch * steps_per_epoch + step
+            ),
+            steps_per_epoch=steps_per_epoch,
+            depths=depths,
+            precision=precision,
+            checkpoints=run_dir.checkpoints,
+            tensorboard=run_dir.tensorboard if training.tensorboard else None,
+            validate=(lambda: compute_masked_scores(network, held_out)) if held_out else None,
+            log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+            score="masked_accuracy",
+            unit="pieces",
+            breaks=stages.breaks,
+        )
+        found = run_fit(tuner, training, plan)
+    if held_out:
+        found |= {f"valid/{name}": value for name, value in compute_masked_scores(network, held_out).items()}
+    return found | _utilisation(backbone, found, settings, config.training.batch_size)
+
+
+def _held_out_batches(rows: RowStore | None, masker: PieceMasker, config: Config) -> tf.data.Dataset | None:
+    if rows is None:
+        return None
+    batches = rows.make_dataset(batch_size=config.evaluation.batch_size, seed=0, epochs=1)
+    return with_masks(batches, masker, seed=_HELD_OUT_SEED, first_step=0)
+
+
+class _Stages:
+    """Short sequences first, long ones in the last epochs (Devlin et al. 2019, appendix A.2).
+
+    A long batch holds as many pieces as a short one, and an epoch is the same number of steps in both stages.
+
+    Attributes:
+        breaks: epochs at which the length of the sequences changes.
+    """
+
+    def __init__(self, records: _Records, settings: PretrainConfig, config: Config, steps_per_epoch: int) -> None:
+        self._short, self._seed, self._steps = records.train, config.seed, steps_per_epoch
+        self._epochs, self._batch_size = config.training.epochs, config.training.batch_size
+        self._first_long = self._epochs - settings.long_epochs
+        self.breaks: tuple[int, ...] = ()
+        if settings.long_epochs:
+            self._long = records.long()
+            parts = config.training.accumulation_steps
+            fitting = self._batch_size * settings.max_length // settings.long_length
+            self._long_size = max(parts, fitting // parts * parts)
+            self.breaks = (self._first_long,)
+
+    def batches(self, epoch: int, step: int) -> tf.data.Dataset:
+        """All batches of the stage that holds this position."""
+        if epoch < self._first_long:
+            return self._short.make_dataset(
+                batch_size=self._batch_size,
+                seed=self._seed,
+                epochs=self._first_long,
+                first_epoch=epoch,
+                first_step=step,
+            )
+        passes = self._long.steps_per_epoch(self._long_size)
+        done = (epoch - self._first_long) * self._steps + step
+        all_steps = (self._epochs - self._first_long) * self._steps
+        return self._long.make_dataset(
+            batch_size=self._long_size,
+            seed=self._seed + 1,
+            epochs=-(-all_steps // passes),
+            first_epoch=done // passes,
+            first_step=done % passes,
+        )
+
+
+def _utilisation(backbone: Backbone, found: dict, settings: PretrainConfig, batch_size: int) -> dict[str, float]:
+    """Share of the machine's largest matrix product that training used, over all steps and waits."""
+    peak = measure_matrix_peak()
+    model = backbone.model
+    operations = compute_step_operations(
+        rows=1,
+        length=settings.max_length,
+        layers=model.num_layers,
+        width=model.hidden_dim,
+        inner_width=model.intermediate_dim,
+        labels=0,
+        hidden_pieces=max(1, round(settings.mask_fraction * settings.max_length)),
+        vocabulary_size=model.vocabulary_size,
+    )
+    used = operations / settings.max_length * found["train/pieces_per_second"]
+    return {"train/matrix_peak_gflops": peak / 1e9, "train/share_of_peak": used / peak}
+
+
+def _show(metrics: dict, run_dir: RunDirectory) -> None:
+    for name, value in metrics.items():
+        if name.startswith(("valid/", "train/")):
+            print(f"{name:<28}{value:,.4f}" if isinstance(value, float) else f"{name:<28}{value:,}")
+    say(f"model        {run_dir.model}")
+    say(f"preset       {run_dir.preset}")
+    say(f"all results  {run_dir.path}")
+    say(f"fine-tune    python -m app.main --mode=finetune --set backbone.source={run_dir}")
