@@ -96,17 +96,19 @@ class _Records:
     def _open(self, split: str, length: int) -> tuple[RecordIndex, RowStore]:
         form = self._settings.objective
         folder = self._folder / f"{split}-{length}"
-        facts = {"vocabulary": self.pieces.vocabulary, "lowercase": self.pieces.lowercase}
+        vocabulary, lowercase = self.pieces.vocabulary, self.pieces.lowercase
         index = write_records(
             getattr(self._settings, f"{split}_path"),
             folder,
+            vocabulary=vocabulary,
+            lowercase=lowercase,
             row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
             seed=self._seed,
             split=split,
             beam_options=shlex.split(self._settings.beam_options),
-            **facts,
         )
-        return index, read_records(folder, max_length=length, form=form, **facts)
+        rows = read_records(folder, vocabulary=vocabulary, lowercase=lowercase, max_length=length, form=form)
+        return index, rows
 
 
 def _train(
