@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
@@ -23,32 +24,54 @@ from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
 from app.training.masked_lm import MaskedLmTuner
 from app.training.strategy import build_strategy, set_up
+from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
     """Fine-tunes, then scores the validation and the test split."""
     config, run_dir = request.config, request.run_dir
+    run_dir.plan_training(config, overwrite=request.overwrite)
+    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    workers = Workers(strategy)
     train, summary = _read_training_corpus(config)
     labels = summary.labels
     _check_other_splits(config, labels)
-    with run_dir.open_for_training(config, overwrite=request.overwrite) as resumed:
-        run_dir.write_environment(seed=config.seed, command=sys.argv)
+    with workers.watched(), _opened(run_dir, request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
         precision = set_up(config.training, seed=config.seed)
-        strategy = build_strategy(config.training)
-        say(
-            f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
-            f"{strategy.num_replicas_in_sync} replica(s), {precision}"
-        )
+        if workers.is_chief:
+            say(
+                f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
+                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+            )
         with strategy.scope():
             tagger = _build_tagger(config, labels)
         metrics = _train(tagger, train, summary, config, run_dir, precision, strategy)
+        if not workers.is_chief:
+            return metrics
         variables = tagger.network.trainable_variables
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         run_dir.update_metrics(metrics)
         save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, labels, metrics))
         return metrics | _score(config, run_dir)
+
+
+@contextmanager
+def _opened(run_dir: RunDirectory, request: Request, workers: Workers) -> Iterator[bool]:
+    """The run directory, which the chief locks and writes; the other workers go on when that is done.
+
+    Yields:
+        whether the chief resumes an earlier run; false on the others, which are told at the checkpoint.
+    """
+    if not workers.is_chief:
+        workers.wait()
+        yield False
+        return
+    with run_dir.open_for_training(request.config, overwrite=request.overwrite) as resumed:
+        run_dir.write_environment(seed=request.config.seed, command=sys.argv)
+        workers.wait()
+        yield resumed
 
 
 def _build_tagger(config: Config, labels: list[str]) -> Tagger:
@@ -94,7 +117,7 @@ def _train(
     strategy: tf.distribute.Strategy,
 ) -> dict:
     encoder = build_encoder(tagger, config.data)
-    store = _store_rows(encoder, train, summary, config.data, run_dir)
+    store = _store_rows(encoder, train, summary, config.data, run_dir, worker=Workers(strategy).index)
     valid = open_split(config.data, "valid", labels=tagger.labels)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
 
@@ -157,14 +180,16 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
 
 
 def _store_rows(
-    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory
+    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory, *, worker: int
 ) -> RowStore:
-    """Rows in memory for a corpus that fits there, else in TFRecord files."""
+    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own."""
     rows = encoder.training_rows(train.sentences())
     large = summary.words > config.memory_limit_words
     if config.cache == "memory" or (config.cache == "auto" and not large):
         return store_in_memory(rows)
     folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
+    if worker:
+        folder = folder / f"worker-{worker}"
     settings = (summary, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
     fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
     return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
