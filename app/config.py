@@ -20,6 +20,14 @@ class RunError(Exception):
     """A run that failed (loss not a number, disk full), in one sentence. Exit status 1."""
 
 
+class LostWorkerError(RunError):
+    """Another worker of the run has ended; all of them must be started again. Exit status 138."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it before it takes a machine away. Exit status 143."""
+
+
 def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
@@ -108,6 +116,12 @@ class TrainingConfig:
         "auto",
         "how training is spread over devices",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    logical_devices: int = option(
+        0, "strategy=mirrored: part the processor among so many replicas, to try it; 0 = leave it whole", at_least=0
+    )
+    worker_timeout_seconds: float = option(
+        300.0, "strategy=multi_worker: how long a worker waits for the others to come up", above=0
     )
     tpu_address: str = option("", "strategy=tpu: name or address of the TPU; local on a TPU machine")
     precision: str = option(
@@ -288,6 +302,11 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield (
             ("pretrain.long_epochs", "training.epochs"),
             "the epochs of long sequences must not be more than all epochs",
+        )
+    if training.logical_devices > 1 and training.strategy not in ("auto", "mirrored"):
+        yield (
+            ("training.logical_devices", "training.strategy"),
+            "replicas on the parts of one processor need strategy mirrored or auto",
         )
     if training.strategy == "tpu" and training.precision == "mixed_float16":
         yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"

@@ -9,18 +9,21 @@ import difflib
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from absl import app as absl_app
 from absl import flags, logging
 
 from app.artifacts import Request, RunDirectory
-from app.config import InputError, RunError
+from app.config import InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
+LOST_WORKER = 138  # Kubeflow's code for a failure that starting again may mend
 
 
 class Mode(NamedTuple):
@@ -88,7 +91,8 @@ examples:
   echo "Ada Lovelace lived in London." | python -m app.main --mode=predict --input=-
 
 All settings with their meaning: app/config.py. The ones in effect: --dry_run.
-Exit status: 0 done, 1 failed run, 2 bad usage, config or input. APP_TRACEBACK=1 shows tracebacks.
+Exit status: 0 done, 1 failed run, 2 bad usage, config or input; 130 Ctrl-C, 143 SIGTERM, 138 another worker
+was lost: the same command resumes. APP_TRACEBACK=1 shows tracebacks.
 """
 
 
@@ -119,11 +123,13 @@ def main(argv: Sequence[str]) -> int:
             importlib.import_module(MODES[name].module).run(request)
         sys.stdout.flush()
         return DONE
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         mode = MODES.get(_MODE.value)
-        hint = "; the same command resumes the run" if mode and "overwrite" in mode.accepts else ""
-        _complain("interrupted" + hint, label="stopped")
-        return INTERRUPTED
+        how, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+        resumes = bool(mode and "overwrite" in mode.accepts)
+        again = " without --overwrite" if resumes and _OVERWRITE.value else ""
+        _complain(how + (f"; the same command{again} resumes the run" if resumes else ""), label="stopped")
+        return status
     except BrokenPipeError:
         # The reader (head, less) has gone; stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,6 +140,9 @@ def main(argv: Sequence[str]) -> int:
 
             traceback.print_exc()
         _complain(explain(error))
+        if isinstance(error, LostWorkerError):
+            sys.stderr.flush()
+            os._exit(LOST_WORKER)  # TensorFlow's own way out waits for the worker that is gone
         return BAD_INPUT if isinstance(error, InputError) else FAILED
 
 
@@ -199,5 +208,10 @@ def _complain(message: str, *, label: str = "error") -> None:
     print(f"{label}: {message}", file=sys.stderr)
 
 
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminate)
     absl_app.run(main, flags_parser=parse_flags)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,32 +18,38 @@ from app.models.backbone import build_backbone
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
+from app.modes.opening import open_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
 from app.training.masked_lm import MaskedLmTuner
 from app.training.strategy import build_strategy, set_up
+from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
     """Fine-tunes, then scores the validation and the test split."""
     config, run_dir = request.config, request.run_dir
+    run_dir.plan_training(config, overwrite=request.overwrite)
+    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    workers = Workers(strategy)
     train, summary = _read_training_corpus(config)
     labels = summary.labels
     _check_other_splits(config, labels)
-    with run_dir.open_for_training(config, overwrite=request.overwrite) as resumed:
-        run_dir.write_environment(seed=config.seed, command=sys.argv)
+    with workers.watched(), open_run(request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
         precision = set_up(config.training, seed=config.seed)
-        strategy = build_strategy(config.training)
-        say(
-            f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
-            f"{strategy.num_replicas_in_sync} replica(s), {precision}"
-        )
+        if workers.is_chief:
+            say(
+                f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
+                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+            )
         with strategy.scope():
             tagger = _build_tagger(config, labels)
         metrics = _train(tagger, train, summary, config, run_dir, precision, strategy)
+        if not workers.is_chief:
+            return metrics
         variables = tagger.network.trainable_variables
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         run_dir.update_metrics(metrics)
@@ -95,7 +100,7 @@ def _train(
     strategy: tf.distribute.Strategy,
 ) -> dict:
     encoder = build_encoder(tagger, config.data)
-    store = _store_rows(encoder, train, summary, config.data, run_dir)
+    store = _store_rows(encoder, train, summary, config.data, run_dir, worker=Workers(strategy).index)
     valid = open_split(config.data, "valid", labels=tagger.labels)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
 
@@ -166,14 +171,16 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
 
 
 def _store_rows(
-    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory
+    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory, *, worker: int
 ) -> RowStore:
-    """Rows in memory for a corpus that fits there, else in TFRecord files."""
+    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own."""
     rows = encoder.training_rows(train.sentences())
     large = summary.words > config.memory_limit_words
     if config.cache == "memory" or (config.cache == "auto" and not large):
         return store_in_memory(rows)
     folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
+    if worker:
+        folder = folder / f"worker-{worker}"
     settings = (summary, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
     fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
     return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)

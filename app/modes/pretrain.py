@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import sys
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,12 +18,14 @@ from app.data.word_pieces import WordPieces
 from app.models.backbone import Backbone, build_backbone, save_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
+from app.modes.opening import open_run
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
 from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
 from app.training.speed import compute_step_operations, measure_matrix_peak
 from app.training.strategy import build_strategy, set_up
+from app.training.workers import Workers
 
 _HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every scoring
 
@@ -32,21 +33,28 @@ _HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every s
 def run(request: Request) -> dict[str, float]:
     """Makes the training records, or what is missing of them, trains, and scores held-out text."""
     config, run_dir = request.config, request.run_dir
-    with run_dir.open_for_training(config, overwrite=request.overwrite) as resumed:
-        run_dir.write_environment(seed=config.seed, command=sys.argv)
+    run_dir.plan_training(config, overwrite=request.overwrite)
+    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    workers = Workers(strategy)
+    with workers.watched(), open_run(request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
         precision = set_up(config.training, seed=config.seed)
-        strategy = build_strategy(config.training)
+        with workers.chief_first():
+            source = _with_vocabulary(config, run_dir)
         with strategy.scope():
-            backbone = build_backbone(_with_vocabulary(config, run_dir))
-        records = _Records(config, run_dir, backbone)
-        say(
-            f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
-            f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
-            f"{strategy.num_replicas_in_sync} replica(s), {precision}"
-        )
+            backbone = build_backbone(source)
+        with workers.chief_first():
+            records = _Records(config, run_dir, backbone)
+        if workers.is_chief:
+            say(
+                f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
+                f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
+                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+            )
         metrics = _train(backbone, records, config, run_dir, precision, strategy)
+        if not workers.is_chief:
+            return metrics
         variables = backbone.model.trainable_variables
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         save_backbone(backbone, run_dir.model)
@@ -75,6 +83,9 @@ class _Records:
     Attributes:
         pieces: the backbone's word pieces.
         index: of the training records.
+        train: rows to train on.
+        long: rows of the last epochs, if they are longer.
+        held_out: held-out rows, of the length that is trained on last; None without held-out text.
     """
 
     def __init__(self, config: Config, run_dir: RunDirectory, backbone: Backbone) -> None:
@@ -84,14 +95,9 @@ class _Records:
         if not self._settings.train_path:
             raise InputError("pretrain.train_path is empty; pretraining needs text")
         self.index, self.train = self._open("train", self._settings.max_length)
-
-    def long(self) -> RowStore:
-        return self._open("train", self._settings.long_length)[1]
-
-    def held_out(self) -> RowStore | None:
-        """Held-out rows of the length that is trained on last."""
-        length = self._settings.long_length if self._settings.long_epochs else self._settings.max_length
-        return self._open("valid", length)[1] if self._settings.valid_path else None
+        last = self._settings.long_length if self._settings.long_epochs else self._settings.max_length
+        self.long = self._open("train", last)[1] if self._settings.long_epochs else None
+        self.held_out = self._open("valid", last)[1] if self._settings.valid_path else None
 
     def _open(self, split: str, length: int) -> tuple[RecordIndex, RowStore]:
         form = self._settings.objective
@@ -122,7 +128,7 @@ def _train(
     settings, training, seed = config.pretrain, config.training, config.seed
     masker = PieceMasker.build(records.pieces, fraction=settings.mask_fraction, whole_words=settings.whole_words)
     steps_per_epoch = records.train.steps_per_epoch(training.batch_size)
-    held_out = _held_out_batches(records.held_out(), masker, config)
+    held_out = _held_out_batches(records.held_out, masker, config)
     stages = _Stages(records, settings, config, steps_per_epoch)
 
     with strategy.scope():
@@ -171,8 +177,8 @@ class _Stages:
         self._epochs, self._batch_size = config.training.epochs, config.training.batch_size
         self._first_long = self._epochs - settings.long_epochs
         self.breaks: tuple[int, ...] = ()
-        if settings.long_epochs:
-            self._long = records.long()
+        if records.long:
+            self._long = records.long
             parts = config.training.accumulation_steps
             fitting = self._batch_size * settings.max_length // settings.long_length
             self._long_size = max(parts, fitting // parts * parts)

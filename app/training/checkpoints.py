@@ -1,22 +1,32 @@
 """Training room: checkpoints from which a run goes on exactly where it stopped."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
 from app.config import InputError, RunError
+from app.one_keras import keras
 from app.training.fine_tuner import FineTuner
+from app.training.workers import Workers
 
+_NONE, _FAILED = 0, -1  # what the chief says instead of the number of a checkpoint
 KEPT = 2  # the newest may be lost to a full disk; the one before it survives
 
 
 @dataclass
 class Position:
-    """Where training stands: `epoch` whole epochs and `step` steps of the next one are done."""
+    """Where training stands: `epoch` whole epochs and `step` steps of the next one are done.
+
+    `loss` is the mean of that next epoch so far, over `epoch_words` words.
+    """
 
     epoch: int = 0
     step: int = 0
+    loss: float = 0.0
+    epoch_words: float = 0.0
     best_score: float = -1.0
     best_epoch: int = 0
     words: int = 0
@@ -30,47 +40,93 @@ def _dropout_generators(tuner: FineTuner) -> dict[str, tf.random.Generator]:
     return {str(number): generator for number, generator in enumerate(found) if generator is not None}
 
 
+def _state(tuner: FineTuner) -> dict[str, Any]:
+    """Everything the tuner holds but its metrics, which begin anew anyway; on several machines, reading them takes all.
+
+    So the chief can save by itself: weights, slots and random state are the same on every worker.
+    """
+    children = tuner._trackable_children().items()
+    return {name: child for name, child in children if not isinstance(child, keras.metrics.Metric)}
+
+
 class Checkpoints:
     """Model, optimizer, averages, random state and position, saved together.
 
+    The chief alone writes; all workers read the checkpoint that the chief has found readable.
+
     Args:
-        folder: `checkpoints/` of the run directory.
+        folder: `checkpoints/` of the run directory; every worker sees it.
         tuner: compiled, its optimizer's variables built, so that nothing is restored late.
+        workers: that train together.
     """
 
-    def __init__(self, folder: Path, tuner: FineTuner) -> None:
+    def __init__(self, folder: Path, tuner: FineTuner, workers: Workers) -> None:
+        self._workers = workers
         self._position = {
             name: tf.Variable(value, dtype=tf.int64 if isinstance(value, int) else tf.float64, trainable=False)
             for name, value in vars(Position()).items()
         }
+        model = tf.train.Checkpoint(**_state(tuner))
         self._checkpoint = tf.train.Checkpoint(
-            model=tuner, optimizer=tuner.optimizer, position=self._position, dropout=_dropout_generators(tuner)
+            model=model, optimizer=tuner.optimizer, position=self._position, dropout=_dropout_generators(tuner)
         )
         _ = self._checkpoint.save_counter  # exists before it is restored, so that numbers go on
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=KEPT)
 
     def restore(self) -> Position | None:
-        """The newest checkpoint that can be read; an unreadable one is passed over for the one before it.
+        """The newest checkpoint that can be read; an unreadable one is passed over, not silently, for the one before.
 
         Raises:
             InputError: none can be read, or they are of another model.
         """
+        error: InputError | None = None
+        restored: str | None = None
+        if self._workers.is_chief:
+            try:
+                restored = self._restore_newest()
+            except InputError as found:
+                error = found
+        number = _FAILED if error else _number(restored) if restored else _NONE
+        chosen = int(self._workers.from_chief([number])[0])
+        if error or chosen == _FAILED:
+            raise error or InputError("the chief worker can read no checkpoint; its message says why")
+        if chosen == _NONE:
+            return None
+        if not self._workers.is_chief:
+            self._restore_same(chosen)
+        return Position(**{name: variable.numpy().item() for name, variable in self._position.items()})
+
+    def _restore_newest(self) -> str | None:
+        broken = ""
         for path in reversed(self._manager.checkpoints):
+            if broken:
+                print(f"{broken}; going back to {Path(path).name}", file=sys.stderr, flush=True)
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
             except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-                broken = error
+                reason = (str(error).splitlines() or [""])[0][:200]
+                broken = f"the checkpoint {path} cannot be read ({type(error).__name__}: {reason})"
                 continue
-            return Position(**{name: variable.numpy().item() for name, variable in self._position.items()})
-        if self._manager.checkpoints:
-            raise InputError(
-                f"no checkpoint in {self._manager.directory} can be read ({type(broken).__name__}: "
-                f"{str(broken).splitlines()[0][:200]}); start anew with --overwrite"
-            )
+            return str(path)
+        if broken:
+            folder = self._manager.directory
+            raise InputError(f"no checkpoint in {folder} can be read: {broken}; start anew with --overwrite")
         return None
+
+    def _restore_same(self, number: int) -> None:
+        path = f"{self._manager.directory}/ckpt-{number}"
+        try:
+            self._checkpoint.restore(path).assert_existing_objects_matched()
+        except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
+            raise InputError(
+                f"worker {self._workers.index} cannot read {path}, from which the chief goes on: all workers must see "
+                "the same run directory"
+            ) from error
 
     def save(self, position: Position) -> None:
         """Writes a checkpoint under a new name, then removes the oldest; a failed write loses nothing."""
+        if not self._workers.is_chief:
+            return
         for name, value in vars(position).items():
             self._position[name].assign(value)
         try:
@@ -81,3 +137,7 @@ class Checkpoints:
                 f"the checkpoint could not be written to {self._manager.directory} ({reason}); the one before it is "
                 "intact: free some space and run the same command again"
             ) from error
+
+
+def _number(path: str) -> int:
+    return int(path.rpartition("-")[2])

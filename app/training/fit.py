@@ -16,12 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from app.artifacts import atomic
-from app.config import RunError, TrainingConfig
+from app.config import RunError, Terminated, TrainingConfig
 from app.one_keras import keras
 from app.training.checkpoints import Checkpoints, Position
 from app.training.fine_tuner import FineTuner
 from app.training.optimizers import build_optimizer
 from app.training.progress import ProgressDisplay
+from app.training.workers import Workers
 
 BatchesFrom = Callable[[int, int], tf.data.Dataset]  # (first epoch, first step) -> all batches from there on
 Log = Callable[[dict[str, float]], None]
@@ -30,6 +31,8 @@ Log = Callable[[dict[str, float]], None]
 @dataclass(frozen=True)
 class Plan:
     """What a run of `fit` is given beside the model.
+
+    Of several workers, only the chief validates, logs and writes; the others may be given the same plan.
 
     Attributes:
         batches: the training data from a position on.
@@ -64,27 +67,33 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     """Trains to the end, resuming if the run has a checkpoint, and leaves the best weights in the network.
 
     Call inside the strategy's scope. The first Ctrl-C lets the step or the validation finish and saves a checkpoint; a
-    second one stops at once.
+    second one stops at once. SIGTERM does the same, but breaks a validation off. One worker that is asked to stop stops
+    all of them, after the same step.
 
     Returns:
         flat numbers: best epoch and F1, words, seconds and words per second.
 
     Raises:
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
+        KeyboardInterrupt: Ctrl-C; `Terminated`: SIGTERM. A checkpoint is written.
     """
+    workers = Workers(tf.distribute.get_strategy())
     total_steps = plan.steps_per_epoch * config.epochs
     optimizer = build_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
     tuner.compile(optimizer=optimizer, jit_compile=config.jit_compile)
     # Slots must exist before a checkpoint is restored, or the optimizer's state is silently lost.
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     inner._create_all_weights(tuner.network.trainable_variables)
-    checkpoints = Checkpoints(plan.checkpoints, tuner)
+    checkpoints = Checkpoints(plan.checkpoints, tuner, workers)
     position = checkpoints.restore() or Position()
     progress = ProgressDisplay(
-        total_steps=total_steps, first_step=position.epoch * plan.steps_per_epoch + position.step, epochs=config.epochs,
+        total_steps=total_steps,
+        first_step=position.epoch * plan.steps_per_epoch + position.step,
+        epochs=config.epochs,
         unit=plan.unit,
+        quiet=not workers.is_chief,
     )
-    keeper = _RunKeeper(config, plan, checkpoints, position, progress)
+    keeper = _RunKeeper(config, plan, checkpoints, position, progress, workers)
     keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
     callbacks = [progress, keeper]
     try:
@@ -102,6 +111,9 @@ def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, keeper: "_RunKeep
     position = keeper.position
     while position.epoch < config.epochs and not keeper.stopped_early():
         rest = plan.steps_per_epoch - position.step
+        if not rest:  # broken off in the validation
+            keeper.on_epoch_end(position.epoch)
+            continue
         whole = position.step == 0
         until = min((at for at in plan.breaks if at > position.epoch), default=config.epochs)
         tuner.fit(
@@ -124,34 +136,50 @@ class _RunKeeper(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         position: Position,
         progress: ProgressDisplay,
+        workers: Workers,
     ) -> None:
         super().__init__()
         self.config, self.plan, self.checkpoints = config, plan, checkpoints
-        self.position, self.progress = position, progress
+        self.position, self.progress, self.workers = position, progress, workers
+        self._epoch_before = (position.loss, position.epoch_words)
         self._before = (position.words, position.seconds)
         self._best_path = plan.checkpoints / "best.npz"
-        self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if plan.tensorboard else None
-        self._stop_asked = False
+        writes = plan.tensorboard and workers.is_chief
+        self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if writes else None
+        self._asked: type[KeyboardInterrupt] | None = None
+        self._validating = False
 
     @contextmanager
     def stop_between_steps(self) -> Iterator[None]:
-        """Holds a Ctrl-C back until weights and position agree; it would nearly always fall between the two."""
+        """Holds Ctrl-C and SIGTERM back until weights and position agree; they would nearly always fall between."""
 
-        def ask(*_: object) -> None:
-            if self._stop_asked:
-                raise KeyboardInterrupt
-            self._stop_asked = True
-            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once, without a checkpoint\n")
+        def ask(number: int, _: object) -> None:
+            kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            if self._asked or (self._validating and kind is Terminated):
+                raise kind
+            self._asked = kind
+            again = b"SIGTERM" if kind is Terminated else b"Ctrl-C"
+            os.write(2, b"\nstopping after this step; " + again + b" again stops at once, without a checkpoint\n")
 
-        python_would = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if not python_would or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
-        signal.signal(signal.SIGINT, ask)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if before[signal.SIGINT] is not signal.default_int_handler:  # whoever set another one wants it otherwise
+            del before[signal.SIGINT]
+        for number in before:
+            signal.signal(number, ask)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_asked(self) -> type[KeyboardInterrupt] | None:
+        """What any of the workers was asked to stop with."""
+        kinds = (Terminated, KeyboardInterrupt)
+        asked = self.workers.total([float(self._asked is kind) for kind in kinds])
+        return next((kind for kind, count in zip(kinds, asked, strict=True) if count), None)
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         logs = logs or {}
@@ -170,30 +198,47 @@ class _RunKeeper(keras.callbacks.Callback):
                 tf.summary.scalar("train/loss", loss)
                 speed = self.progress.words_seen / self.progress.training_seconds
                 tf.summary.scalar(f"train/{self.plan.unit}_per_second", speed)
+        self._count_epoch(logs)
+        asked = self._stop_asked()
         every = self.config.checkpoint_every_steps
-        within = self.position.step < self.plan.steps_per_epoch  # what follows the last step saves, too
-        if within and ((every and self.position.step % every == 0) or self._stop_asked):
+        if self.position.step == self.plan.steps_per_epoch:  # what follows the last step saves, too, if there is time
+            asked, every = (asked if asked is Terminated else None), 0
+        if asked or (every and self.position.step % every == 0):
             self.save()
-        if within and self._stop_asked:
-            raise KeyboardInterrupt
+        if asked:
+            raise asked
+
+    def _count_epoch(self, logs: dict) -> None:
+        """The mean loss of the epoch, over the part of it that an earlier process did as well."""
+        loss, words = self._epoch_before
+        more = float(logs.get("words", 0.0))
+        self.position.epoch_words = words + more
+        mean = float(logs.get("loss", 0.0))
+        self.position.loss = (loss * words + mean * more) / self.position.epoch_words if words else mean
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        self.position.epoch, self.position.step = epoch + 1, 0
         row = {
             "epoch": epoch + 1,
             "step": (epoch + 1) * self.plan.steps_per_epoch,
-            "loss": float(logs["loss"]),
+            "loss": self.position.loss,
             "seconds": round(self._before[1] + self.progress.training_seconds, 1),
             f"{self.plan.unit}_per_second": self.progress.words_seen / self.progress.training_seconds,
         }
         if self.plan.validate:
-            row |= {f"valid/{k}": value for k, value in self._validate(epoch + 1, self.plan.validate).items()}
-        self.plan.log(row)
-        self._show(row)
+            try:
+                row |= {f"valid/{k}": value for k, value in self._validate(epoch + 1, self.plan.validate).items()}
+            except Terminated:
+                self.save()  # the epoch is trained; the next process begins with its validation
+                raise
+        self.position.epoch, self.position.step = epoch + 1, 0
+        self.position.loss, self.position.epoch_words = self._epoch_before = (0.0, 0.0)
+        if self.workers.is_chief:
+            self.plan.log(row)
+            self._show(row)
         self.save()
-        if self._stop_asked:
-            raise KeyboardInterrupt
+        asked = self._stop_asked()
+        if asked:
+            raise asked
         if self.stopped_early():
             patience = self.config.early_stopping_patience_epochs
             self.progress.say(f"stopped early: no better validation score for {patience} epochs")
@@ -206,12 +251,23 @@ class _RunKeeper(keras.callbacks.Callback):
         return bool(patience and self.plan.validate and waited >= patience)
 
     def _validate(self, epoch: int, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Scores the weights that would be kept: the averages, if there are any."""
+        """Scores the weights that would be kept: the averages, if there are any. The chief scores for all workers."""
+        scores = {self.plan.score: 0.0}
         self.model.swap_averages()
-        scores = validate()
-        if scores[self.plan.score] > self.position.best_score:
-            self.position.best_score, self.position.best_epoch = scores[self.plan.score], epoch
-            self._save_best()
+        try:
+            if self.workers.is_chief:
+                self._validating = True
+                scores = validate()
+        except BaseException:
+            self.model.swap_averages()
+            raise
+        finally:
+            self._validating = False
+        (score,) = self.workers.from_chief([scores[self.plan.score]])
+        if score > self.position.best_score:
+            self.position.best_score, self.position.best_epoch = score, epoch
+            if self.workers.is_chief:
+                self._save_best()
         self.model.swap_averages()
         return scores
 

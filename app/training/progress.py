@@ -20,11 +20,14 @@ class ProgressDisplay(keras.callbacks.Callback):
         first_step: steps done before this process started.
         epochs: of the whole run.
         unit: what speed is counted in.
+        quiet: count, but show nothing: for all workers but the chief.
     """
 
-    def __init__(self, *, total_steps: int, first_step: int, epochs: int, unit: str = "words") -> None:
+    def __init__(
+        self, *, total_steps: int, first_step: int, epochs: int, unit: str = "words", quiet: bool = False
+    ) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit, self.quiet = unit, quiet
         self.total_steps = total_steps
         self.done = self.first_step = first_step
         self.epochs = epochs
@@ -36,7 +39,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         percent = TextColumn("{task.percentage:>3.0f}%")
         bar = Progress(TextColumn("{task.description}"), BarColumn(), percent, TimeRemainingColumn(), console=_CONSOLE)
         self._task = bar.add_task("starting", total=total_steps, completed=first_step)
-        self._bar = bar if sys.stderr.isatty() else None
+        self._bar = bar if sys.stderr.isatty() and not quiet else None
 
     @property
     def training_seconds(self) -> float:
@@ -65,7 +68,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._words = float((logs or {}).get("words", 0.0))
         if self._bar:
             self._bar.update(self._task, completed=self.done, description=self._line(logs or {}))
-        elif time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        elif not self.quiet and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             left = self.training_seconds / (self.done - self.first_step) * (self.total_steps - self.done)
             print(f"{self._line(logs or {})} | {left / 60:.1f} min left", file=sys.stderr, flush=True)
@@ -84,7 +87,7 @@ class ProgressDisplay(keras.callbacks.Callback):
         """Prints a line without tearing the bar."""
         if self._bar:
             self._bar.console.print(text, highlight=False)
-        else:
+        elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def _line(self, logs: dict) -> str:

@@ -1,6 +1,5 @@
 """Training room: which devices train, in which precision, how repeatably."""
 
-import json
 import os
 from pathlib import Path
 
@@ -8,37 +7,61 @@ import tensorflow as tf
 from official.common import distribute_utils
 from official.modeling import performance
 
-from app.config import InputError, TrainingConfig
+from app.config import InputError, RunError, TrainingConfig
 from app.one_keras import keras
+from app.training.workers import Cluster, read_cluster, wait_for_workers
 
 _BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy named by `training.strategy`.
+    """The `tf.distribute` strategy named by `training.strategy`. Call it before anything computes with TensorFlow.
 
     `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or
-    more, else one device.
+    more (or the parts of the processor that `training.logical_devices` asks for), else one device.
+
+    Raises:
+        InputError: the strategy's environment is missing, a worker cannot be reached, or the batch cannot be shared
+            out.
     """
     gpus = len(tf.config.list_physical_devices("GPU"))
     name = config.strategy
+    cluster = read_cluster() if name in ("auto", "multi_worker") else Cluster((), 0)
+    workers = len(cluster.addresses)
     if name == "auto":
-        name = "tpu" if config.tpu_address else "multi_worker" if _workers() > 1 else "one_device"
-        if name == "one_device" and gpus > 1:
+        name = "tpu" if config.tpu_address else "multi_worker" if workers > 1 else "one_device"
+        if name == "one_device" and (gpus > 1 or config.logical_devices > 1):
             name = "mirrored"
-    if name == "multi_worker" and _workers() < 2:
+    if name == "multi_worker" and workers < 2:
         raise InputError(
             "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least "
             f"2 workers; received {os.environ.get('TF_CONFIG', 'none')}"
         )
     if name == "tpu" and not config.tpu_address:
         raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
-    official_name = {"multi_worker": "multi_worker_mirrored"}.get(name, name)
+    if name == "mirrored" and config.logical_devices > 0:
+        _check_batch_size(config, replicas=config.logical_devices)
+        return tf.distribute.MirroredStrategy(_split_processor(config.logical_devices))
+    if name == "multi_worker":
+        _check_batch_size(config, replicas=workers * max(1, gpus))
+        wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
+        return tf.distribute.MultiWorkerMirroredStrategy()
     strategy = distribute_utils.get_distribution_strategy(
-        official_name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
+        name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
     )
     _check_batch_size(config, replicas=strategy.num_replicas_in_sync)
     return strategy
+
+
+def _split_processor(parts: int) -> list[str]:
+    """Makes logical devices of the processor and returns their names; they share its cores and memory."""
+    processor = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * parts)
+    except RuntimeError as error:  # TensorFlow has begun to compute
+        if len(tf.config.list_logical_devices("CPU")) < parts:
+            raise RunError("the processor can be shared out only before anything computes with TensorFlow") from error
+    return [f"CPU:{number}" for number in range(parts)]
 
 
 def _check_batch_size(config: TrainingConfig, *, replicas: int) -> None:
@@ -48,17 +71,6 @@ def _check_batch_size(config: TrainingConfig, *, replicas: int) -> None:
             f"training.batch_size must be a multiple of {parts} ({replicas} replicas times "
             f"training.accumulation_steps={config.accumulation_steps}), received {config.batch_size}"
         )
-
-
-def _workers() -> int:
-    text = os.environ.get("TF_CONFIG", "{}")
-    try:
-        return len(json.loads(text).get("cluster", {}).get("worker", []))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f'the environment variable TF_CONFIG must be JSON like {{"cluster": {{"worker": ["host:port", ...]}}, '
-            f'"task": {{"type": "worker", "index": 0}}}}, received {text}'
-        ) from error
 
 
 def resolve_precision(config: TrainingConfig) -> str:

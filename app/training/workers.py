@@ -1,0 +1,176 @@
+"""Training room: the processes of a run on several machines: who they are, who is there, what they agree on."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from app.config import InputError, LostWorkerError
+
+_EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+_SECONDS_BETWEEN_TRIES = 0.2
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What `TF_CONFIG` says: the `host:port` of every worker, the chief first, and which of them this process is."""
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @property
+    def own_address(self) -> str:
+        return self.addresses[self.index]
+
+
+def read_cluster() -> Cluster:
+    """The cluster in the environment variable `TF_CONFIG`; without one, this process alone.
+
+    Raises:
+        InputError: it is not of the form TensorFlow reads, or this process is not one of its workers.
+    """
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        config = json.loads(text)
+        cluster, task = config.get("cluster", {}), config.get("task", {})
+        jobs = {job: list(tasks) for job, tasks in sorted(cluster.items())}
+        addresses = [str(address) for job in ("chief", "worker") for address in jobs.get(job, ())]
+        kind, index = str(task.get("type", "worker")), int(task.get("index", -1))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"the environment variable TF_CONFIG must be JSON like {_EXAMPLE}, received {text}") from error
+    if jobs.keys() - {"chief", "worker"}:
+        raise InputError(f"the cluster in TF_CONFIG may hold chief and worker only, received {', '.join(jobs)}")
+    if len(addresses) < 2:
+        return Cluster(tuple(addresses), 0)
+    unusable = [address for address in addresses if not address.rpartition(":")[2].isdecimal()]
+    if unusable or len(set(addresses)) < len(addresses):
+        fault = f"{unusable[0]!r} is not host:port" if unusable else "an address is there twice"
+        raise InputError(f"TF_CONFIG must list each worker once as host:port, {fault} in {text}")
+    if kind not in jobs or not 0 <= index < len(jobs[kind]):
+        allowed = ", ".join(f"{job} 0 to {len(known) - 1}" for job, known in jobs.items() if known)
+        raise InputError(f"the task in TF_CONFIG must be one of its cluster's ({allowed}), received {kind} {index}")
+    return Cluster(tuple(addresses), index + (len(jobs.get("chief", ())) if kind == "worker" else 0))
+
+
+def wait_for_workers(cluster: Cluster, *, seconds: float) -> None:
+    """Returns when every other worker can be reached; shows itself at its own address meanwhile.
+
+    TensorFlow would wait for ever and not say for whom. Its server takes over the address afterwards, so a worker that
+    is late finds somebody there in either case.
+
+    Raises:
+        InputError: this worker's port is taken, or another worker cannot be reached in time; names the address.
+    """
+    own_port = int(cluster.own_address.rpartition(":")[2])
+    with closing(socket.socket()) as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            own.bind(("", own_port))
+        except OSError as error:
+            raise InputError(
+                f"worker {cluster.index} cannot listen at {cluster.own_address}, its address in TF_CONFIG: "
+                f"{error.strerror}"
+            ) from error
+        own.listen(2 * len(cluster.addresses))
+        limit = time.monotonic() + seconds
+        missing = [index for index in range(len(cluster.addresses)) if index != cluster.index]
+        while True:
+            missing = [index for index in missing if not _answers(cluster.addresses[index])]
+            if not missing:
+                return
+            if time.monotonic() > limit:
+                named = ", ".join(f"{index} at {cluster.addresses[index]}" for index in missing)
+                raise InputError(
+                    f"worker {cluster.index} could not reach worker {named} in {seconds:g} seconds "
+                    "(training.worker_timeout_seconds): start every worker that TF_CONFIG lists"
+                )
+            time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+class Workers:
+    """The processes that train together under a strategy; with one process, nothing here costs anything.
+
+    Each method that exchanges something must be called by all workers, in the same order.
+
+    Args:
+        strategy: that they train under.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        self._strategy = strategy
+        several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+        cluster = read_cluster() if several else Cluster((), 0)
+        self.index = cluster.index
+        self.count = max(1, len(cluster.addresses))
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is the one process that writes the run directory."""
+        return self.index == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over the workers."""
+        if self.count == 1:
+            return list(values)
+        return self._sums(tf.constant(values, tf.float64)).numpy().tolist()
+
+    def from_chief(self, values: Sequence[float]) -> list[float]:
+        """The chief's values, exactly, on every worker; the others only say how many they expect."""
+        return self.total(values if self.is_chief else [0.0] * len(values))
+
+    def wait(self) -> None:
+        """Returns when every worker has come here."""
+        self.total([0.0])
+
+    @contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """The chief runs the block first, the others when it is done: what it makes there, they find."""
+        if not self.is_chief:
+            self.wait()
+        yield
+        if self.is_chief:
+            self.wait()
+
+    @tf.function(reduce_retracing=True)
+    def _sums(self, values: tf.Tensor) -> tf.Tensor:
+        local = self._strategy.num_replicas_in_sync // self.count
+
+        def add(values: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = tf.equal(context.replica_id_in_sync_group % local, 0)  # one replica speaks for its worker
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, values, tf.zeros_like(values)))
+
+        return self._strategy.experimental_local_results(self._strategy.run(add, args=(values,)))[0]
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Turns what TensorFlow raises when another worker ends into one sentence.
+
+        Raises:
+            LostWorkerError: another worker has ended or cannot be reached any more.
+        """
+        try:
+            yield
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
+                tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError) as error:  # fmt: skip
+            if self.count == 1:
+                raise
+            reason = next((line for line in str(error.message).splitlines() if line.strip()), "")[:200]
+            raise LostWorkerError(
+                f"worker {self.index} lost another worker ({type(error).__name__}: {reason}); start all workers again "
+                "with the same command, they go on from the last checkpoint"
+            ) from error
