@@ -22,6 +22,7 @@ from app.data.word_pieces import WordPieces
 
 VERSION = 1  # of the rows: raise it when the same settings give other rows
 UNIT_BYTES = 8 * 2**20
+_PROCESSES_FROM_UNITS = 8  # each process imports TensorFlow first: seconds of all cores, for which less is done in one
 _LOCAL_RUNNERS = ("", "DirectRunner", "FnApiRunner")
 Unit = tuple[Segment, ...]
 
@@ -157,10 +158,15 @@ def _run(units: Sequence[tuple[int, Unit]], job: _Job, beam_options: Sequence[st
     local = runner in _LOCAL_RUNNERS
     if local and not any(option.startswith("--direct_") for option in beam_options):
         direct = options.view_as(DirectOptions)
-        direct.direct_num_workers = min(len(os.sched_getaffinity(0)), len(units))
+        large = len(units) >= _PROCESSES_FROM_UNITS
+        direct.direct_num_workers = min(len(os.sched_getaffinity(0)), len(units)) if large else 1
         direct.direct_running_mode = "multi_processing" if direct.direct_num_workers > 1 else "in_memory"
     # Beam's DirectRunner would try to download a runner written in Go first.
-    with beam.Pipeline(runner=FnApiRunner() if local else runner, options=options) as pipeline:
+    try:
+        described = beam.Pipeline(runner=FnApiRunner() if local else runner, options=options)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"Beam's options {' '.join(beam_options)}: {str(error).splitlines()[0]}") from error
+    with described as pipeline:
         units_ = pipeline | "units" >> beam.Create(list(units)) | "spread" >> beam.Reshuffle()
         _ = units_ | "write" >> beam.ParDo(_WriteShard(job))
     if fault := job.folder.first_fault():
