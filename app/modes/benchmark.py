@@ -7,6 +7,7 @@ from app.config import InputError
 from app.data.corpus import summarize
 from app.data.dataset import store_in_memory
 from app.data.shapes import NUM_SHAPES
+from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import build_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_split, say
@@ -28,9 +29,9 @@ def run(request: Request) -> dict[str, float]:
     with run_dir.locked():
         precision = set_up(config.training, seed=config.seed)
         peak_before = measure_matrix_peak()
-        tagger = build_tagger(
-            build_backbone(config.backbone), config.model, labels=summarize(train).labels, shape_count=NUM_SHAPES
-        )
+        backbone = build_backbone(config.backbone)
+        compile_activations(backbone.model)
+        tagger = build_tagger(backbone, config.model, labels=summarize(train).labels, shape_count=NUM_SHAPES)
         encoder = build_encoder(tagger, config.data)
         store = store_in_memory(encoder.training_rows(train.sentences()))
         special = SpecialIds.of(encoder.pieces)

@@ -14,6 +14,7 @@ from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
 from app.data.shapes import NUM_SHAPES
+from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger, build_tagger
@@ -60,8 +61,10 @@ def run(request: Request) -> dict[str, float]:
 def _build_tagger(config: Config, labels: list[str]) -> Tagger:
     """Weights come from the run `init_from` if it is given, head included, else from the backbone's source."""
     source = config.init_from or config.backbone.source
+    backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
+    compile_activations(backbone.model)
     tagger = build_tagger(
-        build_backbone(dataclasses.replace(config.backbone, source=source)),
+        backbone,
         config.model,
         labels=labels,
         shape_count=NUM_SHAPES,

@@ -15,6 +15,7 @@ from app.data.pretraining_records import RecordIndex, read_records
 from app.data.pretraining_rows import RowFormat
 from app.data.pretraining_vocabulary import compute_vocabulary
 from app.data.word_pieces import WordPieces
+from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
@@ -44,6 +45,7 @@ def run(request: Request) -> dict[str, float]:
             source = _with_vocabulary(config, run_dir)
         with strategy.scope():
             backbone = build_backbone(source)
+            compile_activations(backbone.model)
         with workers.chief_first():
             records = _Records(config, run_dir, backbone)
         if workers.is_chief:
