@@ -226,6 +226,8 @@ def _decoded(line: bytes) -> str:
 
 def _lines_before(segment: Segment) -> int:
     """Lines of the file before a segment, counted when an error needs their number."""
+    if not segment.start:
+        return 0
     count, left = 0, segment.start
     with _opened(segment.source.path) as file:
         while left and (block := file.read(min(left, 2**20))):
