@@ -47,7 +47,7 @@ def read_cluster() -> Cluster:
         raise InputError(f"the cluster in TF_CONFIG may hold chief and worker only, received {', '.join(jobs)}")
     if len(addresses) < 2:
         return Cluster(tuple(addresses), 0)
-    unusable = [address for address in addresses if not address.rpartition(":")[2].isdecimal()]
+    unusable = [address for address in addresses if not _is_address(address)]
     if unusable or len(set(addresses)) < len(addresses):
         fault = f"{unusable[0]!r} is not host:port" if unusable else "an address is there twice"
         raise InputError(f"TF_CONFIG must list each worker once as host:port, {fault} in {text}")
@@ -55,6 +55,11 @@ def read_cluster() -> Cluster:
         allowed = ", ".join(f"{job} 0 to {len(known) - 1}" for job, known in jobs.items() if known)
         raise InputError(f"the task in TF_CONFIG must be one of its cluster's ({allowed}), received {kind} {index}")
     return Cluster(tuple(addresses), index + (len(jobs.get("chief", ())) if kind == "worker" else 0))
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def wait_for_workers(cluster: Cluster, *, seconds: float) -> None:
