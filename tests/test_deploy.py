@@ -59,5 +59,6 @@ def test_what_kubeflow_makes_of_the_job_is_a_cluster_with_its_chief_first(monkey
 
 @pytest.mark.parametrize("status", [TERMINATED, LOST_WORKER])
 def test_the_operator_starts_a_pod_again_after_what_resuming_mends(status):
-    assert {replica["restartPolicy"] for replica in read("tfjob.yaml")["spec"]["tfReplicaSpecs"].values()} == {"ExitCode"}
+    replicas = read("tfjob.yaml")["spec"]["tfReplicaSpecs"].values()
+    assert {replica["restartPolicy"] for replica in replicas} == {"ExitCode"}
     assert status >= 128

@@ -10,7 +10,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import BinaryIO, cast
@@ -229,7 +229,7 @@ def _lines_before(segment: Segment) -> int:
     if not segment.start:
         return 0
     count, left = 0, segment.start
-    with _opened(segment.source.path) as file:
+    with suppress(OSError), _opened(segment.source.path) as file:  # a file that is gone has no line numbers
         while left and (block := file.read(min(left, 2**20))):
             count += block.count(b"\n")
             left -= len(block)

@@ -30,7 +30,7 @@ def _gelu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
 
 @tf.custom_gradient
 def compiled_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """x times the standard normal distribution function of x (Hendrycks & Gimpel 2016), any shape and float type."""
+    """X times the standard normal distribution function of x (Hendrycks & Gimpel 2016), any shape and float type."""
     return _gelu(x), lambda upstream: _gelu_gradient(x, upstream)
 
 

@@ -114,6 +114,7 @@ class _Records:
             seed=self._seed,
             split=split,
             beam_options=shlex.split(self._settings.beam_options),
+            overwrite=not self._settings.records_dir,  # the run's own records follow its text
         )
         rows = read_records(folder, vocabulary=vocabulary, lowercase=lowercase, max_length=length, form=form)
         return index, rows
