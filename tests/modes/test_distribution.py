@@ -19,7 +19,7 @@ from app.models.tagger_bundle import load_tagger
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
-BATCH = 8
+BATCH = 6
 # No random draw that replicas would share out in another way, and an epsilon at which rounding decides about no step.
 EQUAL = [
     "backbone.dropout=0", "backbone.attention_dropout=0", "model.head_dropout=0", "data.valid_path=", "data.test_path=",
