@@ -273,7 +273,8 @@ class _RunKeeper(keras.callbacks.Callback):
 
     def _show(self, row: dict[str, float]) -> None:
         score = f"valid/{self.plan.score}"
-        valid = f" | valid {self.plan.score.replace('_', ' ')} {row[score]:.4f}" if score in row else ""
+        name = self.plan.score.replace("_f1", " F1").replace("_", " ")
+        valid = f" | valid {name} {row[score]:.4f}" if score in row else ""
         unit = self.plan.unit
         best = " (best)" if self.position.best_epoch == row["epoch"] else ""
         self.progress.say(
