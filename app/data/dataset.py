@@ -134,10 +134,25 @@ def epochs_of_shards(
         rows = tf.data.Dataset.from_tensor_slices(order).interleave(
             tf.data.TFRecordDataset, cycle_length=4, deterministic=True
         )
-        mixed = tf.random.stateless_uniform([], seed=key, maxval=2**31 - 1, dtype=tf.int64)
-        return rows.shuffle(shuffle_buffer, seed=mixed, reshuffle_each_iteration=False).map(parse)
+        mixed = tf.random.stateless_uniform([], seed=key, minval=1, maxval=2**31 - 1, dtype=tf.int64)
+        return _shuffled(rows, shuffle_buffer, seed=mixed).map(parse)
 
     return epoch
+
+
+def _shuffled(records: tf.data.Dataset, buffer: int, *, seed: tf.Tensor) -> tf.data.Dataset:
+    """`records.shuffle` with a seed that is a tensor: the method asks it for its truth where the global seed is 0."""
+    spec = records.element_spec
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=tf.constant(buffer, tf.int64),
+        seed=seed,
+        seed2=seed,
+        reshuffle_each_iteration=False,
+        output_types=[spec.dtype],
+        output_shapes=[spec.shape],
+    )
+    return tf.data.experimental.from_variant(variant, spec)
 
 
 def _write_shards(examples: Iterable[Example], folder: Path) -> dict:

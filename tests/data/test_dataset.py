@@ -5,6 +5,7 @@ import pytest
 
 from app.data.dataset import store_in_memory, store_in_records
 from app.data.packing import IGNORED, Example
+from app.one_keras import keras
 
 LENGTH = 6
 
@@ -47,6 +48,13 @@ def test_epochs_differ_and_the_same_seed_repeats_them(store):
     assert numbers(one) == numbers(two)
     assert numbers(one[:3]) != numbers(one[3:6])
     assert numbers(read(store, seed=4)) != numbers(one)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_order_does_not_depend_on_the_seed_of_the_process(store, seed):
+    expected = numbers(read(store))
+    keras.utils.set_random_seed(seed)  # the default seed of a run is 0
+    assert numbers(read(store)) == expected
 
 
 @pytest.mark.parametrize("position", [(0, 1), (1, 0), (2, 2)])
