@@ -131,9 +131,7 @@ def epochs_of_shards(
     def epoch(number: tf.Tensor, seed: int) -> tf.data.Dataset:
         key = tf.stack([tf.cast(seed, tf.int64), number])
         order = tf.random.experimental.stateless_shuffle(names, seed=key)
-        rows = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset, cycle_length=4, deterministic=True
-        )
+        rows = tf.data.Dataset.from_tensor_slices(order).interleave(tf.data.TFRecordDataset, cycle_length=4)
         mixed = tf.random.stateless_uniform([], seed=key, minval=1, maxval=2**31 - 1, dtype=tf.int64)
         return _shuffled(rows, shuffle_buffer, seed=mixed).map(parse)
 
