@@ -171,6 +171,9 @@ class TrainingConfig:
     masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
     masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
+    lazy_embeddings: bool = option(
+        False, "AdamW on one device: update only the embeddings of pieces in the batch (LazyAdam), which is faster"
+    )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
     tensorboard: bool = option(True, "write logs for TensorBoard")
@@ -291,6 +294,11 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield (
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
+        )
+    if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
+        yield (
+            ("training.lazy_embeddings", "training.optimizer", "training.jit_compile"),
+            "lazy embeddings need the optimizer adamw, and XLA cannot compile them",
         )
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":

@@ -33,6 +33,11 @@ def run(request: Request) -> dict[str, float]:
     config, run_dir = request.config, request.run_dir
     run_dir.plan_training(config, overwrite=request.overwrite)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    if config.training.lazy_embeddings and strategy.num_replicas_in_sync > 1:
+        raise InputError(
+            f"training.lazy_embeddings works on one device, received {strategy.num_replicas_in_sync} replicas; "
+            "set it to false, or training.strategy to one_device"
+        )
     workers = Workers(strategy)
     train, summary = _read_training_corpus(config)
     labels = summary.labels

@@ -117,10 +117,12 @@ class FineTuner(keras.Model):
                 scaled = part_loss
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
-            # A dense embedding gradient keeps to the optimizer's fused kernel; sparse ones take seven passes instead.
-            found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, self.network.trainable_variables)]
-            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+            found = tape.gradient(scaled, self.network.trainable_variables)
+            if not self.config.lazy_embeddings:  # a dense gradient keeps to the optimizer's fused kernel
+                found = [tf.convert_to_tensor(gradient) for gradient in found]
+            sums = found if not sums else [_add(a, b) for a, b in zip(sums, found, strict=True)]
             loss += part_loss
+        sums = [_with_unique_rows(gradient) for gradient in sums]
         if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
             sums = self.optimizer.get_unscaled_gradients(sums)
         return loss, sums
@@ -174,3 +176,22 @@ class FineTuner(keras.Model):
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)
+
+
+Gradient = tf.Tensor | tf.IndexedSlices
+
+
+def _add(a: Gradient, b: Gradient) -> Gradient:
+    if not isinstance(a, tf.IndexedSlices):
+        return a + b
+    values, indices = tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0)
+    return tf.IndexedSlices(values, indices, a.dense_shape)
+
+
+def _with_unique_rows(gradient: Gradient) -> Gradient:
+    """Sums the rows of a sparse gradient that share an index: a norm would count them one by one."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.shape(indices)[0])
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
