@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from app.artifacts import Request, sha256_of_arrays
-from app.config import Config
+from app.config import Config, InputError
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks

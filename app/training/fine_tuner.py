@@ -178,17 +178,14 @@ class FineTuner(keras.Model):
             average.assign(value)
 
 
-Gradient = tf.Tensor | tf.IndexedSlices
-
-
-def _add(a: Gradient, b: Gradient) -> Gradient:
+def _add(a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
     if not isinstance(a, tf.IndexedSlices):
         return a + b
     values, indices = tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0)
     return tf.IndexedSlices(values, indices, a.dense_shape)
 
 
-def _with_unique_rows(gradient: Gradient) -> Gradient:
+def _with_unique_rows(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
     """Sums the rows of a sparse gradient that share an index: a norm would count them one by one."""
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
