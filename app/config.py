@@ -32,9 +32,11 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
     Args:
-        default: also fixes the type: str, bool, int or float.
+        default: also fixes the type: str, bool, int, float, or a tuple of names (`tuple[str, ...]`), which YAML and
+            `--set` write as [a, b] or a,b.
         meaning: one line.
-        **limits: any of `choices` (allowed values), `at_least`, `at_most`, `above`, `below` (numbers).
+        **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
+            `below` (numbers).
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -205,6 +207,54 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class CompressionConfig:
+    """How a fine-tuned run is made smaller and faster. Batch size, optimizer and schedule: see TrainingConfig."""
+
+    steps: tuple[str, ...] = option(
+        ("trim_vocabulary", "prune_structured"),
+        "steps, in their order",
+        choices=("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware"),
+    )
+    min_piece_count: int = option(
+        1, "trim_vocabulary: how often the text must have a piece for it to stay", at_least=1
+    )
+    kept_first_pieces: int = option(
+        10_000,
+        "trim_vocabulary: so many pieces from the beginning of the vocabulary stay anyway; published ones are sorted "
+        "by frequency, so this is what other text needs",
+        at_least=0,
+    )
+    trim_epochs: int = option(0, "trim_vocabulary: epochs of fine-tuning after it", at_least=0)
+    other_path: str = option(
+        "", "trim_vocabulary: corpus of other text on which its loss is measured too; empty = none"
+    )
+    flops_fraction: float = option(
+        0.5, "prune_structured: part of the encoder's operations that is left", above=0, below=1
+    )
+    latency_ms: float = option(
+        0.0, "prune_structured: milliseconds a text may take on this machine, instead of flops_fraction; 0 = off",
+        at_least=0,
+    )
+    latency_length: int = option(64, "pieces of the text whose latency is measured", at_least=8, at_most=512)
+    removed_layers: int = option(0, "prune_structured: whole layers that go first", at_least=0)
+    structured_rounds: int = option(2, "prune_structured: rounds of removing and fine-tuning", at_least=1)
+    structured_epochs: int = option(2, "prune_structured: epochs of fine-tuning in a round", at_least=0)
+    structured_last_epochs: int = option(4, "prune_structured: the same, in the last round", at_least=0)
+    importance_steps: int = option(64, "prune_structured: batches on which importance is measured", at_least=1)
+    sparsity: float = option(0.5, "prune_magnitude: part of the weights that becomes 0", above=0, below=1)
+    sparsity_2_by_4: bool = option(
+        False, "prune_magnitude: 2 of 4 neighbours in the feed-forward kernels become 0, and nothing else"
+    )
+    prune_embeddings: bool = option(True, "prune_magnitude: prune the word embeddings too")
+    prune_frequency_steps: int = option(100, "prune_magnitude: steps between two updates of the masks", at_least=1)
+    magnitude_epochs: int = option(4, "prune_magnitude: epochs; sparsity rises in the first half", at_least=1)
+    clusters: int = option(16, "cluster: distinct values left in a kernel", at_least=2, at_most=256)
+    cluster_epochs: int = option(1, "cluster: epochs in which the values are tuned", at_least=0)
+    quantize_epochs: int = option(2, "quantize_aware: epochs", at_least=1)
+    distill: bool = option(True, "learn from the uncompressed network beside the labels while fine-tuning")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Scoring of a trained model."""
 
@@ -238,6 +288,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    compression: CompressionConfig = CompressionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
@@ -292,6 +343,18 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
         )
+    steps = config.compression.steps
+    for number, step in enumerate(steps):
+        before = steps[:number]
+        if step in before:
+            yield ("compression.steps",), f"{step} may be there only once"
+        rewritten = [name for name in before if name not in ("trim_vocabulary", "prune_structured")]
+        if step in ("trim_vocabulary", "prune_structured") and rewritten:
+            yield ("compression.steps",), f"{step} changes shapes, so it must come before {rewritten[0]}"
+        if step == "prune_magnitude" and rewritten:
+            yield ("compression.steps",), f"zeros would be undone, so prune_magnitude must come before {rewritten[0]}"
+        if step == "cluster" and "quantize_aware" in before:
+            yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (

@@ -74,6 +74,18 @@ def load_tagger(folder: Path) -> Tagger:
     return tagger
 
 
+def read_labels(folder: Path) -> list[str]:
+    """The labels of a bundle.
+
+    Raises:
+        InputError: it is missing, incomplete or altered.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run --mode=finetune on it again")
+    check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
+    return list(read_json(folder / SETTINGS_FILE)["labels"])
+
+
 def restore_head(tagger: Tagger, folder: Path) -> None:
     """Puts the word shapes, head and transition scores of a bundle into a tagger of the same make.
 

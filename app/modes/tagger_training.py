@@ -23,9 +23,14 @@ from app.training.fit import Plan, run_fit
 from app.training.workers import Workers
 
 
-def read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
-    """The training corpus and what one pass over it finds; what was repaired is said."""
-    train = open_split(config.data, "train")
+def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> tuple[Corpus, CorpusSummary]:
+    """The training corpus and what one pass over it finds; what was repaired is said.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed, of a model that there is already.
+    """
+    train = open_split(config.data, "train", labels=labels)
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     summary = summarize(train)
