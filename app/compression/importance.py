@@ -2,7 +2,8 @@
 
 Putting a gate of 1 on the output of a unit, the derivative of the loss by the gate is the sum of gradient times weight
 over the unit's outgoing weights; its absolute value, averaged over batches, is the importance (Michel et al. 2019;
-Molchanov et al. 2019).
+Molchanov et al. 2019). A head counts as the sum of its dimensions, each gated by itself: with one gate for all, their
+signs would cancel, and heads would look cheap beside columns, which are summed one by one.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,11 +50,12 @@ def measure_importance(
         by_kernel, by_bias = tape.gradient(value, (kernels, biases))
         found = []
         for number, (attention, feed_forward) in enumerate(kernels):
-            heads = tf.reduce_sum(by_kernel[number][0] * attention, axis=[1, 2])  # [heads, size, width]
+            vectors = tf.reduce_sum(by_kernel[number][0] * attention, axis=2)  # [heads, size, width]
             columns = tf.reduce_sum(by_kernel[number][1] * feed_forward, axis=1)  # [columns, width]
             rest = [tf.reduce_sum(by_bias[number][half] * biases[number][half]) for half in (0, 1)]
-            whole = tf.reduce_sum(heads) + tf.reduce_sum(columns) + tf.add_n(rest)
-            found.append((tf.abs(heads), tf.abs(columns), tf.abs(whole)))
+            whole = tf.reduce_sum(vectors) + tf.reduce_sum(columns) + tf.add_n(rest)
+            heads = tf.reduce_sum(tf.abs(vectors), axis=1)
+            found.append((heads, tf.abs(columns), tf.abs(whole)))
         return found
 
     sums: list[list[np.ndarray]] = []

@@ -48,8 +48,8 @@ class Bench(Protocol):
             first_kept_epoch: the first epoch whose weights may be the best.
         """
 
-    def steps(self, epochs: int) -> int:
-        """Training steps in so many epochs."""
+    def passes(self, tagger: Any, epochs: int) -> int:
+        """Forward passes of the network in so many epochs of training."""
 
     def with_layers(self, tagger: Any, replace: Replace) -> Any:
         """A second tagger on the same weights, some layers of its encoder replaced."""

@@ -99,6 +99,7 @@ def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, An
         "nonzero_parameters": sum(int(np.count_nonzero(array)) for array in weights),
         "weights_mb": sum(map(len, files)) / 1e6,
         "gzip_mb": sum(len(gzip.compress(content, 6, mtime=0)) for content in files) / 1e6,
+        **_structure(tagger),
         "latency_ms": measure_latency_ms(tagger, length=config.compression.latency_length),
     }
     encoder = build_encoder(tagger, config.data)
@@ -113,6 +114,18 @@ def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, An
                 encoder.pieces.encode(words).ids
             ) / len(words)
     return row
+
+
+def _structure(tagger: Tagger) -> dict[str, float]:
+    """What pruning and clustering left in the kernels and the word embeddings."""
+    model = tagger.backbone.model
+    kernels = [variable.numpy() for variable in model.variables if variable.name.split("/")[-1].startswith("kernel")]
+    kernels = [*kernels[:-1], model.token_embedding.embeddings.numpy()]  # the last is the pooler's
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in kernels)
+    return {
+        "sparsity": zeros / sum(array.size for array in kernels),
+        "distinct_values": max(len(np.unique(array)) for array in kernels),
+    }
 
 
 def _variables(tagger: Tagger) -> list:

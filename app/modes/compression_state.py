@@ -10,6 +10,8 @@ _COLUMNS = (
     ("after", "step", "{}"),
     ("parameters", "parameters", "{:,}"),
     ("not zero", "nonzero_parameters", "{:,}"),
+    ("sparsity", "sparsity", "{:.3f}"),
+    ("values", "distinct_values", "{:,}"),
     ("weights MB", "weights_mb", "{:.2f}"),
     ("gzip MB", "gzip_mb", "{:.2f}"),
     ("valid F1", "valid_f1", "{:.4f}"),

@@ -141,11 +141,9 @@ class Workbench:
             settle()
         return tagger
 
-    def steps(self, epochs: int) -> int:
-        if self._store is None:
-            self._rows(self.open_tagger())
-        assert self._store is not None
-        return epochs * self._store[1].steps_per_epoch(self._training.config.training.batch_size)
+    def passes(self, tagger: Tagger, epochs: int) -> int:
+        training = self._training.config.training
+        return epochs * self._rows(tagger).steps_per_epoch(training.batch_size) * training.accumulation_steps
 
     def with_layers(self, tagger: Tagger, replace: Replace) -> Tagger:
         with self._training.strategy.scope():
