@@ -46,6 +46,11 @@ MODES = {
         "train on a corpus, score on its test split; an interrupted run resumes",
         accepts=("overwrite",),
     ),
+    "distill": Mode(
+        "app.modes.distill",
+        "train a small network to answer like finished runs; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
         "app.modes.predict",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -13,6 +13,7 @@ from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
+from app.data.packing import Example
 from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
@@ -36,7 +37,7 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     train, summary = _read_training_corpus(config)
     labels = summary.labels
-    _check_other_splits(config, labels)
+    check_other_splits(config, labels)
     with workers.watched(), open_run(request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
@@ -47,7 +48,7 @@ def run(request: Request) -> dict[str, float]:
                 f"{strategy.num_replicas_in_sync} replica(s), {precision}"
             )
         with strategy.scope():
-            tagger = _build_tagger(config, labels)
+            tagger = build_configured_tagger(config, labels)
         metrics = _train(tagger, train, summary, config, run_dir, precision, strategy)
         if not workers.is_chief:
             return metrics
@@ -55,10 +56,10 @@ def run(request: Request) -> dict[str, float]:
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         run_dir.update_metrics(metrics)
         save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, labels, metrics))
-        return metrics | _score(config, run_dir)
+        return metrics | score_run(config, run_dir)
 
 
-def _build_tagger(config: Config, labels: list[str]) -> Tagger:
+def build_configured_tagger(config: Config, labels: Sequence[str]) -> Tagger:
     """Weights come from the run `init_from` if it is given, head included, else from the backbone's source."""
     source = config.init_from or config.backbone.source
     backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
@@ -85,7 +86,7 @@ def _read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
     return train, summary
 
 
-def _check_other_splits(config: Config, labels: list[str]) -> None:
+def check_other_splits(config: Config, labels: Sequence[str]) -> None:
     """Reads the other splits once before training, so that a fault in them does not come to light an hour later."""
     for split in ("valid", "test"):
         corpus = open_split(config.data, split, labels=labels)
@@ -103,7 +104,15 @@ def _train(
     strategy: tf.distribute.Strategy,
 ) -> dict:
     encoder = build_encoder(tagger, config.data)
-    store = _store_rows(encoder, train, summary, config.data, run_dir, worker=Workers(strategy).index)
+    store = store_rows(
+        encoder.training_rows(train.sentences()),
+        encoder,
+        words=summary.words,
+        made_from=summary,
+        config=config.data,
+        run_dir=run_dir,
+        worker=Workers(strategy).index,
+    )
     valid = open_split(config.data, "valid", labels=tagger.labels)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
 
@@ -173,23 +182,39 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 
 
-def _store_rows(
-    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory, *, worker: int
+def store_rows(
+    rows: Iterable[Example],
+    encoder: Encoder,
+    *,
+    words: int,
+    made_from: object,
+    config: DataConfig,
+    run_dir: RunDirectory,
+    worker: int,
 ) -> RowStore:
-    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own."""
-    rows = encoder.training_rows(train.sentences())
-    large = summary.words > config.memory_limit_words
+    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own.
+
+    Args:
+        rows: what `encoder` makes of the corpus.
+        encoder: that made them.
+        words: in the corpus.
+        made_from: describes the corpus; its `repr` tells finished files of another corpus apart.
+        config: where rows are kept, and from which size on in files.
+        run_dir: of the run.
+        worker: number of this worker.
+    """
+    large = words > config.memory_limit_words
     if config.cache == "memory" or (config.cache == "auto" and not large):
         return store_in_memory(rows)
     folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
     if worker:
         folder = folder / f"worker-{worker}"
-    settings = (summary, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+    settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
     fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
     return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
 
 
-def _score(config: Config, run_dir: RunDirectory) -> dict:
+def score_run(config: Config, run_dir: RunDirectory) -> dict:
     """Scores the bundle as it was written, so that `--mode=evaluate` gives the same numbers."""
     tagger = load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)
