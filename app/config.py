@@ -32,8 +32,8 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
     Args:
-        default: also fixes the type: str, bool, int, float, or a tuple of names (`tuple[str, ...]`), which YAML and
-            `--set` write as [a, b] or a,b.
+        default: also fixes the type: str, bool, int, float, or a tuple of str or int, which YAML and `--set` write as
+            [a, b] or a,b.
         meaning: one line.
         **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
             `below` (numbers).
@@ -50,6 +50,9 @@ class DataConfig:
         "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
     )
     test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    unlabelled_path: str = option(
+        "", "distill: text without labels beside the training corpus, read like pretrain.train_path; empty = none"
+    )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
@@ -280,6 +283,52 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """A small network learns from large ones. The losses are weighted and added; a weight of 0 leaves one out."""
+
+    teachers: tuple[str, ...] = option(
+        ("runs/finetune",), "runs to learn from, their answers averaged; or one backbone, see backbone.source"
+    )
+    student: str = option(
+        "teacher_layers",
+        "what the student begins as, unless init_from names a run: layers of the first teacher, or backbone.source",
+        choices=("teacher_layers", "backbone"),
+    )
+    student_layers: tuple[int, ...] = option(
+        (0, 2, 5), "student=teacher_layers: the teacher's layers it is made of, counted from 0", at_least=0
+    )
+    temperature: float = option(2.0, "divides logits and transition scores in the soft losses", above=0, at_most=100)
+    labels_weight: float = option(0.5, "weight of the loss of the corpus's own labels", at_least=0)
+    soft_weight: float = option(
+        1.0, "weight of the divergence between the label probabilities at each word (logits alone)", at_least=0
+    )
+    chain_weight: float = option(
+        0.0, "weight of the divergence between the probabilities of whole tag sequences (CRF marginals)", at_least=0
+    )
+    hidden_weight: float = option(
+        0.0, "weight of the mean squared difference between hidden states, of the first teacher", at_least=0
+    )
+    hidden_student_layers: tuple[int, ...] = option(
+        (), "student layers whose output is compared, counted from 0; empty = all", at_least=0
+    )
+    hidden_teacher_layers: tuple[int, ...] = option(
+        (), "teacher layers they are compared with; empty = evenly spread, the last with the last", at_least=0
+    )
+    relation_weight: float = option(
+        0.0, "weight of the divergence between self-attention relations (MiniLM), of the first teacher", at_least=0
+    )
+    relations: tuple[str, ...] = option(
+        ("query", "key", "value"), "vectors whose relations are compared", choices=("query", "key", "value")
+    )
+    relation_heads: int = option(12, "heads that the vectors of both networks are cut into anew", at_least=1)
+    relation_student_layer: int = option(-1, "student layer, counted from 0; -1 = the last", at_least=-1)
+    relation_teacher_layer: int = option(-1, "teacher layer, counted from 0; -1 = the last", at_least=-1)
+    unlabelled_limit_words: int = option(
+        0, "words read from data.unlabelled_path at most; 0 = all", at_least=0
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration. Functions receive the section they need, never this."""
 
@@ -288,6 +337,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    distill: DistillConfig = DistillConfig()
     compression: CompressionConfig = CompressionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
@@ -342,6 +392,16 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield (
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
+        )
+    distill = config.distill
+    weights = ("labels_weight", "soft_weight", "chain_weight", "hidden_weight", "relation_weight")
+    if not any(getattr(distill, name) for name in weights):
+        yield tuple(f"distill.{name}" for name in weights), "a student needs at least one loss above 0"
+    pairs = (distill.hidden_student_layers, distill.hidden_teacher_layers)
+    if all(pairs) and len(pairs[0]) != len(pairs[1]):
+        yield (
+            ("distill.hidden_student_layers", "distill.hidden_teacher_layers"),
+            "each layer of the student needs one of the teacher, so the lists must be of one length",
         )
     steps = config.compression.steps
     for number, step in enumerate(steps):

@@ -47,6 +47,11 @@ MODES = {
         "train on a corpus, score on its test split; an interrupted run resumes",
         accepts=("overwrite",),
     ),
+    "distill": Mode(
+        "app.modes.distill",
+        "train a small network to answer like finished runs; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
     "compress": Mode(
         "app.modes.compress",
         "make the model of a finished run (init_from) smaller and faster; an interrupted run resumes",

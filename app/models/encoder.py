@@ -45,14 +45,27 @@ def connect_encoder(
     Returns:
         hidden states, float [batch, length, width].
     """
+    return connect_layers(model, tokens, segments, windows, added=added, replace=replace)[-1]
+
+
+def connect_layers(
+    model: BertBackbone,
+    tokens: tf.Tensor,
+    segments: tf.Tensor,
+    windows: tf.Tensor,
+    *,
+    added: tf.Tensor | None = None,
+    replace: Replace = lambda layer: layer,
+) -> list[tf.Tensor]:
+    """As `connect_encoder`, with the input of the first layer and then the output of every layer."""
     embedded = replace(model.token_embedding)(tokens)
     parts = [embedded, model.position_embedding(embedded), model.segment_embedding(segments)]
     if added is None:
         x = model.embeddings_add(parts)
     else:
         x = keras.layers.Add(name="inputs_add")([*parts, added])
-    x = model.embeddings_dropout(model.embeddings_layer_norm(x))
+    states = [model.embeddings_dropout(model.embeddings_layer_norm(x))]
     mask = WindowMask(name="window_mask")(windows)
     for layer in model.transformer_layers:
-        x = replace(layer)(x, attention_mask=mask)
-    return x
+        states.append(replace(layer)(states[-1], attention_mask=mask))
+    return states

@@ -16,7 +16,7 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.opening import open_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
-from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_bundle
+from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_run
 from app.modes.workbench import Workbench, measure_latency_ms
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
@@ -32,7 +32,7 @@ def run(request: Request) -> dict[str, float]:
     run_dir.plan_training(config, overwrite=request.overwrite)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    labels = read_labels(RunDirectory(config.init_from).model)
+    labels = list(read_labels(RunDirectory(config.init_from).model))
     train, summary = read_training_corpus(config, labels=labels)
     check_other_splits(config, labels)
     other = _open_other(config, labels)
@@ -47,7 +47,7 @@ def run(request: Request) -> dict[str, float]:
             return {}
         metrics = _finish(bench, config, run_dir)
         print(bench.state.table())
-        return metrics | score_bundle(config, run_dir)
+        return metrics | score_run(config, run_dir)
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:

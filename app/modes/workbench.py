@@ -5,23 +5,29 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from app.config import CompressionConfig
+from app.artifacts import RunDirectory
+from app.config import CompressionConfig, TrainingConfig
 from app.data.dataset import RowStore
 from app.data.shapes import NUM_SHAPES
+from app.models.activation import compile_activations
+from app.models.crf import compute_chain_divergence
+from app.models.distillation import map_pieces
 from app.models.encoder import Replace
 from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
 from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
-from app.models.tagger_bundle import save_tagger
+from app.models.tagger_bundle import read_tagger, save_tagger
 from app.modes.compression_state import CompressionState
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import TaggerTraining, start_tagger
 from app.one_keras import keras
+from app.training.distillation import ChainLoss, DistillationTuner, Teacher
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import run_fit
 from app.training.kept_structure import KeptStructure
@@ -128,18 +134,37 @@ class Workbench:
         plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
         with self._training.strategy.scope():
             keep = KeptStructure.of(trained.network.trainable_variables)
-            tuner = FineTuner(
-                trained.network,
-                trained.head.compute_loss,
-                special=SpecialIds.of(encoder.pieces),
-                config=settings,
-                seed=config.seed,
-                keep=None if keep.is_empty else keep,
-            )
+            tuner = self._tuner(trained, SpecialIds.of(encoder.pieces), settings, None if keep.is_empty else keep)
             run_fit(tuner, settings, plan)
         if settle:
             settle()
         return tagger
+
+    def _tuner(
+        self, student: Tagger, special: SpecialIds, settings: TrainingConfig, keep: KeptStructure | None
+    ) -> FineTuner:
+        """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
+        config = self._training.config
+        shared: dict[str, Any] = {"special": special, "config": settings, "seed": config.seed, "keep": keep}
+        if not self.config.distill:
+            return FineTuner(student.network, student.head.compute_loss, **shared)
+        teacher = read_tagger(RunDirectory(config.init_from).model)
+        compile_activations(teacher.backbone.model)
+        temperature, constrained = config.distill.temperature, student.head.kind == "crf"
+        asked = Teacher(
+            teacher.network,
+            piece_ids=map_pieces(student.backbone, teacher.backbone),
+            chain_scores=partial(teacher.head.chain_scores, temperature, constrained=constrained),
+        )
+        scores = partial(student.head.chain_scores, temperature, constrained=constrained)
+        return DistillationTuner(
+            student.network,
+            student.head.compute_loss,
+            teachers=[asked],
+            distill=dataclasses.replace(config.distill, hidden_weight=0.0, relation_weight=0.0),
+            chain=ChainLoss(compute_chain_divergence, scores),
+            **shared,
+        )
 
     def passes(self, tagger: Tagger, epochs: int) -> int:
         training = self._training.config.training
