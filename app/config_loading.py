@@ -17,13 +17,13 @@ from app.config import Config, InputError, fields_by_key, flatten, impossible_co
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
-_NAMES = "tuple[str, ...]"
 _TYPE_NAMES = {
     "str": "text",
     "bool": "true or false",
     "int": "an integer",
     "float": "a number",
-    _NAMES: "a list of names, [a, b] or a,b",
+    "tuple[str, ...]": "a list of texts, such as [a, b]",
+    "tuple[int, ...]": "a list of integers, such as [0, 2]",
 }
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -154,16 +154,22 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     value = _convert(raw, kind)
     if value is None:
         raise InputError(f"{key} must be {_TYPE_NAMES[kind]}, received {_describe(raw)} in {origin}")
-    fault = _fault(value, known.metadata)
+    faults = [_fault(each, known.metadata) for each in (value if isinstance(value, tuple) else (value,))]
+    fault = next(filter(None, faults), "")
     if fault:
+        fault = f"a list of which each is {fault}" if isinstance(value, tuple) else fault
         raise InputError(f"{key} must be {fault}, received {_describe(raw)} in {origin}")
     return value
 
 
 def _convert(raw: Any, kind: str) -> Any:
-    """The value of the text `raw` as `kind`, or None if it is none."""
-    if kind == _NAMES:
-        return _convert_names(raw)
+    """The value of the text `raw` as `kind`, or None if it is none. A list may also be text: `[a, b]`, `a, b`."""
+    if kind.startswith("tuple"):
+        parts = _parts(raw) if isinstance(raw, str) else raw
+        if not isinstance(parts, list):
+            return None
+        values = tuple(_convert(part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in parts)
+        return None if None in values else values
     if not isinstance(raw, str):
         return None
     if kind == "str":
@@ -177,16 +183,12 @@ def _convert(raw: Any, kind: str) -> Any:
     return number if math.isfinite(number) else None
 
 
-def _convert_names(raw: Any) -> tuple[str, ...] | None:
-    """A YAML list, or text as `--set` gives it: `a,b`, with or without the brackets; nothing is the empty list."""
-    if isinstance(raw, str):
-        text = raw.strip()
-        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        raw = inner.split(",") if inner.strip() else []
-    if not isinstance(raw, list) or not all(isinstance(name, str) for name in raw):
-        return None
-    names = tuple(name.strip() for name in raw)
-    return names if all(names) else None
+def _parts(text: str) -> list[str]:
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("[]", "()"):
+        inner = inner[1:-1]
+    parts = (part.strip().strip("\"'") for part in inner.split(","))
+    return [part for part in parts if part]
 
 
 def _fault(value: Any, limits: Mapping[str, Any]) -> str:

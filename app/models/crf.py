@@ -42,13 +42,10 @@ def compute_chain_loss(
         boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
         transitions: float32 [labels, labels], constraints included; label 0 is `O`.
     """
-    only_outside = tf.one_hot(0, tf.shape(logits)[-1], on_value=0.0, off_value=FORBIDDEN)
-    logits = tf.where(boundaries[..., tf.newaxis], only_outside, logits)
     in_chain = boundaries | (labels >= 0)
-    order = tf.argsort(tf.cast(~in_chain, tf.int32), axis=1, stable=True)  # chain positions first, in their order
-    chain_logits = tf.gather(logits, order, batch_dims=1)
+    order, lengths = _chain_order(in_chain)
+    chain_logits = tf.gather(_with_boundaries(logits, boundaries), order, batch_dims=1)
     chain_labels = tf.gather(tf.maximum(labels, 0), order, batch_dims=1)
-    lengths = tf.reduce_sum(tf.cast(in_chain, tf.int32), axis=1)
     return -tf.reduce_sum(compute_log_likelihood(chain_logits, chain_labels, lengths, transitions))
 
 
@@ -140,6 +137,61 @@ def _posterior(emissions: tf.Tensor, forward: tf.Tensor, backward: tf.Tensor, le
     """Probability of each label at each word, 0 after a chain's end: float32 [chains, words, labels]."""
     within = tf.sequence_mask(lengths, tf.shape(emissions)[1], dtype=tf.float32)
     return tf.nn.softmax(forward + backward - emissions) * within[..., tf.newaxis]
+
+
+def _with_boundaries(logits: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+    """Logits that know the boundaries to be `O`."""
+    only_outside = tf.one_hot(0, tf.shape(logits)[-1], on_value=0.0, off_value=FORBIDDEN)
+    return tf.where(boundaries[..., tf.newaxis], only_outside, logits)
+
+
+def _chain_order(in_chain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Positions [batch, length], those of the chain first and in their order; and lengths of the chains [batch]."""
+    order = tf.argsort(tf.cast(~in_chain, tf.int32), axis=1, stable=True)
+    return order, tf.reduce_sum(tf.cast(in_chain, tf.int32), axis=1)
+
+
+def compute_chain_divergence(
+    teacher: tf.Tensor,
+    student: tf.Tensor,
+    words: tf.Tensor,
+    boundaries: tf.Tensor,
+    teacher_transitions: tf.Tensor,
+    student_transitions: tf.Tensor,
+) -> tf.Tensor:
+    """Kullback-Leibler divergence of the student's distribution over tag sequences from the teacher's, summed.
+
+    Chains as in `compute_chain_loss`. With s the score of a sequence y, Z its normalizer and E_T the teacher's mean,
+    KL = log Z_S - log Z_T + E_T[s_T(y) - s_S(y)], and the mean needs only the teacher's marginals of words and of
+    pairs of neighbours, which are the gradient of log Z_T. The gradient by the student's logits is the difference of
+    the marginals (compare Wang et al. 2020, "Structure-Level Knowledge Distillation for Multilingual Sequence
+    Labeling", posterior distillation).
+
+    Args:
+        teacher: logits float32 [batch, length, labels], already divided by the temperature; no gradient reaches them.
+        student: likewise, with a gradient.
+        words: bool [batch, length], true at the first piece of each word to compare.
+        boundaries: bool [batch, length].
+        teacher_transitions: float32 [labels, labels], constraints included.
+        student_transitions: likewise.
+    """
+    order, lengths = _chain_order(boundaries | words)
+
+    def scores_of(logits: tf.Tensor) -> tf.Tensor:
+        return tf.gather(_with_boundaries(logits, boundaries), order, batch_dims=1)
+
+    teacher_scores = tf.stop_gradient(scores_of(teacher))
+    teacher_transitions = tf.stop_gradient(teacher_transitions)
+    with tf.GradientTape() as tape:
+        tape.watch([teacher_scores, teacher_transitions])
+        teacher_norm = tf.reduce_sum(compute_log_norm(teacher_scores, lengths, teacher_transitions))
+    found = tape.gradient(teacher_norm, [teacher_scores, teacher_transitions])
+    marginals, pairs = (tf.stop_gradient(each) for each in found)
+    student_scores = scores_of(student)
+    student_norm = tf.reduce_sum(compute_log_norm(student_scores, lengths, student_transitions))
+    gained = tf.reduce_sum(marginals * (teacher_scores - student_scores))
+    gained += tf.reduce_sum(pairs * (teacher_transitions - student_transitions))
+    return student_norm - tf.stop_gradient(teacher_norm) + gained
 
 
 @tf.function(

@@ -19,7 +19,7 @@ from app.modes.tagger_training import (
     TaggerTraining,
     check_other_splits,
     read_training_corpus,
-    score_bundle,
+    score_run,
     start_tagger,
 )
 from app.training.fine_tuner import SpecialIds
@@ -61,7 +61,7 @@ def run(request: Request) -> dict[str, float]:
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         run_dir.update_metrics(metrics)
         save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, labels, metrics))
-        return metrics | score_bundle(config, run_dir)
+        return metrics | score_run(config, run_dir)
 
 
 def _train(tagger: Tagger, training: TaggerTraining) -> dict:

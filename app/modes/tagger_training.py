@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from app.config import Config, DataConfig, InputError, TrainingConfig
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
+from app.data.packing import Example
 from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
@@ -23,9 +24,14 @@ from app.training.fit import Plan, run_fit
 from app.training.workers import Workers
 
 
-def read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
-    """The training corpus and what one pass over it finds; what was repaired is said."""
-    train = open_split(config.data, "train")
+def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> tuple[Corpus, CorpusSummary]:
+    """The training corpus and what one pass over it finds; what was repaired is said.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed, of a model that there is already.
+    """
+    train = open_split(config.data, "train", labels=labels)
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     summary = summarize(train)
@@ -34,7 +40,7 @@ def read_training_corpus(config: Config) -> tuple[Corpus, CorpusSummary]:
     return train, summary
 
 
-def check_other_splits(config: Config, labels: list[str]) -> None:
+def check_other_splits(config: Config, labels: Sequence[str]) -> None:
     """Reads the other splits once before training, so that a fault in them does not come to light an hour later."""
     for split in ("valid", "test"):
         corpus = open_split(config.data, split, labels=labels)
@@ -42,7 +48,7 @@ def check_other_splits(config: Config, labels: list[str]) -> None:
             summarize(corpus)
 
 
-def start_tagger(config: Config, labels: list[str], *, init_from: str = "") -> Tagger:
+def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
     """A tagger to train, to be called in the strategy's scope after `set_up`.
 
     Args:
@@ -87,8 +93,15 @@ class TaggerTraining:
 
     def store(self, encoder: Encoder) -> RowStore:
         """The training rows for the vocabulary of a tagger."""
-        worker = Workers(self.strategy).index
-        return store_rows(encoder, self.train, self.summary, self.config.data, self.run_dir, worker=worker)
+        return store_rows(
+            encoder.training_rows(self.train.sentences()),
+            encoder,
+            words=self.summary.words,
+            made_from=self.summary,
+            config=self.config.data,
+            run_dir=self.run_dir,
+            worker=Workers(self.strategy).index,
+        )
 
     def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:
         """A function that scores the validation split with the tagger's network as it is then; None without one."""
@@ -153,22 +166,38 @@ class TaggerTraining:
 
 
 def store_rows(
-    encoder: Encoder, train: Corpus, summary: CorpusSummary, config: DataConfig, run_dir: RunDirectory, *, worker: int
+    rows: Iterable[Example],
+    encoder: Encoder,
+    *,
+    words: int,
+    made_from: object,
+    config: DataConfig,
+    run_dir: RunDirectory,
+    worker: int,
 ) -> RowStore:
-    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own."""
-    rows = encoder.training_rows(train.sentences())
-    large = summary.words > config.memory_limit_words
+    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own.
+
+    Args:
+        rows: what `encoder` makes of the corpus.
+        encoder: that made them.
+        words: in the corpus.
+        made_from: describes the corpus; its `repr` tells finished files of another corpus apart.
+        config: where rows are kept, and from which size on in files.
+        run_dir: of the run.
+        worker: number of this worker.
+    """
+    large = words > config.memory_limit_words
     if config.cache == "memory" or (config.cache == "auto" and not large):
         return store_in_memory(rows)
     folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
     if worker:
         folder = folder / f"worker-{worker}"
-    settings = (summary, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+    settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
     fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
     return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
 
 
-def score_bundle(config: Config, run_dir: RunDirectory) -> dict:
+def score_run(config: Config, run_dir: RunDirectory) -> dict:
     """Scores the run's model as it was written, so that `--mode=evaluate` gives the same numbers; prints the report."""
     tagger = load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)

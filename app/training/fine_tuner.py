@@ -43,6 +43,7 @@ class FineTuner(keras.Model):
         special: piece ids.
         config: accumulation, clipping, regularizers, weight averaging.
         seed: of the masked pieces.
+        keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FineTuner(keras.Model):
         special: SpecialIds,
         config: TrainingConfig,
         seed: int,
+        keep: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None,
     ) -> None:
         super().__init__(name="fine_tuner")
         self.distribute_reduction_method = "first"  # every replica returns the same numbers; Keras would add them up
@@ -60,6 +62,7 @@ class FineTuner(keras.Model):
         self.special = special
         self.config = config
         self._loss_sum = loss_sum
+        self._keep = keep
         self.loss_mean = keras.metrics.Mean(name="loss")
         self.words_seen = keras.metrics.Sum(name="words", dtype="float64")
         decays = config.average_weights_decay > 0
@@ -84,6 +87,8 @@ class FineTuner(keras.Model):
         loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
         loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
         gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self._keep:
+            gradients = self._keep(gradients)
         if self.config.clip_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
