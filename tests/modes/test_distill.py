@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import toy
 
 from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import InputError
 from app.config_loading import load_config
+from app.models.tagger_bundle import load_tagger
 from app.modes import distill
 
 TEXT = "Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima and the old house.\n\n" * 12
@@ -34,18 +36,21 @@ def text(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def students(trained_run, text, tmp_path_factory, app_process):
-    """The same distillation as two processes: on one device, and on two replicas. Resumed: broken off by Ctrl-C."""
-    folder = tmp_path_factory.mktemp("distilled")
-    common = [f"--set={each}" for each in settings_of(trained_run, f"data.unlabelled_path={text}")]
-    processes = {
-        name: app_process("--mode=distill", f"--run_dir={folder / name}", *common, *more, cwd=folder)
-        for name, more in {"one": [], "two": ["--set=training.logical_devices=2"]}.items()
-    }
-    for process in processes.values():
+def run_all(trained_run, folder, app_process, runs: dict[str, list[str]]) -> None:
+    processes = []
+    for name, more in runs.items():
+        flags = [f"--set={each}" for each in settings_of(trained_run, *more)]
+        processes.append(app_process("--mode=distill", f"--run_dir={folder / name}", *flags, cwd=folder))
+    for process in processes:
         _, messages = process.communicate(timeout=300)
         assert process.returncode == 0, messages
+
+
+@pytest.fixture(scope="module")
+def students(trained_run, text, tmp_path_factory, app_process):
+    """A folder with one finished distillation, on labelled and unlabelled text."""
+    folder = tmp_path_factory.mktemp("distilled")
+    run_all(trained_run, folder, app_process, {"one": [f"data.unlabelled_path={text}"]})
     return folder
 
 
@@ -65,13 +70,21 @@ def test_a_run_leaves_a_bundle_that_every_mode_reads_and_says_who_the_teachers_w
     assert not list(run.rglob(".tmp-*"))
 
 
-def test_two_replicas_train_the_same_student_as_one_device(students):
-    one, two = (
-        [json.loads(line) for line in (students / name / "history.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
+@pytest.mark.slow
+def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tmp_path, app_process):
+    # No random draw that replicas would share out in another way, and an epsilon at which rounding decides nothing.
+    equal = [
+        f"data.unlabelled_path={text}", "backbone.dropout=0", "model.head_dropout=0", "training.learning_rate=2e-3",
+        "training.epsilon=1e-3", "training.epochs=1", "data.valid_path=", "data.test_path=",
+    ]  # fmt: skip
+    run_all(trained_run, tmp_path, app_process, {"one": equal, "two": [*equal, "training.logical_devices=2"]})
+    one, two, begun = (
+        load_tagger(run / "model").network.variables for run in (tmp_path / "one", tmp_path / "two", trained_run.path)
     )
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=2e-3)
-    assert metrics_of(students / "two")["train/words"] == metrics_of(students / "one")["train/words"]
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)
+    assert any(np.abs(a.numpy() - b.numpy()).max() > 1e-3 for a, b in zip(one, begun, strict=True))
+    assert metrics_of(tmp_path / "two")["train/words"] == metrics_of(tmp_path / "one")["train/words"]
 
 
 def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
