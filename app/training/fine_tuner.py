@@ -115,6 +115,7 @@ class FineTuner(keras.Model):
         parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
         loss = tf.constant(0.0)
         sums: list[tf.Tensor] = []
+        variables = self.network.trainable_variables
         for number in range(slices):
             part = {name: values[number] for name, values in parts.items()} if parts else batch
             with tf.GradientTape() as tape:
@@ -122,7 +123,7 @@ class FineTuner(keras.Model):
                 scaled = part_loss
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
-            found = tape.gradient(scaled, self.network.trainable_variables)
+            found = tape.gradient(scaled, variables, unconnected_gradients="zero")
             if not self.config.lazy_embeddings:  # a dense gradient keeps to the optimizer's fused kernel
                 found = [tf.convert_to_tensor(gradient) for gradient in found]
             sums = found if not sums else [_add(a, b) for a, b in zip(sums, found, strict=True)]
