@@ -32,9 +32,11 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
     Args:
-        default: also fixes the type: str, bool, int or float.
+        default: also fixes the type: str, bool, int, float, or a tuple of names (`tuple[str, ...]`), which YAML and
+            `--set` write as [a, b] or a,b.
         meaning: one line.
-        **limits: any of `choices` (allowed values), `at_least`, `at_most`, `above`, `below` (numbers).
+        **limits: any of `choices` (allowed values; of a tuple, of each name in it), `at_least`, `at_most`, `above`,
+            `below` (numbers).
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 

@@ -17,7 +17,14 @@ from app.config import Config, InputError, fields_by_key, flatten, impossible_co
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
-_TYPE_NAMES = {"str": "text", "bool": "true or false", "int": "an integer", "float": "a number"}
+_NAMES = "tuple[str, ...]"
+_TYPE_NAMES = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    _NAMES: "a list of names, [a, b] or a,b",
+}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -155,6 +162,8 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
 
 def _convert(raw: Any, kind: str) -> Any:
     """The value of the text `raw` as `kind`, or None if it is none."""
+    if kind == _NAMES:
+        return _convert_names(raw)
     if not isinstance(raw, str):
         return None
     if kind == "str":
@@ -168,12 +177,26 @@ def _convert(raw: Any, kind: str) -> Any:
     return number if math.isfinite(number) else None
 
 
+def _convert_names(raw: Any) -> tuple[str, ...] | None:
+    """A YAML list, or text as `--set` gives it: `a,b`, with or without the brackets; nothing is the empty list."""
+    if isinstance(raw, str):
+        text = raw.strip()
+        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        raw = inner.split(",") if inner.strip() else []
+    if not isinstance(raw, list) or not all(isinstance(name, str) for name in raw):
+        return None
+    names = tuple(name.strip() for name in raw)
+    return names if all(names) else None
+
+
 def _fault(value: Any, limits: Mapping[str, Any]) -> str:
     """What is allowed, if `value` is not; else an empty string."""
     choices = limits.get("choices")
-    if choices and value not in choices:
-        nearest = difflib.get_close_matches(str(value), choices, n=1)
-        return f"one of {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+    for name in value if isinstance(value, tuple) else (value,):
+        if choices and name not in choices:
+            nearest = difflib.get_close_matches(str(name), choices, n=1)
+            kind = "a list of any of" if isinstance(value, tuple) else "one of"
+            return f"{kind} {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
     rules = {
         "at_least": ("at least", lambda limit: value >= limit),
         "above": ("above", lambda limit: value > limit),
@@ -206,7 +229,7 @@ def _describe(raw: Any) -> str:
     if isinstance(raw, dict):
         return "a mapping"
     if isinstance(raw, list):
-        return "a list"
+        return f"the list [{', '.join(map(_describe, raw))}]"
     shown = raw if len(raw) <= 80 else raw[:77] + "..."
     return repr(shown)
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import Config, DataConfig, InputError, TrainingConfig, fields_by_key, flatten
+from app import config_loading
+from app.config import Config, DataConfig, InputError, TrainingConfig, fields_by_key, flatten, option
 from app.config_loading import load_config, to_yaml
 
 
@@ -134,7 +135,7 @@ def test_an_impossible_combination_names_both_settings_and_where_they_came_from(
     ("text", "part"),
     [
         ("training: 3", "training in {path} is a section and must be a mapping, received '3'"),
-        ("training: [1]", "received a list"),
+        ("training: [1]", "received the list ['1']"),
         ("seed: {a: 1}", "seed must be an integer, received a mapping"),
         ("- seed", "{path} must hold a mapping"),
         ("training: {epochs: 1", "{path} is not valid YAML"),
@@ -182,8 +183,50 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
     for key, known in fields_by_key().items():
         assert known.metadata["meaning"], key
         assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below"}, key
-        assert type(flat[key]).__name__ == known.type, key
-        assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
+        names = isinstance(flat[key], tuple)
+        assert ("tuple[str, ...]" if names else type(flat[key]).__name__) == known.type, key
+        text = ",".join(flat[key]) if names else flat[key]
+        assert flatten(load_config(None, [f"{key}={text}"]))[key] == flat[key]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """A setting that is a list of names; returns what a raw value becomes."""
+    setting = option((), "steps", choices=("cut", "join"))
+    known = dataclasses.make_dataclass("Steps", [("x", "tuple[str, ...]", setting)])
+    monkeypatch.setitem(config_loading._FIELDS, "model.steps", dataclasses.fields(known)[0])
+    return lambda raw: config_loading._coerce("model.steps", raw, origin="here")
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        (["cut", "join"], ("cut", "join")),
+        ("join, cut", ("join", "cut")),
+        ("[cut,cut]", ("cut", "cut")),
+        ("cut", ("cut",)),
+        ("", ()),
+        ("[]", ()),
+        ([], ()),
+    ],
+)
+def test_a_list_of_names_is_written_as_yaml_or_with_commas(steps, raw, names):
+    assert steps(raw) == names
+
+
+@pytest.mark.parametrize(
+    ("raw", "parts"),
+    [
+        ("cut,joim", ["must be a list of any of cut, join (did you mean join?)", "'cut,joim'"]),
+        ("cut,,join", ["must be a list of names"]),
+        ([["cut"]], ["must be a list of names", "[the list ['cut']]"]),
+        ({"cut": "1"}, ["must be a list of names", "received a mapping"]),
+    ],
+)
+def test_a_wrong_list_of_names_is_said_to_be_one(steps, raw, parts):
+    with pytest.raises(InputError) as raised:
+        steps(raw)
+    assert all(part in str(raised.value) for part in parts), str(raised.value)
 
 
 def test_config_is_frozen():
