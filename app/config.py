@@ -266,6 +266,31 @@ class EvaluationConfig:
 
     split: str = option("test", "corpus to score", choices=("train", "valid", "test"))
     batch_size: int = option(32, "sequences in a step", at_least=1)
+    tflite_file: str = option("int8", "predictor=tflite: which file of export/tflite, without its ending")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Files for other runtimes. Each is scored on evaluation.split by its own runtime before it is kept."""
+
+    formats: tuple[str, ...] = option(
+        ("float32", "float16", "int8", "int4"),
+        "what to export",
+        choices=("float32", "float16", "int8", "int4", "full_int8"),
+    )
+    max_f1_loss: float = option(
+        0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100
+    )
+    block_size: int = option(
+        32, "format=int4: weights that share a scale; 32, 64, 128 or 256", at_least=32, at_most=256
+    )
+    int8_table: str = option(
+        "int8", "format=int8: precision of the embedding tables", choices=("float", "int8", "int4")
+    )
+    calibration_rows: int = option(
+        64, "format=full_int8: rows of the training corpus that the ranges are read from", at_least=1
+    )
+    vectors: int = option(16, "sentences in the test vectors beside the files", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -344,7 +369,11 @@ class Config:
     compression: CompressionConfig = CompressionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
+    export: ExportConfig = ExportConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
+    predictor: str = option(
+        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite")
+    )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(
         "", "run directory whose model training starts from; empty = the pretrained backbone"
@@ -423,6 +452,8 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             yield ("compression.steps",), f"zeros would be undone, so prune_magnitude must come before {rewritten[0]}"
         if step == "cluster" and "quantize_aware" in before:
             yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
+    if config.export.block_size not in (32, 64, 128, 256):
+        yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (

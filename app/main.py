@@ -65,6 +65,9 @@ MODES = {
         works_on="finetune",
         accepts=("input", "output"),
     ),
+    "export": Mode(
+        "app.modes.export", "write a run as TFLite files, each scored before it is kept", works_on="finetune"
+    ),
     "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
 }
 

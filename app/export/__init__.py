@@ -1,0 +1,1 @@
+"""Export room: a trained tagger as files for other runtimes."""
