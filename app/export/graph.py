@@ -77,8 +77,8 @@ class TaggingModule(tf.Module):
             inner = layer._feedforward_intermediate_dense
             more = -inner.kernel.shape[1] % self._multiple  # columns that nothing reads; zeros would have no scale
             kernel = np.pad(_array(inner.kernel), [(0, 0), (0, more)], mode="wrap")
-            bias = np.pad(_array(inner.bias), (0, more))
-            hidden = _activation(layer.activation)(tf.matmul(x, kernel) + bias)
+            inner_bias = np.pad(_array(inner.bias), (0, more))
+            hidden = _activation(layer.activation)(tf.matmul(x, kernel) + inner_bias)
             outer = layer._feedforward_output_dense
             back = tf.matmul(hidden, np.pad(_array(outer.kernel), [(0, more), (0, 0)])) + _array(outer.bias)
             x = _normalise(x + back, layer._feedforward_layer_norm)

@@ -32,7 +32,7 @@ def make_rows(count: int, length: int, *, pieces: int, seed: int = 0) -> dict[st
 
 @pytest.fixture(scope="module")
 def tagger(vocabulary):
-    settings = {"hidden_dim": 32, "intermediate_dim": 40, "num_layers": 1}
+    settings = {"hidden_dim": 32, "intermediate_dim": 40, "num_layers": 2}
     return make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), **settings)
 
 
