@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from app.config import InputError
 from app.models.bert import Backbone, make_bert_backbone, read_settings
-from app.models.encoder import connect_layers
+from app.models.encoder import connect_encoder
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.one_keras import keras
 
@@ -74,7 +74,7 @@ def build_view(
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
     added = tagger.network.get_layer("word_shape")(inputs["shape_ids"]) if tagger.config.word_shape else None
     segments = tf.zeros_like(inputs["token_ids"])
-    states = connect_layers(model, inputs["token_ids"], segments, inputs["padding_mask"], added=added)
+    states = connect_encoder(model, inputs["token_ids"], segments, inputs["padding_mask"], added=added)
     outputs = {LOGITS: tagger.head(states[-1])}
     for layer in hidden_layers:
         state = states[layer + 1]

@@ -30,7 +30,7 @@ def connect_encoder(
     *,
     added: tf.Tensor | None = None,
     replace: Replace = lambda layer: layer,
-) -> tf.Tensor:
+) -> list[tf.Tensor]:
     """Connects Keras inputs through the layers of a backbone, which keep their weights.
 
     Args:
@@ -43,21 +43,8 @@ def connect_encoder(
         replace: gives what is called in place of the word-piece embedding and of each transformer layer.
 
     Returns:
-        hidden states, float [batch, length, width].
+        the input of the first layer and then the output of every layer, float [batch, length, width] each.
     """
-    return connect_layers(model, tokens, segments, windows, added=added, replace=replace)[-1]
-
-
-def connect_layers(
-    model: BertBackbone,
-    tokens: tf.Tensor,
-    segments: tf.Tensor,
-    windows: tf.Tensor,
-    *,
-    added: tf.Tensor | None = None,
-    replace: Replace = lambda layer: layer,
-) -> list[tf.Tensor]:
-    """As `connect_encoder`, with the input of the first layer and then the output of every layer."""
     embedded = replace(model.token_embedding)(tokens)
     parts = [embedded, model.position_embedding(embedded), model.segment_embedding(segments)]
     if added is None:

@@ -43,7 +43,7 @@ def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, d
     names = ("token_ids", "segment_ids", "padding_mask")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     positions = keras.Input((None,), dtype="int32", name="positions")
-    hidden = connect_encoder(model, *inputs.values())
+    hidden = connect_encoder(model, *inputs.values())[-1]
     outputs = {LOGITS: _name_hidden_pieces(backbone, hidden, positions)}
     if pairs:
         normal = keras.initializers.TruncatedNormal(stddev=0.02)

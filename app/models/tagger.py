@@ -101,9 +101,9 @@ def _connect(
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
     added = shapes(inputs["shape_ids"]) if shapes else None
     segments = tf.zeros_like(inputs["token_ids"])
-    x = connect_encoder(
+    states = connect_encoder(
         backbone.model, inputs["token_ids"], segments, inputs["padding_mask"], added=added, replace=replace
     )
     head = make_head()
-    network = keras.Model(inputs, head(x), name="tagger")
-    return Tagger(network, keras.Model(inputs, x, name="encoder"), backbone, head, config)
+    network = keras.Model(inputs, head(states[-1]), name="tagger")
+    return Tagger(network, keras.Model(inputs, states[-1], name="encoder"), backbone, head, config)

@@ -37,6 +37,7 @@ class Exporting:
         corpus: the evaluation split, read anew by each format.
         float_f1: entity F1 of the float model on it, 0 to 1.
         writer: makes the content of TFLite files.
+        vectors: texts with the float model's answers, to go beside them.
     """
 
     config: Config
@@ -46,6 +47,7 @@ class Exporting:
     corpus: Corpus
     float_f1: float
     writer: TFLiteWriter
+    vectors: list[dict[str, Any]]
 
     def check(self, name: str, forward: Callable[..., np.ndarray]) -> float:
         """Entity F1 of an export by its own runtime.
@@ -95,7 +97,8 @@ def run(request: Request) -> dict[str, float]:
             boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
             representative=partial(representative_rows, config, tagger, encoder),
         )
-        job = Exporting(config, run_dir, tagger, encoder, corpus, float_f1, writer)
+        vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
+        job = Exporting(config, run_dir, tagger, encoder, corpus, float_f1, writer, vectors)
         metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}
         refused = []
         for name in formats:
@@ -119,8 +122,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         waiting.write_bytes(job.writer.write(name))
         model = TFLiteModel(waiting)
         f1 = job.check(path.name, model.forward)
-        vectors = make_vectors(job.tagger, job.encoder, job.corpus, count=job.config.export.vectors)
-        agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in vectors)
+        agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
             "sha256": sha256_of_file(waiting),
@@ -131,15 +133,13 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
             "split": job.config.evaluation.split,
             "vectors_tagged_as_by_the_float_model": agreeing,
         }
-    write_companions(job, folder, path.name, entry, vectors)
+    write_companions(job, folder, path.name, entry)
     say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {f1:.4f}  {path}")
     split = job.config.evaluation.split
     return {f"export/{name}/{split}/entity_f1": f1, f"export/{name}/bytes": entry["bytes"]}
 
 
-def write_companions(
-    job: Exporting, folder: Path, file: str, entry: dict[str, Any], vectors: list[dict[str, Any]]
-) -> None:
+def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, Any]) -> None:
     """Labels, vocabulary, test vectors, and last `model.json`, which lists the files and their checksums."""
     run_dir, labels = job.run_dir, list(job.tagger.labels)
     vocabulary = "".join(f"{piece}\n" for piece in job.tagger.backbone.vocabulary)
@@ -149,7 +149,7 @@ def write_companions(
         old = {}
     run_dir.write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
     run_dir.write_text(folder / "vocab.txt", vocabulary)
-    run_dir.write_jsonl(folder / "test_vectors.jsonl", vectors)
+    run_dir.write_jsonl(folder / "test_vectors.jsonl", job.vectors)
     ids = {"type": "int32", "shape": ["batch", "length"]}
     manifest: dict[str, Any] = {
         "labels": labels,

@@ -12,19 +12,19 @@ from app.data.encoding import Encoder
 from app.data.labels import spans
 from app.data.packing import IGNORED, Example
 from app.data.sentence import Sentence
+from app.evaluation.predictor import Predictor
 from app.evaluation.tflite_runtime import TFLiteModel
 from app.export.graph import INPUTS
 from app.models.tagger import Tagger
-from app.modes.scoring import build_predictor, open_split
+from app.modes.scoring import open_split
 
 
-def make_vectors(tagger: Tagger, encoder: Encoder, corpus: Corpus, *, count: int) -> list[dict[str, Any]]:
+def make_vectors(predictor: Predictor, encoder: Encoder, corpus: Corpus, *, count: int) -> list[dict[str, Any]]:
     """The first sentences of a corpus, each for itself, with the model's input and the float model's answer."""
     sentences = [
         Sentence(sentence.words, (), number)  # each its own document, so that a row is one sentence
         for number, sentence in enumerate(islice(corpus.sentences(), count))
     ]
-    predictor = build_predictor(tagger, encoder, batch_size=32)
     vectors = []
     for sentence, found in zip(sentences, predictor.tag(sentences), strict=True):
         rows = list(encoder.scoring_rows([sentence]))

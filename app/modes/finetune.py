@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from app.artifacts import Request, sha256_of_arrays
-from app.config import Config, InputError
+from app.config import Config
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
@@ -34,11 +34,6 @@ def run(request: Request) -> dict[str, float]:
     config, run_dir = request.config, request.run_dir
     run_dir.plan_training(config, overwrite=request.overwrite)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
-    if config.training.lazy_embeddings and strategy.num_replicas_in_sync > 1:
-        raise InputError(
-            f"training.lazy_embeddings works on one device, received {strategy.num_replicas_in_sync} replicas; "
-            "set it to false, or training.strategy to one_device"
-        )
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
     labels = summary.labels

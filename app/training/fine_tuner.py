@@ -124,7 +124,8 @@ class FineTuner(keras.Model):
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
             found = tape.gradient(scaled, variables, unconnected_gradients="zero")
-            if not self.config.lazy_embeddings:  # a dense gradient keeps to the optimizer's fused kernel
+            # A dense gradient keeps to the optimizer's fused kernel, and structure is kept weight by weight.
+            if self._keep or not self.config.lazy_embeddings:
                 found = [tf.convert_to_tensor(gradient) for gradient in found]
             sums = found if not sums else [_add(a, b) for a, b in zip(sums, found, strict=True)]
             loss += part_loss

@@ -21,8 +21,8 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     more (or the parts of the processor that `training.logical_devices` asks for), else one device.
 
     Raises:
-        InputError: the strategy's environment is missing, a worker cannot be reached, or the batch cannot be shared
-            out.
+        InputError: the strategy's environment is missing, a worker cannot be reached, the batch cannot be shared out,
+            or several replicas cannot do what is asked.
     """
     gpus = len(tf.config.list_physical_devices("GPU"))
     name = config.strategy
@@ -40,16 +40,16 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     if name == "tpu" and not config.tpu_address:
         raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
     if name == "mirrored" and config.logical_devices > 0:
-        _check_batch_size(config, replicas=config.logical_devices)
+        _check_replicas(config, replicas=config.logical_devices)
         return tf.distribute.MirroredStrategy(_split_processor(config.logical_devices))
     if name == "multi_worker":
-        _check_batch_size(config, replicas=workers * max(1, gpus))
+        _check_replicas(config, replicas=workers * max(1, gpus))
         wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
         return tf.distribute.MultiWorkerMirroredStrategy()
     strategy = distribute_utils.get_distribution_strategy(
         name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
     )
-    _check_batch_size(config, replicas=strategy.num_replicas_in_sync)
+    _check_replicas(config, replicas=strategy.num_replicas_in_sync)
     return strategy
 
 
@@ -64,12 +64,17 @@ def _split_processor(parts: int) -> list[str]:
     return [f"CPU:{number}" for number in range(parts)]
 
 
-def _check_batch_size(config: TrainingConfig, *, replicas: int) -> None:
+def _check_replicas(config: TrainingConfig, *, replicas: int) -> None:
     parts = replicas * config.accumulation_steps
     if config.batch_size % parts:
         raise InputError(
             f"training.batch_size must be a multiple of {parts} ({replicas} replicas times "
             f"training.accumulation_steps={config.accumulation_steps}), received {config.batch_size}"
+        )
+    if config.lazy_embeddings and replicas > 1:
+        raise InputError(
+            f"training.lazy_embeddings works on one device, received {replicas} replicas; set it to false, or "
+            "training.strategy to one_device"
         )
 
 

@@ -60,6 +60,12 @@ def test_a_tpu_without_an_address_is_bad_input():
         build_strategy(TrainingConfig(strategy="tpu"))
 
 
+def test_lazy_embeddings_on_several_replicas_are_bad_input():
+    config = TrainingConfig(strategy="mirrored", logical_devices=2, batch_size=4, lazy_embeddings=True)
+    with pytest.raises(InputError, match=r"training\.lazy_embeddings works on one device, received 2 replicas"):
+        build_strategy(config)
+
+
 def test_a_batch_that_cannot_be_shared_out_is_bad_input():
     with pytest.raises(InputError, match=r"training.batch_size must be a multiple of 3 .*received 8"):
         build_strategy(TrainingConfig(strategy="one_device", batch_size=8, accumulation_steps=3))
