@@ -37,6 +37,14 @@ def seed():
     keras.utils.set_random_seed(3)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As at a terminal: a shell that starts the tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Run:
     """A toy run in a folder; a second one in the same folder resumes the first."""
 
