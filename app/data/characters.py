@@ -62,7 +62,8 @@ _LEFT_PATTERNS = {"open": r"[\s(]", "line_start": r"\n", "decimal": r"\p{Nd}", "
 # Symbols of the sketch that word shapes are matched on; later lines win.
 _SHAPES: tuple[tuple[str, str], ...] = (
     ("?", r"(?s:.)"),
-    ("A", r"[\p{Lu}\p{Lt}]"),
+    ("A", r"\p{Lu}"),
+    ("T", r"\p{Lt}"),
     ("a", r"\p{Ll}"),
     ("o", r"[\p{Lo}\p{Lm}]"),
     ("m", r"\p{M}"),
@@ -105,7 +106,6 @@ class CharacterTables:
 def character_tables() -> CharacterTables:
     """The tables, computed once a process (about a second)."""
     everything = "".join(map(chr, range(CODE_POINTS)))
-    characters = np.array(list(everything))
 
     def members(pattern: str) -> np.ndarray:
         found = np.zeros(CODE_POINTS, bool)
@@ -126,18 +126,25 @@ def character_tables() -> CharacterTables:
     for name, pattern in _SHAPES:
         shape[members(pattern)] = ord(name)
     flags = {
-        "upper": np.char.isupper(characters),
-        "lower": np.char.islower(characters),
-        "digit": np.char.isdigit(characters),
-        "decimal": np.char.isdecimal(characters),
-        **{name: np.isin(characters, list(chosen)) for name, chosen in raw_text.SINGLE_CHARACTERS.items()},
+        "upper": np.fromiter(map(str.isupper, everything), bool, CODE_POINTS),
+        "lower": np.fromiter(map(str.islower, everything), bool, CODE_POINTS),
+        "digit": np.fromiter(map(str.isdigit, everything), bool, CODE_POINTS),
+        "decimal": np.fromiter(map(str.isdecimal, everything), bool, CODE_POINTS),
+        **{
+            name: np.isin(np.arange(CODE_POINTS), [ord(character) for character in chosen])
+            for name, chosen in raw_text.SINGLE_CHARACTERS.items()
+        },
     }
-    columns = np.stack([symbol, following, preceding, shape, *flags.values()], axis=1).astype(np.uint8)
-    _, first, type_of = np.unique(columns.view(f"V{columns.shape[1]}"), return_index=True, return_inverse=True)
+    key = np.zeros(CODE_POINTS, np.int64)
+    for column, size in ((symbol, 128), (following, len(NEXT)), (preceding, len(LEFT)), (shape, 128)):
+        key = key * size + column
+    for column in flags.values():
+        key = key * 2 + column
+    _, first, type_of = np.unique(key, return_index=True, return_inverse=True)
     if len(first) > 256:
         raise AssertionError(f"{len(first)} types of characters do not fit into a byte")
     return CharacterTables(
-        type_of.reshape(-1).astype(np.uint8),
+        type_of.astype(np.uint8),
         symbol[first],
         following[first],
         preceding[first],
