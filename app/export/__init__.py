@@ -1,0 +1,1 @@
+"""Export room: a trained model as files for other runtimes."""
