@@ -90,8 +90,8 @@ class CharacterTables:
         following: int32 [types], index into NEXT.
         preceding: int32 [types], index into LEFT.
         shape: uint8 [types], ASCII code in the sketch of a word.
-        flags: bool [types] under each name: `upper`, `lower`, `digit`, `decimal` (as Python's `str` has it), `terminal`,
-            `wide`, `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`).
+        flags: bool [types] under each name: `upper`, `lower`, `digit`, `decimal` (as Python's `str` has it),
+            `terminal`, `wide`, `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`).
     """
 
     type_of: np.ndarray

@@ -86,9 +86,7 @@ class GraphRows:
             return Windows(core_left, core_left, core_right, core_right)
         ends = tf.concat([firsts, [words]], 0)[1:]
         document = tf.searchsorted(firsts, core_left, side="right") - 1
-        return self._widen(
-            stream.starts, core_left, core_right, tf.gather(firsts, document), tf.gather(ends, document)
-        )
+        return self._widen(stream.starts, core_left, core_right, tf.gather(firsts, document), tf.gather(ends, document))
 
     def _units(self, starts: tf.Tensor, begins: tf.Tensor) -> tf.Tensor:
         """First words of the units: sentences, and runs of words of sentences that are too long. int32 [units]."""
@@ -136,20 +134,17 @@ class GraphRows:
             return i + 1, end, lefts.write(i, unit), rights.write(i, end)
 
         empty = [tf.TensorArray(tf.int32, 0, dynamic_size=True, element_shape=[None]) for _ in range(2)]
-        count, _, lefts, rights = tf.while_loop(
+        _, _, lefts, rights = tf.while_loop(
             lambda i, unit, *_: tf.equal(i, 0) | tf.reduce_any(unit < end_units),
             step,
             (tf.constant(0), first_units, *empty),
         )
-        del count
         left, right = tf.transpose(lefts.stack()), tf.transpose(rights.stack())  # [documents, steps]
         used = left < right
         left, right = tf.boolean_mask(left, used), tf.boolean_mask(right, used)
         return tf.gather(unit_firsts, left), tf.gather(unit_ends, right - 1)
 
-    def _widen(
-        self, starts: tf.Tensor, left: tf.Tensor, right: tf.Tensor, first: tf.Tensor, end: tf.Tensor
-    ) -> Windows:
+    def _widen(self, starts: tf.Tensor, left: tf.Tensor, right: tf.Tensor, first: tf.Tensor, end: tf.Tensor) -> Windows:
         """Context on both sides of the cores, as `packing._widened` adds it."""
         at_left, at_right = tf.gather(starts, left), tf.gather(starts, right)
         spare = self._capacity - (at_right - at_left)
@@ -164,7 +159,9 @@ class GraphRows:
         """Pieces of each window, `[CLS]` included, int32 [windows]."""
         return tf.gather(stream.starts, windows.right) - tf.gather(stream.starts, windows.left) + 1
 
-    def batch(self, stream: Stream, windows: Windows, chosen: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+    def batch(
+        self, stream: Stream, windows: Windows, chosen: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         """Some of the windows as a batch as long as the longest of them.
 
         Returns:

@@ -1,8 +1,9 @@
 """Data room: words to sentences inside a TensorFlow graph, the same as `raw_text.split_sentences` finds.
 
-Whether a word begins a sentence depends on what the words since the last beginning left behind: one of eight states. Each
-word is a map from the state before it to the state after it, and the states before all words come out of one parallel
-prefix composition of these maps (Hillis & Steele 1986), in as many steps as the number of words has binary digits.
+Whether a word begins a sentence depends on what the words since the last beginning left behind: one of eight states.
+Each word is a map from the state before it to the state after it, and the states before all words come out of one
+parallel prefix composition of these maps (Hillis & Steele 1986), in as many steps as the number of words has binary
+digits.
 """
 
 from collections.abc import Iterable
@@ -71,9 +72,7 @@ class GraphSentences:
         codes, starts, ends = words.codes, words.starts, words.ends
         before = tf.concat([starts[:1], ends[:-1]], 0)  # the end of the word before; of no interest at a text's first
         before = tf.minimum(before, starts)
-        lines, paragraphs = (
-            _count(tf.equal(codes, code), before, starts) for code in (ord("\n"), 0x2029)
-        )
+        lines, paragraphs = (_count(tf.equal(codes, code), before, starts) for code in (ord("\n"), 0x2029))
         types = tf.gather(words.types, starts)
         dot = tf.equal(tf.gather(codes, ends - 1), ord("."))
         decimals = _count(self._flag("decimal", words.types), starts, ends)
@@ -111,8 +110,7 @@ class GraphSentences:
             inside = tf.equal(tf.gather(words.texts, there), words.texts) & tf.equal(there, number + step)
             chosen = tf.where(inside & ~tf.gather(opener, there), there, chosen)
         return tuple(
-            tf.gather(column, chosen)
-            for column in (self._flag("upper", types), self._flag("lower", types), starter)
+            tf.gather(column, chosen) for column in (self._flag("upper", types), self._flag("lower", types), starter)
         )
 
 

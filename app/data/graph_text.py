@@ -3,7 +3,7 @@
 The same steps as `--mode=predict` takes on arrays: words, sentences, windows, tags, entities with character offsets.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -19,6 +19,9 @@ Network = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 # emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
 Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
+PIECES_AT_A_TIME = 1024  # padding included; larger batches do not fit the caches of a CPU (docs/results.md)
+WINDOWS_AT_A_TIME = 256
+
 
 class GraphTagger:
     """Finds the entities of texts inside a graph.
@@ -29,7 +32,6 @@ class GraphTagger:
         decode: emissions to label ids.
         split_sentences: whether texts are split into sentences first.
         longest_sentence: words; longer sentences are cut.
-        batch_size: windows the network reads at a time.
     """
 
     def __init__(
@@ -40,13 +42,12 @@ class GraphTagger:
         *,
         split_sentences: bool,
         longest_sentence: int,
-        batch_size: int,
     ) -> None:
         self._words, self._sentences, self._shapes = GraphWords(), GraphSentences(), GraphShapes()
         self._rows = GraphRows(encoder)
         self._network, self._decode = network, decode
         self._by_document, self._split = encoder.by_document, split_sentences
-        self._longest, self._batch_size = longest_sentence, batch_size
+        self._longest = longest_sentence
         self._labels = encoder.labels
         types = sorted({label[2:] for label in encoder.labels if label != OUTSIDE})
         self._types = tf.constant(["", *types])
@@ -60,8 +61,8 @@ class GraphTagger:
             texts: string [texts].
 
         Returns:
-            `count` int32 [texts]; `label` string, `start` and `end` int32, `score` float32 [texts, entities]: padded with
-            empty strings and zeros. Offsets count Unicode characters of the text as given.
+            `count` int32 [texts]; `label` string, `start` and `end` int32, `score` float32 [texts, entities], padded
+            with empty strings and zeros. Offsets count Unicode characters of the text as given.
         """
         words = self._words(texts)
         letters = tf.ragged.range(words.starts, words.ends)
@@ -78,12 +79,17 @@ class GraphTagger:
 
     def _emissions(self, stream: Stream, windows: Windows, words: tf.Tensor) -> tf.Tensor:
         """Logits of the first piece of every word, float32 [words, labels]; windows of about one length go together."""
-        order = tf.argsort(self._rows.sizes(stream, windows), stable=True)
+        sizes = self._rows.sizes(stream, windows)
+        order = tf.argsort(sizes, stable=True)
+        sizes = tf.gather(sizes, order)
 
         def step(at: tf.Tensor, emissions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            features, scored, places = self._rows.batch(stream, windows, order[at : at + self._batch_size])
+            ahead = sizes[at : at + WINDOWS_AT_A_TIME]
+            pieces = ahead * (1 + tf.range(tf.size(ahead)))  # of a batch that ends with each
+            end = at + tf.maximum(1, tf.reduce_sum(tf.cast(pieces <= PIECES_AT_A_TIME, tf.int32)))
+            features, scored, places = self._rows.batch(stream, windows, order[at:end])
             found = tf.gather_nd(self._network(features), places)
-            return at + self._batch_size, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
+            return end, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
 
         _, emissions = tf.while_loop(
             lambda at, _: at < tf.size(order),

@@ -130,8 +130,7 @@ def _token_patterns() -> list[str]:
         f"(?:{_one('+')}|{_one('.', left={'line_start', 'open'}, right={'decimal'})})?{_RUN}(?:{joined})*",
         *(f"(?:{_one(mark)}){{2,}}" for mark in ".-=*_~"),
         f"(?:{_one({of.FLAG})}){{1,2}}",
-        f"(?:{picture}(?:{drawn}{_one({of.JOINER})}{picture})*|(?s:.).)"
-        f"(?:{_one({*_DRAWN, of.JOINER})})*",
+        f"(?:{picture}(?:{drawn}{_one({of.JOINER})}{picture})*|(?s:.).)(?:{_one({*_DRAWN, of.JOINER})})*",
     ]
 
 
@@ -207,7 +206,7 @@ class GraphWords:
         return TextWords(codes, types, text_starts, starts, stops, tf.gather(owners, starts))
 
     def _sketch(self, types: tf.Tensor, owners: tf.Tensor, row_splits: tf.Tensor) -> tf.Tensor:
-        """string [texts], two ASCII characters for each character of a text."""
+        """Two ASCII characters for each character of a text: string [texts]."""
         same = tf.equal(owners[1:], owners[:-1])
         none = tf.zeros_like(owners[:1], tf.bool)
         following = tf.gather(self._following, types)

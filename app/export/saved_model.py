@@ -4,7 +4,8 @@ Signatures: `serving_default` takes raw strings and gives entities, `tokenized` 
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ def export_saved_model(
     *,
     network: Any,
     tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]],
-    resources: Sequence[Any] = (),
 ) -> Path:
     """Writes `folder/N/`, N one more than the highest number there; it appears only when it is complete.
 
@@ -35,7 +35,6 @@ def export_saved_model(
         folder: `export/saved_model` of a run directory.
         network: Keras model, {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32.
         tag_texts: string [texts] -> `count`, `label`, `start`, `end`, `score` (see `GraphTagger`).
-        resources: objects that own tensors of `tag_texts`.
 
     Returns:
         the folder of the new version.
@@ -44,7 +43,7 @@ def export_saved_model(
         RunError: it could not be written.
     """
     module = tf.Module()
-    module.network, module.resources = network, list(resources)
+    module.network = network
     spec = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUT_NAMES}
 
     @tf.function(input_signature=[spec["token_ids"], spec["shape_ids"], spec["padding_mask"]])
@@ -103,15 +102,19 @@ def load_saved_model(folder: Path) -> tuple[Any, Path]:
     return loaded, path
 
 
-def saved_model_forward(loaded: Any) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
-    """Features to logits by the `tokenized` signature: what the one predictor needs of any runtime."""
-    signature = loaded.signatures["tokenized"]
+@dataclass(frozen=True)
+class SavedModelForward:
+    """Features to logits by the `tokenized` signature: what the one predictor needs of any runtime.
 
-    def forward(features: dict[str, np.ndarray]) -> np.ndarray:
-        return signature(**{name: tf.constant(features[name], tf.int32) for name in INPUT_NAMES})["logits"].numpy()
+    Attributes:
+        loaded: from `load_saved_model`; a signature alone would not keep its weights.
+    """
 
-    forward.loaded = loaded  # type: ignore[attr-defined]  # the signature does not keep the model alive
-    return forward
+    loaded: Any
+
+    def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        inputs = {name: tf.constant(features[name], tf.int32) for name in INPUT_NAMES}
+        return self.loaded.signatures["tokenized"](**inputs)["logits"].numpy()
 
 
 def warmup_requests() -> list[predict_pb2.PredictRequest]:

@@ -1,6 +1,4 @@
-"""Models room: Viterbi decoding of the sentences of a batch of texts inside a TensorFlow graph, as `heads.decode_sentences`
-does it on arrays.
-"""
+"""Models room: Viterbi decoding inside a TensorFlow graph, as `heads.decode_sentences` does it on arrays."""
 
 import tensorflow as tf
 

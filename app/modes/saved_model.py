@@ -17,7 +17,7 @@ def save_tagger_as_saved_model(tagger: Tagger, encoder: Encoder, config: Predict
     Args:
         tagger: the model.
         encoder: that belongs to it.
-        config: whether texts are split into sentences; windows the network reads at a time.
+        config: whether texts are split into sentences.
         folder: `export/saved_model` of a run directory.
     """
     graph = GraphTagger(
@@ -26,6 +26,5 @@ def save_tagger_as_saved_model(tagger: Tagger, encoder: Encoder, config: Predict
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,
-        batch_size=config.batch_size,
     )
     return export_saved_model(folder, network=tagger.network, tag_texts=graph)
