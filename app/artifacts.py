@@ -26,7 +26,8 @@ _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
     "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
-    "evaluations checkpoints cache records vocabulary.txt model export tensorboard config.yaml"
+    "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
+    "model export tensorboard config.yaml"
 ).split()
 
 
@@ -64,6 +65,9 @@ class RunDirectory:
         self.cache = self.path / "cache"
         self.model = self.path / "model"
         self.records = self.path / "records"
+        self.stages = self.path / "stages"
+        self.compression_json = self.path / "compression.json"
+        self.compression_txt = self.path / "compression.txt"
         self.vocabulary = self.path / "vocabulary.txt"
         self.preset = self.path / "export" / "keras_nlp"
         self.saved_model = self.path / "export" / "saved_model"
@@ -89,11 +93,12 @@ class RunDirectory:
         except InputError:
             return False
 
-    def require_run(self) -> None:
+    def require_run(self, setting: str = "--run_dir") -> None:
+        """Raises InputError, which names the flag or key the directory comes from, unless it is a run."""
         if not self.is_run():
             fault = "is not a run directory" if self.path.exists() else "does not exist"
             raise InputError(
-                f"{self.path} {fault}: make one with --mode=finetune, or name one with --run_dir"
+                f"{self.path} {fault}: make one with --mode=finetune, or name one with {setting}"
             )
 
     def plan_training(self, config: Config, *, overwrite: bool = False) -> str:

@@ -32,9 +32,11 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
     Args:
-        default: also fixes the type: str, bool, int or float.
+        default: also fixes the type: str, bool, int, float, or a tuple of str or int, which YAML and `--set` write as
+            [a, b] or a,b.
         meaning: one line.
-        **limits: any of `choices` (allowed values), `at_least`, `at_most`, `above`, `below` (numbers).
+        **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
+            `below` (numbers).
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -48,6 +50,9 @@ class DataConfig:
         "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
     )
     test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    unlabelled_path: str = option(
+        "", "distill: text without labels beside the training corpus, read like pretrain.train_path; empty = none"
+    )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
@@ -171,6 +176,9 @@ class TrainingConfig:
     masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
     masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
+    lazy_embeddings: bool = option(
+        False, "AdamW on one device: update only the embeddings of pieces in the batch (LazyAdam), which is faster"
+    )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
     tensorboard: bool = option(True, "write logs for TensorBoard")
@@ -205,11 +213,84 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
+class CompressionConfig:
+    """How a fine-tuned run is made smaller and faster. Batch size, optimizer and schedule: see TrainingConfig."""
+
+    steps: tuple[str, ...] = option(
+        ("trim_vocabulary", "prune_structured"),
+        "steps, in their order",
+        choices=("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware"),
+    )
+    min_piece_count: int = option(
+        1, "trim_vocabulary: how often the text must have a piece for it to stay", at_least=1
+    )
+    kept_first_pieces: int = option(
+        10_000,
+        "trim_vocabulary: so many pieces from the beginning of the vocabulary stay anyway; published ones are sorted "
+        "by frequency, so this is what other text needs",
+        at_least=0,
+    )
+    trim_epochs: int = option(0, "trim_vocabulary: epochs of fine-tuning after it", at_least=0)
+    other_path: str = option(
+        "", "trim_vocabulary: corpus of other text on which its loss is measured too; empty = none"
+    )
+    flops_fraction: float = option(
+        0.5, "prune_structured: part of the encoder's operations that is left", above=0, below=1
+    )
+    latency_ms: float = option(
+        0.0, "prune_structured: milliseconds a text may take on this machine, instead of flops_fraction; 0 = off",
+        at_least=0,
+    )
+    latency_length: int = option(64, "pieces of the text whose latency is measured", at_least=8, at_most=512)
+    removed_layers: int = option(0, "prune_structured: whole layers that go first", at_least=0)
+    structured_rounds: int = option(2, "prune_structured: rounds of removing and fine-tuning", at_least=1)
+    structured_epochs: int = option(2, "prune_structured: epochs of fine-tuning in a round", at_least=0)
+    structured_last_epochs: int = option(4, "prune_structured: the same, in the last round", at_least=0)
+    importance_steps: int = option(64, "prune_structured: batches on which importance is measured", at_least=1)
+    sparsity: float = option(0.5, "prune_magnitude: part of the weights that becomes 0", above=0, below=1)
+    sparsity_2_by_4: bool = option(
+        False, "prune_magnitude: 2 of 4 neighbours in the feed-forward kernels become 0, and nothing else"
+    )
+    prune_embeddings: bool = option(True, "prune_magnitude: prune the word embeddings too")
+    prune_frequency_steps: int = option(100, "prune_magnitude: steps between two updates of the masks", at_least=1)
+    magnitude_epochs: int = option(4, "prune_magnitude: epochs; sparsity rises in the first half", at_least=1)
+    clusters: int = option(16, "cluster: distinct values left in a kernel", at_least=2, at_most=256)
+    cluster_epochs: int = option(1, "cluster: epochs in which the values are tuned", at_least=0)
+    quantize_epochs: int = option(2, "quantize_aware: epochs", at_least=1)
+    distill: bool = option(True, "learn from the uncompressed network beside the labels while fine-tuning")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Scoring of a trained model."""
 
     split: str = option("test", "corpus to score", choices=("train", "valid", "test"))
     batch_size: int = option(32, "sequences in a step", at_least=1)
+    tflite_file: str = option("int8", "predictor=tflite: which file of export/tflite, without its ending")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Files for other runtimes. Each is scored on evaluation.split by its own runtime before it is kept."""
+
+    formats: tuple[str, ...] = option(
+        ("float32", "float16", "int8", "int4"),
+        "what to export",
+        choices=("float32", "float16", "int8", "int4", "full_int8"),
+    )
+    max_f1_loss: float = option(
+        0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100
+    )
+    block_size: int = option(
+        32, "format=int4: weights that share a scale; 32, 64, 128 or 256", at_least=32, at_most=256
+    )
+    int8_table: str = option(
+        "int8", "format=int8: precision of the embedding tables", choices=("float", "int8", "int4")
+    )
+    calibration_rows: int = option(
+        64, "format=full_int8: rows of the training corpus that the ranges are read from", at_least=1
+    )
+    vectors: int = option(16, "sentences in the test vectors beside the files", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -230,6 +311,52 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
+class DistillConfig:
+    """A small network learns from large ones. The losses are weighted and added; a weight of 0 leaves one out."""
+
+    teachers: tuple[str, ...] = option(
+        ("runs/finetune",), "runs to learn from, their answers averaged; or one backbone, see backbone.source"
+    )
+    student: str = option(
+        "teacher_layers",
+        "what the student begins as, unless init_from names a run: layers of the first teacher, or backbone.source",
+        choices=("teacher_layers", "backbone"),
+    )
+    student_layers: tuple[int, ...] = option(
+        (0, 2, 5), "student=teacher_layers: the teacher's layers it is made of, counted from 0", at_least=0
+    )
+    temperature: float = option(2.0, "divides logits and transition scores in the soft losses", above=0, at_most=100)
+    labels_weight: float = option(0.5, "weight of the loss of the corpus's own labels", at_least=0)
+    soft_weight: float = option(
+        1.0, "weight of the divergence between the label probabilities at each word (logits alone)", at_least=0
+    )
+    chain_weight: float = option(
+        0.0, "weight of the divergence between the probabilities of whole tag sequences (CRF marginals)", at_least=0
+    )
+    hidden_weight: float = option(
+        0.0, "weight of the mean squared difference between hidden states, of the first teacher", at_least=0
+    )
+    hidden_student_layers: tuple[int, ...] = option(
+        (), "student layers whose output is compared, counted from 0; empty = all", at_least=0
+    )
+    hidden_teacher_layers: tuple[int, ...] = option(
+        (), "teacher layers they are compared with; empty = evenly spread, the last with the last", at_least=0
+    )
+    relation_weight: float = option(
+        0.0, "weight of the divergence between self-attention relations (MiniLM), of the first teacher", at_least=0
+    )
+    relations: tuple[str, ...] = option(
+        ("query", "key", "value"), "vectors whose relations are compared", choices=("query", "key", "value")
+    )
+    relation_heads: int = option(12, "heads that the vectors of both networks are cut into anew", at_least=1)
+    relation_student_layer: int = option(-1, "student layer, counted from 0; -1 = the last", at_least=-1)
+    relation_teacher_layer: int = option(-1, "teacher layer, counted from 0; -1 = the last", at_least=-1)
+    unlabelled_limit_words: int = option(
+        0, "words read from data.unlabelled_path at most; 0 = all", at_least=0
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """The whole configuration. Functions receive the section they need, never this."""
 
@@ -238,9 +365,15 @@ class Config:
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     pretrain: PretrainConfig = PretrainConfig()
+    distill: DistillConfig = DistillConfig()
+    compression: CompressionConfig = CompressionConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
+    export: ExportConfig = ExportConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
+    predictor: str = option(
+        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite")
+    )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(
         "", "run directory whose model training starts from; empty = the pretrained backbone"
@@ -292,6 +425,35 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
         )
+    if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
+        yield (
+            ("training.lazy_embeddings", "training.optimizer", "training.jit_compile"),
+            "lazy embeddings need the optimizer adamw, and XLA cannot compile them",
+        )
+    distill = config.distill
+    weights = ("labels_weight", "soft_weight", "chain_weight", "hidden_weight", "relation_weight")
+    if not any(getattr(distill, name) for name in weights):
+        yield tuple(f"distill.{name}" for name in weights), "a student needs at least one loss above 0"
+    pairs = (distill.hidden_student_layers, distill.hidden_teacher_layers)
+    if all(pairs) and len(pairs[0]) != len(pairs[1]):
+        yield (
+            ("distill.hidden_student_layers", "distill.hidden_teacher_layers"),
+            "each layer of the student needs one of the teacher, so the lists must be of one length",
+        )
+    steps = config.compression.steps
+    for number, step in enumerate(steps):
+        before = steps[:number]
+        if step in before:
+            yield ("compression.steps",), f"{step} may be there only once"
+        rewritten = [name for name in before if name not in ("trim_vocabulary", "prune_structured")]
+        if step in ("trim_vocabulary", "prune_structured") and rewritten:
+            yield ("compression.steps",), f"{step} changes shapes, so it must come before {rewritten[0]}"
+        if step == "prune_magnitude" and rewritten:
+            yield ("compression.steps",), f"zeros would be undone, so prune_magnitude must come before {rewritten[0]}"
+        if step == "cluster" and "quantize_aware" in before:
+            yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
+    if config.export.block_size not in (32, 64, 128, 256):
+        yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (

@@ -17,7 +17,14 @@ from app.config import Config, InputError, fields_by_key, flatten, impossible_co
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
-_TYPE_NAMES = {"str": "text", "bool": "true or false", "int": "an integer", "float": "a number"}
+_TYPE_NAMES = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "tuple[str, ...]": "a list of texts, such as [a, b]",
+    "tuple[int, ...]": "a list of integers, such as [0, 2]",
+}
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -147,14 +154,22 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     value = _convert(raw, kind)
     if value is None:
         raise InputError(f"{key} must be {_TYPE_NAMES[kind]}, received {_describe(raw)} in {origin}")
-    fault = _fault(value, known.metadata)
+    faults = [_fault(each, known.metadata) for each in (value if isinstance(value, tuple) else (value,))]
+    fault = next(filter(None, faults), "")
     if fault:
+        fault = f"a list of which each is {fault}" if isinstance(value, tuple) else fault
         raise InputError(f"{key} must be {fault}, received {_describe(raw)} in {origin}")
     return value
 
 
 def _convert(raw: Any, kind: str) -> Any:
-    """The value of the text `raw` as `kind`, or None if it is none."""
+    """The value of the text `raw` as `kind`, or None if it is none. A list may also be text: `[a, b]`, `a, b`."""
+    if kind.startswith("tuple"):
+        parts = _parts(raw) if isinstance(raw, str) else raw
+        if not isinstance(parts, list):
+            return None
+        values = tuple(_convert(part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in parts)
+        return None if None in values else values
     if not isinstance(raw, str):
         return None
     if kind == "str":
@@ -168,12 +183,22 @@ def _convert(raw: Any, kind: str) -> Any:
     return number if math.isfinite(number) else None
 
 
+def _parts(text: str) -> list[str]:
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("[]", "()"):
+        inner = inner[1:-1]
+    parts = (part.strip().strip("\"'") for part in inner.split(","))
+    return [part for part in parts if part]
+
+
 def _fault(value: Any, limits: Mapping[str, Any]) -> str:
     """What is allowed, if `value` is not; else an empty string."""
     choices = limits.get("choices")
-    if choices and value not in choices:
-        nearest = difflib.get_close_matches(str(value), choices, n=1)
-        return f"one of {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+    for name in value if isinstance(value, tuple) else (value,):
+        if choices and name not in choices:
+            nearest = difflib.get_close_matches(str(name), choices, n=1)
+            kind = "a list of any of" if isinstance(value, tuple) else "one of"
+            return f"{kind} {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
     rules = {
         "at_least": ("at least", lambda limit: value >= limit),
         "above": ("above", lambda limit: value > limit),
@@ -206,7 +231,7 @@ def _describe(raw: Any) -> str:
     if isinstance(raw, dict):
         return "a mapping"
     if isinstance(raw, list):
-        return "a list"
+        return f"the list [{', '.join(map(_describe, raw))}]"
     shown = raw if len(raw) <= 80 else raw[:77] + "..."
     return repr(shown)
 

@@ -18,7 +18,7 @@ from absl import app as absl_app
 from absl import flags, logging
 
 from app.artifacts import Request, RunDirectory
-from app.config import InputError, LostWorkerError, RunError, Terminated
+from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -32,6 +32,7 @@ class Mode(NamedTuple):
     module: str
     description: str
     works_on: str = ""  # works on the finished run of this mode, with that run's configuration
+    starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
     accepts: tuple[str, ...] = ()  # flags that only some modes take
 
 
@@ -46,12 +47,26 @@ MODES = {
         "train on a corpus, score on its test split; an interrupted run resumes",
         accepts=("overwrite",),
     ),
+    "distill": Mode(
+        "app.modes.distill",
+        "train a small network to answer like finished runs; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
+    "compress": Mode(
+        "app.modes.compress",
+        "make the model of a finished run (init_from) smaller and faster; an interrupted run resumes",
+        starts_from="finetune",
+        accepts=("overwrite",),
+    ),
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
         "app.modes.predict",
         "find the entities of plain text, one document a line, as JSON lines",
         works_on="finetune",
         accepts=("input", "output"),
+    ),
+    "export": Mode(
+        "app.modes.export", "write a run as TFLite files, each scored before it is kept", works_on="finetune"
     ),
     "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
 }
@@ -168,9 +183,20 @@ def build_request() -> tuple[str, Request]:
     run_dir = RunDirectory(_RUN_DIR.value or f"runs/{mode.works_on or name}")
     if mode.works_on:
         run_dir.require_run()
-    defaults = str(run_dir.config_yaml) if mode.works_on else None
-    config = load_config(_CONFIG.value or None, _SET.value, defaults=defaults)
+    config = load_run_config(mode, run_dir)
     return name, Request(config, run_dir, _OVERWRITE.value, _INPUT.value, _OUTPUT.value)
+
+
+def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:
+    """The configuration from the flags, over that of the run which the mode works on or starts from."""
+    path, settings = _CONFIG.value or None, list(_SET.value)
+    if mode.works_on:
+        return load_config(path, settings, defaults=str(run_dir.config_yaml))
+    if mode.starts_from:
+        source = RunDirectory(load_config(path, settings).init_from or f"runs/{mode.starts_from}")
+        source.require_run("init_from")
+        return load_config(path, [*settings, f"init_from={source}"], defaults=str(source.config_yaml))
+    return load_config(path, settings)
 
 
 def describe(name: str, request: Request) -> str:

@@ -100,6 +100,9 @@ def test_an_unknown_key_far_from_all_others_lists_the_sections(write):
         ("data.strict=maybe", ["data.strict must be true or false", "'maybe'"]),
         ("model.head=softmaks", ["model.head must be one of softmax, crf", "did you mean softmax?"]),
         ("backbone.dropout=1", ["backbone.dropout must be at least 0 and below 1"]),
+        ("distill.student_layers=a", ["distill.student_layers must be a list of integers", "'a'"]),
+        ("distill.student_layers=[0, -1]", ["distill.student_layers must be a list of which each is at least 0"]),
+        ("distill.relations=[key, kay]", ["each is one of query, key, value (did you mean key?)"]),
         ("training=3", ["training in --set is a section"]),
         ("training.epochs", ["--set takes section.key=value", "'training.epochs'"]),
         ("=3", ["unknown key"]),
@@ -122,6 +125,11 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["backbone.source=random", "backbone.max_positions=64"], ["data.max_length=192 (default)"]),
         (["training.early_stopping_patience_epochs=1", "data.valid_path="], ["data.valid_path"]),
         (["training.strategy=tpu", "training.precision=mixed_float16"], ["training.precision"]),
+        (["distill.labels_weight=0", "distill.soft_weight=0"], ["distill.soft_weight=0.0 (--set)"]),
+        (
+            ["distill.hidden_student_layers=[0, 1]", "distill.hidden_teacher_layers=[3]"],
+            ["distill.hidden_teacher_layers=(3,) (--set)"],
+        ),
         (["training.strategy=mirrored", "training.tpu_address=local"], ["training.tpu_address"]),
     ],
 )
@@ -134,7 +142,7 @@ def test_an_impossible_combination_names_both_settings_and_where_they_came_from(
     ("text", "part"),
     [
         ("training: 3", "training in {path} is a section and must be a mapping, received '3'"),
-        ("training: [1]", "received a list"),
+        ("training: [1]", "received the list ['1']"),
         ("seed: {a: 1}", "seed must be an integer, received a mapping"),
         ("- seed", "{path} must hold a mapping"),
         ("training: {epochs: 1", "{path} is not valid YAML"),
@@ -157,6 +165,14 @@ def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path):
 def test_an_empty_file_or_section_changes_nothing_and_a_byte_order_mark_is_dropped(write):
     assert load_config(write("")) == load_config(write("training:\n")) == Config()
     assert load_config(write("\ufeffseed: 3")).seed == 3
+
+
+@pytest.mark.parametrize("text", ["[runs/a, runs/b]", "runs/a,runs/b", "['runs/a', \"runs/b\"]"])
+def test_a_list_may_be_written_in_yaml_or_as_text(write, text):
+    assert load_config(None, [f"distill.teachers={text}"]).distill.teachers == ("runs/a", "runs/b")
+    config = load_config(write("distill: {teachers: [runs/a, runs/b], student_layers: []}"))
+    assert config.distill.teachers == ("runs/a", "runs/b") and config.distill.student_layers == ()
+    assert load_config(write(to_yaml(config))) == config
 
 
 @given(st.data())
@@ -182,7 +198,7 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
     for key, known in fields_by_key().items():
         assert known.metadata["meaning"], key
         assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below"}, key
-        assert type(flat[key]).__name__ == known.type, key
+        assert type(flat[key]).__name__ == known.type.partition("[")[0], key
         assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
 
 

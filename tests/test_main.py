@@ -97,7 +97,7 @@ def test_help_answers_in_under_a_second(tmp_path):
         (["--mode=finetune", "--set", "sed=3"], ["unknown key sed in --set; did you mean seed?"]),
         (["--mode=finetune", "--config=none.yaml"], ["none.yaml", "No such file"]),
         (["--mode=finetune", "--input=a.txt"], ["--input belongs to --mode=predict"]),
-        (["--mode=evaluate", "--overwrite"], ["--overwrite belongs to --mode=pretrain or finetune"]),
+        (["--mode=evaluate", "--overwrite"], ["--overwrite belongs to --mode=pretrain or finetune or distill"]),
         (["--mode=evaluate"], ["runs/finetune does not exist", "--mode=finetune", "--run_dir"]),
         (["--mode=predict"], ["--mode=predict needs --input=FILE"]),
     ],

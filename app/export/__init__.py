@@ -1,1 +1,1 @@
-"""Export room: a trained model as files for other runtimes."""
+"""Export room: a trained tagger as files for other runtimes."""

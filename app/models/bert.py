@@ -8,11 +8,13 @@ dropout for everything. None of it is in `get_config()`, so each construction go
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
 from app.models.attention import use_matrix_products
+from app.models.slim_bert import SlimBertBackbone
 from app.one_keras import keras
 
 # KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
@@ -42,7 +44,11 @@ class Backbone:
 
 @dataclass(frozen=True, kw_only=True)
 class BertSettings:
-    """Everything that defines the computation of a BERT encoder, apart from its weights."""
+    """Everything that defines the computation of a BERT encoder, apart from its weights.
+
+    A slim encoder, whose layers differ, has `head_dim`, `layer_heads` and `layer_intermediate_dims`; its `num_heads`
+    and `intermediate_dim` are the largest of them. They are empty for an encoder as published.
+    """
 
     vocabulary_size: int
     num_layers: int
@@ -55,21 +61,39 @@ class BertSettings:
     layer_norm_epsilon: float = 1e-12
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    head_dim: int = 0
+    layer_heads: tuple[int, ...] = ()
+    layer_intermediate_dims: tuple[int, ...] = ()
+
+
+# Files leave these out for an encoder as published.
+SLIM_SETTINGS = ("head_dim", "layer_heads", "layer_intermediate_dims")
 
 
 def make_bert_backbone(settings: BertSettings) -> BertBackbone:
     """A randomly initialised encoder with all its settings in force."""
-    model = BertBackbone(
-        vocabulary_size=settings.vocabulary_size,
-        num_layers=settings.num_layers,
-        num_heads=settings.num_heads,
-        hidden_dim=settings.hidden_dim,
-        intermediate_dim=settings.intermediate_dim,
-        dropout=settings.dropout,
-        max_sequence_length=settings.max_positions,
-        num_segments=settings.num_segments,
-        name="backbone",
-    )
+    sizes: dict[str, Any] = {
+        "vocabulary_size": settings.vocabulary_size,
+        "hidden_dim": settings.hidden_dim,
+        "dropout": settings.dropout,
+        "max_sequence_length": settings.max_positions,
+        "num_segments": settings.num_segments,
+        "name": "backbone",
+    }
+    if settings.layer_heads:
+        model = SlimBertBackbone(
+            head_dim=settings.head_dim,
+            layer_heads=settings.layer_heads,
+            layer_intermediate_dims=settings.layer_intermediate_dims,
+            **sizes,
+        )
+    else:
+        model = BertBackbone(
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            intermediate_dim=settings.intermediate_dim,
+            **sizes,
+        )
     apply_settings(model, settings)
     return model
 
@@ -98,6 +122,7 @@ def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
 def read_settings(model: BertBackbone) -> BertSettings:
     """The settings an encoder has now, `apply_settings` included."""
     first = model.transformer_layers[0]
+    slim = {name: getattr(model, name) for name in SLIM_SETTINGS} if isinstance(model, SlimBertBackbone) else {}
     return BertSettings(
         vocabulary_size=model.vocabulary_size,
         num_layers=model.num_layers,
@@ -110,4 +135,5 @@ def read_settings(model: BertBackbone) -> BertSettings:
         layer_norm_epsilon=first.layer_norm_epsilon,
         dropout=model.dropout,
         attention_dropout=first._self_attention_layer._dropout_layer.rate,
+        **slim,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.artifacts import atomic, sha256_of_file
 from app.config import BackboneConfig, InputError, RunError
-from app.models.bert import ACTIVATIONS, Backbone, BertSettings, make_bert_backbone, read_settings
+from app.models.bert import ACTIVATIONS, SLIM_SETTINGS, Backbone, BertSettings, make_bert_backbone, read_settings
 from app.models.checkpoint import read_json
 from app.models.checksums import SUMS_FILE, check_sha256, check_sums, read_sums
 from app.models.vocabulary import choose_lowercase, read_vocabulary
@@ -40,6 +40,7 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
         RunError: the files could not be written (disk full, no permission).
     """
     values = dataclasses.asdict(read_settings(backbone.model))
+    values = {name: value for name, value in values.items() if value or name not in SLIM_SETTINGS}
     values |= {"lowercase": backbone.lowercase, "source": backbone.source}
     try:
         sums = read_sums(folder)
@@ -77,12 +78,14 @@ def load_backbone(folder: Path, config: BackboneConfig | None = None) -> Backbon
     values = read_json(folder / SETTINGS_FILE)
     lowercase, source = values.pop("lowercase", None), values.pop("source", "")
     names = {field.name for field in dataclasses.fields(BertSettings)}
-    if set(values) != names or values["activation"] not in ACTIVATIONS or not isinstance(lowercase, bool):
+    required = names - set(SLIM_SETTINGS)
+    known = required <= set(values) <= names
+    if not known or values["activation"] not in ACTIVATIONS or not isinstance(lowercase, bool):
         raise InputError(
-            f"{folder / SETTINGS_FILE} must hold lowercase, source, {', '.join(sorted(names))} "
+            f"{folder / SETTINGS_FILE} must hold lowercase, source, {', '.join(sorted(required))} "
             f"as this version writes them, received {', '.join(sorted(values))}"
         )
-    settings = BertSettings(**values)
+    settings = _settings(values, where=folder / SETTINGS_FILE)
     if config is not None:
         settings = dataclasses.replace(
             settings, dropout=config.dropout, attention_dropout=config.attention_dropout
@@ -97,3 +100,16 @@ def load_backbone(folder: Path, config: BackboneConfig | None = None) -> Backbon
             f"{folder / WEIGHTS_FILE} does not fit {SETTINGS_FILE} beside it: {error}"
         ) from error
     return Backbone(model, vocabulary, lowercase, source)
+
+
+def _settings(values: dict, *, where: Path) -> BertSettings:
+    """The settings in a file; the lists of a slim encoder must have an entry a layer."""
+    lists = {name: tuple(values[name]) for name in SLIM_SETTINGS if isinstance(values.get(name), list)}
+    settings = BertSettings(**(values | lists))
+    slim = [getattr(settings, name) for name in SLIM_SETTINGS]
+    if any(slim) and not (all(slim) and all(len(sizes) == settings.num_layers for sizes in slim[1:])):
+        raise InputError(
+            f"{where}: layer_heads and layer_intermediate_dims must have {settings.num_layers} numbers each and "
+            f"head_dim one, received {slim}"
+        )
+    return settings

@@ -52,7 +52,7 @@ def read_bert_config(path: Path, config: BackboneConfig) -> BertSettings:
     for key, allowed in _REQUIRED.items():
         if values.get(key, allowed) != allowed:
             raise InputError(f"{path}: {key} must be {allowed!r}, received {values[key]!r}")
-    sizes = {}
+    sizes: dict[str, Any] = {}
     for name, key in _SIZES.items():
         size = values.get(key)
         if type(size) is not int or size < 1:

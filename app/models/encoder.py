@@ -4,10 +4,14 @@
 documents (`app/data/packing.py`), and taggers add an embedding of their own to the input.
 """
 
+from collections.abc import Callable
+
 import tensorflow as tf
 from keras_nlp.models import BertBackbone
 
 from app.one_keras import keras
+
+Replace = Callable[[keras.layers.Layer], keras.layers.Layer]
 
 
 @keras.saving.register_keras_serializable(package="app")
@@ -19,7 +23,13 @@ class WindowMask(keras.layers.Layer):
 
 
 def connect_encoder(
-    model: BertBackbone, tokens: tf.Tensor, segments: tf.Tensor, windows: tf.Tensor, *, added: tf.Tensor | None = None
+    model: BertBackbone,
+    tokens: tf.Tensor,
+    segments: tf.Tensor,
+    windows: tf.Tensor,
+    *,
+    added: tf.Tensor | None = None,
+    replace: Replace = lambda layer: layer,
 ) -> tf.Tensor:
     """Connects Keras inputs through the layers of a backbone, which keep their weights.
 
@@ -30,18 +40,32 @@ def connect_encoder(
         windows: int32 [batch, length], 0 for padding and otherwise the number of the window a piece belongs to. A plain
             0/1 padding mask is the case of one window a row.
         added: float [batch, length, width], added to the input embeddings.
+        replace: gives what is called in place of the word-piece embedding and of each transformer layer.
 
     Returns:
         hidden states, float [batch, length, width].
     """
-    embedded = model.token_embedding(tokens)
+    return connect_layers(model, tokens, segments, windows, added=added, replace=replace)[-1]
+
+
+def connect_layers(
+    model: BertBackbone,
+    tokens: tf.Tensor,
+    segments: tf.Tensor,
+    windows: tf.Tensor,
+    *,
+    added: tf.Tensor | None = None,
+    replace: Replace = lambda layer: layer,
+) -> list[tf.Tensor]:
+    """As `connect_encoder`, with the input of the first layer and then the output of every layer."""
+    embedded = replace(model.token_embedding)(tokens)
     parts = [embedded, model.position_embedding(embedded), model.segment_embedding(segments)]
     if added is None:
         x = model.embeddings_add(parts)
     else:
         x = keras.layers.Add(name="inputs_add")([*parts, added])
-    x = model.embeddings_dropout(model.embeddings_layer_norm(x))
+    states = [model.embeddings_dropout(model.embeddings_layer_norm(x))]
     mask = WindowMask(name="window_mask")(windows)
     for layer in model.transformer_layers:
-        x = layer(x, attention_mask=mask)
-    return x
+        states.append(replace(layer)(states[-1], attention_mask=mask))
+    return states

@@ -66,6 +66,14 @@ class TaggingHead(keras.layers.Layer):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
         return tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
 
+    def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
+        """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""
+        if self.transitions is None:
+            learnt = tf.zeros_like(self.constraints)
+        else:
+            learnt = tf.convert_to_tensor(self.transitions) / temperature
+        return learnt + self.constraints if constrained else learnt
+
     def decoding_scores(self) -> "DecodingScores":
         """What Viterbi needs beside the logits; the sentence boundaries count as `O`, as they do in training."""
         if self.transitions is None:

@@ -1,13 +1,13 @@
 """Models room: a backbone, the word-shape embedding and a tagging head assembled into one network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from app.config import ModelConfig
 from app.models.bert import Backbone
-from app.models.encoder import connect_encoder
+from app.models.encoder import Replace, connect_encoder
 from app.models.heads import TaggingHead
 from app.one_keras import keras
 
@@ -64,18 +64,46 @@ def build_tagger(
         shape_count: number of word shapes.
         freeze_embeddings: keep the word-piece embeddings as they are.
     """
-    model = backbone.model
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
+    backbone.model.token_embedding.trainable = not freeze_embeddings
     shapes = None
     if config.word_shape:
         # Near zero, so that training starts from the published network.
         near_zero = keras.initializers.TruncatedNormal(stddev=0.002)
         shapes = keras.layers.Embedding(
-            shape_count, model.hidden_dim, embeddings_initializer=near_zero, name="word_shape"
-        )(inputs["shape_ids"])
+            shape_count, backbone.model.hidden_dim, embeddings_initializer=near_zero, name="word_shape"
+        )
+
+    def make_head() -> TaggingHead:
+        return TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
+
+    return _connect(backbone, config, shapes, make_head, lambda layer: layer)
+
+
+def with_layers(tagger: Tagger, replace: Replace) -> Tagger:
+    """A second network on the weights of a tagger, some layers of its encoder in another's place.
+
+    Args:
+        tagger: its own network stays as it is.
+        replace: a transformer layer, or the word-piece embedding, to what stands in its place; the layer itself where
+            nothing does. What it returns is called like the layer and shares the layer's weights.
+    """
+    names = {layer.name: layer for layer in tagger.network.layers}
+    return _connect(tagger.backbone, tagger.config, names.get("word_shape"), lambda: tagger.head, replace)
+
+
+def _connect(
+    backbone: Backbone,
+    config: ModelConfig,
+    shapes: keras.layers.Layer | None,
+    make_head: Callable[[], TaggingHead],
+    replace: Replace,
+) -> Tagger:
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
+    added = shapes(inputs["shape_ids"]) if shapes else None
     segments = tf.zeros_like(inputs["token_ids"])
-    x = connect_encoder(model, inputs["token_ids"], segments, inputs["padding_mask"], added=shapes)
-    head = TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
-    model.token_embedding.trainable = not freeze_embeddings
+    x = connect_encoder(
+        backbone.model, inputs["token_ids"], segments, inputs["padding_mask"], added=added, replace=replace
+    )
+    head = make_head()
     network = keras.Model(inputs, head(x), name="tagger")
     return Tagger(network, keras.Model(inputs, x, name="encoder"), backbone, head, config)

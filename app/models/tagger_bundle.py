@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from app.artifacts import atomic, sha256_of_file
 from app.config import InputError, ModelConfig
-from app.models.bundle import load_backbone, save_backbone
+from app.models.bundle import BUNDLE_FILES, load_backbone, save_backbone
 from app.models.checkpoint import read_json
 from app.models.checksums import SUMS_FILE, check_sums, read_sums
 from app.models.tagger import Tagger, build_tagger
@@ -59,11 +59,28 @@ def load_tagger(folder: Path) -> Tagger:
     Raises:
         InputError: a file is missing, truncated or altered.
     """
+    keras.mixed_precision.set_global_policy("float32")
+    return read_tagger(folder)
+
+
+def read_labels(folder: Path) -> tuple[str, ...]:
+    """The labels of a bundle.
+
+    Raises:
+        InputError: a file of the bundle is missing, truncated or altered.
+    """
     if not folder.is_dir():
-        raise InputError(f"{folder} does not exist: the run has not finished; run --mode=finetune on it again")
+        raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
+    check_sums(folder, (*BUNDLE_FILES, SETTINGS_FILE, WEIGHTS_FILE))
+    return tuple(read_json(folder / SETTINGS_FILE)["labels"])
+
+
+def read_tagger(folder: Path) -> Tagger:
+    """As `load_tagger`, to compute in the precision that is set."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
     check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
     settings = read_json(folder / SETTINGS_FILE)
-    keras.mixed_precision.set_global_policy("float32")
     tagger = build_tagger(
         load_backbone(folder),
         ModelConfig(**settings["model"]),

@@ -2,11 +2,15 @@
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from app.artifacts import Request, RunDirectory
-from app.config import InputError
+from app.config import Config, InputError
 from app.data.corpus import summarize
+from app.evaluation.predictor import Forward
+from app.evaluation.tflite_runtime import load_tflite_forward
+from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_split, score_split, show_results
 
@@ -23,9 +27,11 @@ def run(request: Request) -> dict[str, float]:
     if corpus is None:
         raise InputError(f"data.{split}_path is empty; evaluation.split is {split}, so it must name a corpus")
     summarize(corpus)
-    predictor = build_predictor(tagger, build_encoder(tagger, config.data), batch_size=config.evaluation.batch_size)
+    forward = FORWARDS[config.predictor](config, run_dir, tagger)
+    encoder = build_encoder(tagger, config.data)
+    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)
     with run_dir.locked():
-        target = _target(run_dir, corpus.source, split)
+        target = _target(run_dir, corpus.source, split, runtime=_runtime(config))
         if target is not run_dir:
             target.write_config(config)
             target.write_environment(seed=config.seed, command=sys.argv)
@@ -34,10 +40,25 @@ def run(request: Request) -> dict[str, float]:
     return found
 
 
-def _target(run_dir: RunDirectory, source: str, split: str) -> RunDirectory:
-    """Where the scores go: another corpus must not replace the run's own numbers."""
+def _target(run_dir: RunDirectory, source: str, split: str, *, runtime: str) -> RunDirectory:
+    """Where the scores go: another corpus or another runtime must not replace the run's own numbers."""
     own = run_dir.read_config().data
-    if source == getattr(own, f"{split}_path"):
+    if source == getattr(own, f"{split}_path") and not runtime:
         return run_dir
     name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
-    return RunDirectory(run_dir.path / "evaluations" / name)
+    return RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
+
+
+def _runtime(config: Config) -> str:
+    """Distinguishes the scores of an export; empty for the model itself."""
+    names = {"keras": "", "tflite": f".tflite-{config.evaluation.tflite_file}"}
+    return names.get(config.predictor, f".{config.predictor}")
+
+
+# What `predictor` may name: a forward pass, or None for the Keras network.
+FORWARDS: dict[str, Callable[[Config, RunDirectory, Tagger], Forward | None]] = {
+    "keras": lambda config, run_dir, tagger: None,
+    "tflite": lambda config, run_dir, tagger: load_tflite_forward(
+        run_dir.tflite, config.evaluation.tflite_file, labels=tagger.labels
+    ),
+}

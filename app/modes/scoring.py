@@ -19,7 +19,7 @@ from app.data.shapes import word_shapes
 from app.data.word_pieces import WordPieces
 from app.evaluation.errors import count_errors, error_rows
 from app.evaluation.html_report import html_report
-from app.evaluation.predictor import Features, Predictor
+from app.evaluation.predictor import Features, Forward, Predictor
 from app.evaluation.report import conll_rows, text_report
 from app.evaluation.scores import Scores, compute_scores, flat_metrics
 from app.models.heads import decode_sentences
@@ -56,8 +56,25 @@ def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
     )
 
 
-def build_predictor(tagger: Tagger, encoder: Encoder, *, batch_size: int) -> Predictor:
-    """A predictor over the Keras network; the transition scores are read at each call, so it follows training."""
+def build_predictor(
+    tagger: Tagger, encoder: Encoder, *, batch_size: int, forward: Forward | None = None
+) -> Predictor:
+    """A predictor over `forward`, or else the Keras network.
+
+    The transition scores are read at each call, so it follows training.
+    """
+
+    def decode(
+        emissions: Sequence[np.ndarray], probabilities: bool
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        return decode_sentences(emissions, tagger.head.decoding_scores(), probabilities=probabilities)
+
+    run = forward or build_keras_forward(tagger)
+    return Predictor(tagger.labels, encoder.scoring_rows, run, decode, batch_size)
+
+
+def build_keras_forward(tagger: Tagger) -> Forward:
+    """The Keras network as it is now, traced once for all shapes."""
     spec = {name: tf.TensorSpec([None, None], tf.int32) for name in INPUT_NAMES}
 
     @tf.function(input_signature=[spec])  # one trace for all shapes
@@ -67,12 +84,7 @@ def build_predictor(tagger: Tagger, encoder: Encoder, *, batch_size: int) -> Pre
     def call(features: Features) -> np.ndarray:
         return forward({name: tf.constant(features[name]) for name in INPUT_NAMES}).numpy()
 
-    def decode(
-        emissions: Sequence[np.ndarray], probabilities: bool
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        return decode_sentences(emissions, tagger.head.decoding_scores(), probabilities=probabilities)
-
-    return Predictor(tagger.labels, encoder.scoring_rows, call, decode, batch_size)
+    return call
 
 
 class Tagged:

@@ -43,6 +43,7 @@ class FineTuner(keras.Model):
         special: piece ids.
         config: accumulation, clipping, regularizers, weight averaging.
         seed: of the masked pieces.
+        keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FineTuner(keras.Model):
         special: SpecialIds,
         config: TrainingConfig,
         seed: int,
+        keep: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None,
     ) -> None:
         super().__init__(name="fine_tuner")
         self.distribute_reduction_method = "first"  # every replica returns the same numbers; Keras would add them up
@@ -60,6 +62,7 @@ class FineTuner(keras.Model):
         self.special = special
         self.config = config
         self._loss_sum = loss_sum
+        self._keep = keep
         self.loss_mean = keras.metrics.Mean(name="loss")
         self.words_seen = keras.metrics.Sum(name="words", dtype="float64")
         decays = config.average_weights_decay > 0
@@ -84,6 +87,8 @@ class FineTuner(keras.Model):
         loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
         loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
         gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self._keep:
+            gradients = self._keep(gradients)
         if self.config.clip_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
@@ -110,6 +115,7 @@ class FineTuner(keras.Model):
         parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
         loss = tf.constant(0.0)
         sums: list[tf.Tensor] = []
+        variables = self.network.trainable_variables
         for number in range(slices):
             part = {name: values[number] for name, values in parts.items()} if parts else batch
             with tf.GradientTape() as tape:
@@ -117,10 +123,12 @@ class FineTuner(keras.Model):
                 scaled = part_loss
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
-            # A dense embedding gradient keeps to the optimizer's fused kernel; sparse ones take seven passes instead.
-            found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, self.network.trainable_variables)]
-            sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
+            found = tape.gradient(scaled, variables, unconnected_gradients="zero")
+            if not self.config.lazy_embeddings:  # a dense gradient keeps to the optimizer's fused kernel
+                found = [tf.convert_to_tensor(gradient) for gradient in found]
+            sums = found if not sums else [_add(a, b) for a, b in zip(sums, found, strict=True)]
             loss += part_loss
+        sums = [_with_unique_rows(gradient) for gradient in sums]
         if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
             sums = self.optimizer.get_unscaled_gradients(sums)
         return loss, sums
@@ -174,3 +182,19 @@ class FineTuner(keras.Model):
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)
+
+
+def _add(a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    if not isinstance(a, tf.IndexedSlices):
+        return a + b
+    values, indices = tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0)
+    return tf.IndexedSlices(values, indices, a.dense_shape)
+
+
+def _with_unique_rows(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    """Sums the rows of a sparse gradient that share an index: a norm would count them one by one."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.shape(indices)[0])
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)

@@ -47,6 +47,8 @@ class Plan:
         score: name of the validation score that chooses the best weights; higher is better.
         unit: what speed is counted in.
         breaks: epochs at which the batches change their shape: `batches` is asked anew there.
+        callbacks: what else happens between steps; they run before the weights are validated or saved.
+        first_kept_epoch: the weights of earlier epochs are scored, and not kept as the best.
     """
 
     batches: BatchesFrom
@@ -61,6 +63,8 @@ class Plan:
     score: str = "entity_f1"
     unit: str = "words"
     breaks: tuple[int, ...] = ()
+    callbacks: tuple[keras.callbacks.Callback, ...] = ()
+    first_kept_epoch: int = 1
 
 
 def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
@@ -95,7 +99,7 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     )
     keeper = _RunKeeper(config, plan, checkpoints, position, progress, workers)
     keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
-    callbacks = [progress, keeper]
+    callbacks = [progress, *plan.callbacks, keeper]
     try:
         with keeper.stop_between_steps():
             _fit(tuner, config, plan, keeper, callbacks)
@@ -264,7 +268,7 @@ class _RunKeeper(keras.callbacks.Callback):
         finally:
             self._validating = False
         (score,) = self.workers.from_chief([scores[self.plan.score]])
-        if score > self.position.best_score:
+        if score > self.position.best_score and epoch >= self.plan.first_kept_epoch:
             self.position.best_score, self.position.best_epoch = score, epoch
             if self.workers.is_chief:
                 self._save_best()

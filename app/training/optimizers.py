@@ -30,11 +30,31 @@ class _RatePerVariable:
 
 
 class AdamW(_RatePerVariable, legacy_adamw.AdamWeightDecay):
-    """tf-models-official's AdamW with a learning rate a variable."""
+    """tf-models-official's AdamW with a learning rate a variable, and lazy where the gradient is sparse."""
 
     def __init__(self, *args: Any, rates: Mapping[str, float], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rates = rates
+
+    def _resource_apply_sparse(
+        self, grad: tf.Tensor, var: tf.Variable, indices: tf.Tensor, apply_state: dict | None = None
+    ) -> tf.Operation:
+        """Updates the rows that have a gradient and leaves all others, and their moments, as they are.
+
+        Known as LazyAdam. Keras has made `indices` unique and summed `grad`, float32 [rows, width], before.
+        """
+        key = (var.device, var.dtype.base_dtype)
+        known = (apply_state or {}).get(key) or self._fallback_apply_state(*key)
+        rate = self.rates.get(var.name, 1.0)
+        slots = self.get_slot(var, "m"), self.get_slot(var, "v")
+        first = known["beta_1_t"] * tf.gather(slots[0], indices) + known["one_minus_beta_1_t"] * grad
+        second = known["beta_2_t"] * tf.gather(slots[1], indices) + known["one_minus_beta_2_t"] * grad * grad
+        row = tf.gather(var, indices)
+        if self._do_use_weight_decay(var.name):
+            row -= rate * known["lr_t"] * self.weight_decay_rate * row
+        row -= rate * known["lr"] * first / (tf.sqrt(second) + known["epsilon"])
+        changes = zip((*slots, var), (first, second, row), strict=True)
+        return tf.group(*[changed.scatter_update(tf.IndexedSlices(value, indices)) for changed, value in changes])
 
 
 class Lamb(_RatePerVariable, tfa.optimizers.LAMB):

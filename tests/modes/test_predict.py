@@ -188,5 +188,5 @@ def test_a_run_without_a_model_says_what_to_do(trained_run, tmp_path):
     (run / "model").rename(tmp_path / "elsewhere")
     (tmp_path / "in.txt").write_text("Ada\n")
     config = load_config(None, defaults=str(run / "config.yaml"))
-    with pytest.raises(InputError, match=r"has not finished.*--mode=finetune"):
+    with pytest.raises(InputError, match=r"has not finished.*run the same command"):
         predict.run(Request(config, RunDirectory(run), input=str(tmp_path / "in.txt")))

@@ -9,6 +9,7 @@ from toy import TRAINING, make_batch, make_tagger, make_tuner, weights_of
 
 from app.config import ModelConfig, TrainingConfig
 from app.one_keras import keras
+from app.training.optimizers import build_optimizer
 
 PLAIN = replace(TRAINING, clip_norm=0.0)
 
@@ -49,6 +50,32 @@ def test_the_gradient_does_not_depend_on_the_number_of_accumulation_steps(tagger
         assert sliced_loss == pytest.approx(loss, rel=1e-5)
         for one, other in zip(whole, sliced, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+def test_a_lazy_gradient_is_the_dense_one_with_each_row_once(tagger, batch, slices):
+    _, dense = gradients_of(tagger, batch, replace(PLAIN, accumulation_steps=slices), 50.0)
+    tuner = make_tuner(tagger, replace(PLAIN, accumulation_steps=slices, lazy_embeddings=True))
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(1.0))
+    _, lazy = tuner._gradients(batch, tf.constant(50.0))
+    assert any(isinstance(gradient, tf.IndexedSlices) for gradient in lazy)
+    for one, other in zip(dense, lazy, strict=True):
+        if isinstance(other, tf.IndexedSlices):
+            assert len(set(other.indices.numpy())) == len(other.indices)
+        np.testing.assert_allclose(one, tf.convert_to_tensor(other).numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_lazy_embeddings_leave_pieces_that_are_not_in_the_batch_as_they_are(vocabulary):
+    tagger = make_tagger(vocabulary)
+    table = next(v for v in tagger.network.variables if v.name == "token_embedding/embeddings:0")
+    before, batch = table.numpy(), make_batch(tagger)
+    config = replace(TRAINING, lazy_embeddings=True, learning_rate=0.1, warmup_fraction=0.0)
+    tuner = make_tuner(tagger, config)
+    optimizer = build_optimizer(config, total_steps=9, depths=tagger.layer_depths(), precision="float32")
+    tuner.compile(optimizer=optimizer)
+    tuner.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    moved = np.flatnonzero((table.numpy() != before).any(axis=1))
+    assert set(moved) == set(np.unique(batch["token_ids"].numpy()))
 
 
 def test_loss_and_gradient_are_sums_over_real_words_divided_by_their_count(tagger, batch):

@@ -98,6 +98,27 @@ def test_adamw_takes_the_steps_of_a_numpy_adamw_with_its_rates_and_exclusions():
         np.testing.assert_allclose(after[number], w, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+def test_a_sparse_gradient_moves_only_its_rows_as_a_numpy_lazy_adamw_does():
+    config, name = settings("adamw"), "token_embedding/embeddings:0"
+    optimizer = build_optimizer(config, total_steps=10, depths=NAMES, precision="float32")
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(5, 2)).astype(np.float32)
+    variable = tf.Variable(before, name=name[:-2])
+    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, NAMES)
+    w, m, v = before.astype(np.float64), np.zeros((5, 2)), np.zeros((5, 2))
+    for t, rows in enumerate([[0, 3, 3], [3, 1, 0], [1, 1, 1]], start=1):
+        values = rng.normal(size=(3, 2)).astype(np.float32)
+        optimizer.apply_gradients([(tf.IndexedSlices(values, tf.constant(rows), (5, 2)), variable)])
+        rate = float(schedule(t - 1)) * rate_of[name]
+        for row in set(rows):
+            g = values[np.equal(rows, row)].sum(axis=0)
+            m[row], v[row] = 0.9 * m[row] + 0.1 * g, 0.99 * v[row] + 0.01 * g * g
+            w[row] *= 1 - rate * 0.3
+            w[row] -= rate * math.sqrt(1 - 0.99**t) / (1 - 0.9**t) * m[row] / (np.sqrt(v[row]) + 1e-3)
+    np.testing.assert_allclose(variable.numpy(), w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(variable.numpy()[[2, 4]], before[[2, 4]])
+
+
 def test_lamb_takes_the_steps_of_a_numpy_lamb_with_its_rates_and_exclusions():
     config = settings("lamb")
     before, gradients, after = take_steps(config, 4)

@@ -33,11 +33,7 @@ def losses_of(tuner, batch) -> tuple[float, float]:
     return found[0], found[1]
 
 
-# TensorFlow Addons' CRF hides its scan behind a `tf.cond`, whose gradient has a `FakeParam` of variants: no XLA kernel.
-_CRF_FAILS = pytest.mark.xfail(raises=tf.errors.InvalidArgumentError, strict=True, reason="FakeParam in addons' CRF")
-
-
-@pytest.mark.parametrize("head", ["softmax", pytest.param("crf", marks=_CRF_FAILS)])
+@pytest.mark.parametrize("head", ["softmax", "crf"])
 def test_the_fine_tuning_step_compiles_and_gives_the_same_loss(vocabulary, head):
     tagger = make_tagger(vocabulary, model=ModelConfig(head=head, head_dropout=0.0))
     plain, compiled = losses_of(make_tuner(tagger, CONFIG), make_batch(tagger))

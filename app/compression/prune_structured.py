@@ -1,0 +1,100 @@
+"""Compression room: attention heads, feed-forward columns and whole layers removed for real.
+
+In rounds: what matters least goes, the rest is fine-tuned. The network that is left is a smaller one with smaller
+matrices, on any runtime.
+"""
+
+from functools import partial
+from typing import Any
+
+from app.compression.importance import LayerImportance, measure_importance
+from app.compression.shape import Costs, LayerUnits, drop_layers, shrink, whole_shape
+from app.compression.step import Bench
+from app.config import InputError
+
+SEARCHES = 7  # halvings of the interval in which the part of the operations for a latency lies
+
+
+class PruneStructured:
+    """Down to a part of the encoder's operations, or to a latency on this machine."""
+
+    def run(self, bench: Bench) -> None:
+        config = bench.config
+        for number in range(1, config.structured_rounds + 1):
+            bench.once(f"cut_{number}", partial(self._cut, bench, number))
+            last = number == config.structured_rounds
+            epochs = config.structured_last_epochs if last else config.structured_epochs
+            if epochs:
+                bench.once(f"train_{number}", partial(bench.train, part=f"train_{number}", epochs=epochs))
+
+    def _cut(self, bench: Bench, number: int, tagger: Any) -> Any:
+        config, model = bench.config, tagger.backbone.model
+        attention = model.transformer_layers[0]._self_attention_layer
+        costs = Costs.of(width=model.hidden_dim, head_dim=attention._key_dim, length=config.latency_length)
+        importances = measure_importance(
+            model.transformer_layers,
+            bench.batches(tagger, config.importance_steps),
+            lambda batch: bench.loss(tagger, batch),
+        )
+        layers = whole_shape(importances)
+        whole = bench.remember("operations", lambda: costs.total(layers))
+        if number == 1:
+            layers = self._drop(layers, importances, config.removed_layers)
+        before = bench.remember("operations_of_layers", lambda: costs.total(layers))
+        target = bench.remember("fraction", lambda: self._fraction(bench, tagger, layers, importances, costs, whole))
+        # Each round takes the same part of what is left, from the layers that stay to the target.
+        budget = whole * target * (before / (whole * target)) ** (1 - number / config.structured_rounds)
+        layers = shrink(layers, importances, costs, budget=budget)
+        heads, columns = [len(layer.heads) for layer in layers], [len(layer.columns) for layer in layers]
+        bench.say(
+            f"prune_structured: {costs.total(layers) / whole:.3f} of the operations in {len(layers)} layers, "
+            f"heads {heads}, columns {columns}"
+        )
+        return bench.cut_layers(tagger, [(layer.number, layer.heads, layer.columns) for layer in layers])
+
+    def _drop(self, layers: list[LayerUnits], importances: list[LayerImportance], count: int) -> list[LayerUnits]:
+        if count >= len(layers):
+            raise InputError(
+                f"compression.removed_layers must be below {len(layers)} (the layers there are), received {count}"
+            )
+        return drop_layers(layers, importances, count)
+
+    def _fraction(
+        self,
+        bench: Bench,
+        tagger: Any,
+        layers: list[LayerUnits],
+        importances: list[LayerImportance],
+        costs: Costs,
+        whole: float,
+    ) -> float:
+        """The part of the operations to go down to, of which the network is known to be capable."""
+        smallest = costs.total(shrink(layers, importances, costs, budget=0.0)) / whole
+        config = bench.config
+        if not config.latency_ms:
+            if config.flops_fraction < smallest:
+                raise InputError(
+                    f"compression.flops_fraction={config.flops_fraction:g} cannot be reached: with one layer, one head "
+                    f"and {len(shrink(layers, importances, costs, budget=0.0)[0].columns)} columns, "
+                    f"{smallest:.4f} of the operations are left"
+                )
+            return min(config.flops_fraction, costs.total(layers) / whole)
+
+        def latency(fraction: float) -> float:
+            kept = shrink(layers, importances, costs, budget=fraction * whole)
+            return bench.latency_ms(bench.cut_layers(tagger, [(k.number, k.heads, k.columns) for k in kept]))
+
+        low, high = smallest, costs.total(layers) / whole
+        fastest = latency(low)
+        if fastest > config.latency_ms:
+            raise InputError(
+                f"compression.latency_ms={config.latency_ms:g} cannot be reached on this machine: the smallest "
+                f"network, with {smallest:.4f} of the operations, takes {fastest:.2f} ms for "
+                f"{config.latency_length} pieces"
+            )
+        if latency(high) <= config.latency_ms:
+            return high
+        for _ in range(SEARCHES):
+            middle = (low + high) / 2
+            low, high = (middle, high) if latency(middle) <= config.latency_ms else (low, middle)
+        return low

@@ -1,0 +1,116 @@
+"""Compression room: training with the rounding that an int8 runtime does (Jacob et al. 2018).
+
+Weights are rounded to int8 with one scale an output channel, the embedding table with one a row, the input of each
+product with one scale a piece, found at run time. Rounding has no gradient; that of the identity stands in (Bengio et
+al. 2013). Afterwards the rounded weights are the weights of the plain network: a converter that scales by the largest
+weight of a channel finds the same integers.
+"""
+
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from app.compression.kernels import attention_kernels, feed_forward_kernels, input_axes
+from app.compression.step import Bench
+from app.one_keras import keras
+
+LEVELS = 127.0  # symmetric int8
+
+
+def fake_quantize(values: tf.Tensor, axes: list[int]) -> tf.Tensor:
+    """The values rounded to 255 levels between -m and m, m the largest magnitude along the axes; gradient 1."""
+    largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
+    scale = tf.where(largest > 0, largest / LEVELS, tf.ones_like(largest))
+    return values + tf.stop_gradient(tf.round(values / scale) * scale - values)
+
+
+class QuantizeAware:
+    """Trains through rounded weights and inputs, then rounds the weights for good."""
+
+    def run(self, bench: Bench) -> None:
+        bench.once("train", partial(self._train, bench))
+
+    def _train(self, bench: Bench, tagger: Any) -> Any:
+        view = bench.with_layers(tagger, quantized)
+        bench.train(tagger, part="train", epochs=bench.config.quantize_epochs, view=view)
+        round_weights(tagger.backbone.model)
+        return tagger
+
+
+def quantized(layer: keras.layers.Layer, *, inputs: bool = True) -> keras.layers.Layer:
+    """What stands for a transformer layer, or the word-piece embedding, while its rounding is simulated."""
+    if hasattr(layer, "_self_attention_layer"):
+        return QuantizedEncoder(layer, inputs=inputs)
+    return QuantizedEmbedding(layer)
+
+
+def round_weights(model: Any) -> None:
+    """Rounds the weights of an encoder as `quantized` does."""
+    table = model.token_embedding.embeddings
+    table.assign(fake_quantize(table, [1]))
+    for layer in model.transformer_layers:
+        for kernel in (*attention_kernels(layer), *feed_forward_kernels(layer)):
+            kernel.assign(fake_quantize(kernel, input_axes(kernel, layer)))
+
+
+class QuantizedEmbedding(keras.layers.Layer):
+    """Rows of an embedding table, rounded one by one."""
+
+    def __init__(self, embedding: keras.layers.Layer) -> None:
+        super().__init__(name=f"quantized_{embedding.name}")
+        self.embedding = embedding
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        return fake_quantize(self.embedding(ids), [-1])
+
+
+class QuantizedEncoder(keras.layers.Layer):
+    """A KerasNLP `TransformerEncoder` (layer norms after the sums) on its own weights, rounded.
+
+    Args:
+        encoder: built.
+        inputs: whether the inputs of products are rounded too.
+    """
+
+    def __init__(self, encoder: keras.layers.Layer, *, inputs: bool = True) -> None:
+        super().__init__(name=f"quantized_{encoder.name}")
+        self.encoder = encoder
+        self.rounds_inputs = inputs
+
+    def call(
+        self, x: tf.Tensor, attention_mask: tf.Tensor | None = None, training: bool | None = None
+    ) -> tf.Tensor:
+        """Hidden states float [batch, length, width] and a mask bool [batch, length, length] to hidden states."""
+        layer = self.encoder
+        mixed = layer._self_attention_dropout(self._attend(x, attention_mask, training), training=training)
+        x = layer._self_attention_layer_norm(x + mixed)
+        inner, outer = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
+        wide = inner.activation(self._product(x, inner, [-1, inner.kernel.shape[1]]))
+        narrow = layer._feedforward_dropout(self._product(wide, outer, [-1, outer.kernel.shape[1]]), training=training)
+        return layer._feedforward_layer_norm(x + narrow)
+
+    def _attend(self, x: tf.Tensor, mask: tf.Tensor | None, training: bool | None) -> tf.Tensor:
+        attention = self.encoder._self_attention_layer
+        width, heads, size = attention._query_dense.kernel.shape
+        batch, length = tf.unstack(tf.shape(x)[:2])
+
+        def per_head(dense: Any) -> tf.Tensor:
+            projected = self._product(x, dense, [width, heads * size])
+            return tf.transpose(tf.reshape(projected, [batch, length, heads, size]), [0, 2, 1, 3])
+
+        dense = (attention._query_dense, attention._key_dense, attention._value_dense)
+        queries, keys, values = map(per_head, dense)
+        scores = tf.matmul(queries / size**0.5, keys, transpose_b=True)  # [batch, heads, length, length]
+        weights = attention._dropout_layer(attention._masked_softmax(scores, mask), training=training)
+        read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [batch, length, heads * size])
+        return self._product(read, attention._output_dense, [heads * size, width])
+
+    def _product(self, x: tf.Tensor, dense: Any, shape: list[int]) -> tf.Tensor:
+        """Rounded input times rounded kernel, seen as a matrix of the shape, plus bias."""
+        axes = input_axes(dense.kernel, self.encoder)
+        kernel = tf.reshape(fake_quantize(tf.convert_to_tensor(dense.kernel), axes), shape)
+        pieces = tf.reshape(x, [-1, x.shape[-1]])
+        pieces = fake_quantize(pieces, [1]) if self.rounds_inputs else pieces
+        product = tf.nn.bias_add(tf.matmul(pieces, kernel), tf.reshape(dense.bias, [-1]))
+        return tf.reshape(product, tf.concat([tf.shape(x)[:2], [product.shape[-1]]], axis=0))

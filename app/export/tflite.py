@@ -1,0 +1,140 @@
+"""Export room: a tagger as TFLite files, built-in operators only, any batch and length.
+
+    float32, float16   as the names say
+    int8               int8 weights with a scale an output channel, activations quantized while running ("dynamic");
+                       int8 embedding tables with a scale a row
+    int4               int4 weights with a scale for each block, the same for the embedding tables
+    full_int8          int8 weights and activations, ranges from representative rows
+
+Converted by TensorFlow, quantized by ai-edge-quantizer; they are to be run by LiteRT.
+"""
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from ai_edge_quantizer import qtyping, quantizer
+
+from app.config import ExportConfig, InputError, RunError
+from app.export.flatbuffer import give_unique_names, list_operators
+from app.export.graph import TaggingModule
+
+SMALL_UNREAD = -20.0  # full_int8: exp(-20) is 0 for softmax, and the scores keep a fine enough scale
+Rows = Iterable[dict[str, np.ndarray]]
+_Operation = qtyping.TFLOperationName
+_Granularity = qtyping.QuantGranularity
+
+
+class TFLiteWriter:
+    """Makes the files of one tagger; converted graphs are kept, since several files share them.
+
+    Args:
+        tagger: a loaded tagger.
+        config: section `export`.
+        boundary_ids: ids of `[CLS]` and `[SEP]`.
+        representative: makes rows for `full_int8`, {name of an input: int32 [1, length]}.
+    """
+
+    def __init__(
+        self,
+        tagger: Any,
+        config: ExportConfig,
+        *,
+        boundary_ids: tuple[int, int],
+        representative: Callable[[], Rows],
+    ) -> None:
+        self._tagger = tagger
+        self._config = config
+        self._boundary_ids = boundary_ids
+        self._representative = representative
+        self._converted: dict[tuple[str, bool], bytes] = {}
+
+    def write(self, format_name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            InputError: int4, and a width is not a multiple of the block.
+            RunError: the file would need operators that not every runtime has.
+        """
+        content = WRITERS[format_name](self)
+        foreign = [name for name in list_operators(content) if name.startswith("custom:")]
+        if foreign:
+            raise RunError(f"{format_name}.tflite needs operators that are not built in: {', '.join(foreign)}")
+        return content
+
+    def float32(self) -> bytes:
+        return self._convert("float")
+
+    def float16(self) -> bytes:
+        return self._convert("float", half=True)
+
+    def int8(self) -> bytes:
+        return self._quantize(self._convert(self._config.int8_table), bits=8, granularity=_Granularity.CHANNELWISE)
+
+    def int4(self) -> bytes:
+        granularity = _Granularity[f"BLOCKWISE_{self._config.block_size}"]
+        return self._quantize(self._convert("int4"), bits=4, granularity=granularity)
+
+    def full_int8(self) -> bytes:
+        worker = quantizer.Quantizer(bytearray(self._convert("float", unread=SMALL_UNREAD)))
+        for operation in (_Operation.FULLY_CONNECTED, _Operation.BATCH_MATMUL, _Operation.SOFTMAX, _Operation.GELU):
+            worker.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
+        with _quiet():
+            ranges = worker.calibrate({"serving_default": list(self._representative())})
+            return bytes(worker.quantize(ranges).quantized_model)
+
+    def _convert(self, table: str, *, half: bool = False, unread: float | None = None) -> bytes:
+        key = (f"{table}{unread}", half)
+        if key not in self._converted:
+            options = {} if unread is None else {"unread": unread}
+            module = TaggingModule(
+                self._tagger,
+                table=table,
+                block=self._config.block_size,
+                boundary_ids=self._boundary_ids,
+                **options,
+            )
+            if module.undivided_widths():
+                widths = ", ".join(map(str, module.undivided_widths()))
+                raise InputError(
+                    f"export.block_size must divide all widths of the network for int4, received "
+                    f"{self._config.block_size} and {widths}: leave int4 out of export.formats"
+                )
+            converter = tf.lite.TFLiteConverter.from_concrete_functions([module.concrete()], module)
+            if half:
+                converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                converter.target_spec.supported_types = [tf.float16]
+            with _quiet():
+                self._converted[key] = give_unique_names(converter.convert())
+        return self._converted[key]
+
+    def _quantize(self, content: bytes, *, bits: int, granularity: qtyping.QuantGranularity) -> bytes:
+        worker = quantizer.Quantizer(bytearray(content))
+        worker.add_dynamic_config(".*", _Operation.FULLY_CONNECTED, bits, granularity)
+        with _quiet():
+            return bytes(worker.quantize().quantized_model)
+
+
+WRITERS: dict[str, Callable[[TFLiteWriter], bytes]] = {
+    "float32": TFLiteWriter.float32,
+    "float16": TFLiteWriter.float16,
+    "int8": TFLiteWriter.int8,
+    "int4": TFLiteWriter.int4,
+    "full_int8": TFLiteWriter.full_int8,
+}
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Keeps the progress bars of the converter and the quantizer off the screen; errors are raised as ever."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)

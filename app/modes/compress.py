@@ -1,0 +1,152 @@
+"""Modes room: make a fine-tuned tagger smaller and faster, step by step, each step scored."""
+
+import gzip
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.compression.steps import STEPS
+from app.config import Config, InputError
+from app.data.corpus import Corpus, open_corpus, summarize
+from app.data.labels import types_from
+from app.models.tagger import Tagger
+from app.models.tagger_bundle import load_tagger, read_labels
+from app.modes.opening import open_run
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_run
+from app.modes.workbench import Workbench, measure_latency_ms
+from app.training.strategy import build_strategy, set_up
+from app.training.workers import Workers
+
+
+def run(request: Request) -> dict[str, float]:
+    """Compresses the model of the run `init_from`, then scores the validation and the test split."""
+    config, run_dir = request.config, request.run_dir
+    if not config.compression.steps:
+        raise InputError(f"compression.steps is empty; it must name some of {', '.join(STEPS)}")
+    if run_dir.path.resolve() == Path(config.init_from).resolve():
+        raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+    run_dir.plan_training(config, overwrite=request.overwrite)
+    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    workers = Workers(strategy)
+    labels = list(read_labels(RunDirectory(config.init_from).model))
+    train, summary = read_training_corpus(config, labels=labels)
+    check_other_splits(config, labels)
+    other = _open_other(config, labels)
+    with workers.watched(), open_run(request, workers) as resumed:
+        if resumed:
+            say(f"resuming {run_dir}")
+        precision = set_up(config.training, seed=config.seed)
+        training = TaggerTraining(config, run_dir, strategy, precision, train, summary)
+        bench = Workbench(training, labels)
+        _go_through_steps(bench, config, other, is_chief=workers.is_chief)
+        if not workers.is_chief:
+            return {}
+        metrics = _finish(bench, config, run_dir)
+        print(bench.state.table())
+        return metrics | score_run(config, run_dir)
+
+
+def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:
+    """Every step, and a row of the table before the first and after each."""
+    state = bench.state
+    for number, name in enumerate(("", *config.compression.steps)):
+        if number < len(state.rows):
+            continue
+        bench.step = name
+        if name:
+            STEPS[name]().run(bench)
+        row = _measure(bench.stage / "model", config, other) if is_chief else {}
+        state.rows.append({"step": name or "(nothing)"} | row)
+        state.save()
+        bench.say(state.table())
+
+
+def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str, Any]:
+    """The last stage becomes the run's model."""
+    if not bench.state.finished:
+        tagger = load_tagger(bench.stage / "model")
+        bench.save(tagger, run_dir.model, card=_card(config, bench.state.table(), tagger))
+        bench.state.finished = True
+        bench.state.save()
+    shutil.rmtree(run_dir.stages, ignore_errors=True)
+    variables = load_tagger(run_dir.model).network.trainable_variables
+    last = {f"compress/{key}": value for key, value in bench.state.rows[-1].items() if key != "step"}
+    metrics = last | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
+    run_dir.update_metrics(metrics)
+    return metrics
+
+
+def _open_other(config: Config, labels: list[str]) -> Corpus | None:
+    path = config.compression.other_path
+    if not path:
+        return None
+    corpus = open_corpus(path, split="test", config=config.data, types=types_from(labels))
+    summarize(corpus)
+    return corpus
+
+
+def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, Any]:
+    """A row of the table, read off the bundle as it was written."""
+    tagger = load_tagger(folder)
+    weights = [variable.numpy() for variable in _variables(tagger)]
+    files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".h5", ".safetensors")]
+    row: dict[str, Any] = {
+        "parameters": sum(array.size for array in weights),
+        "nonzero_parameters": sum(int(np.count_nonzero(array)) for array in weights),
+        "weights_mb": sum(map(len, files)) / 1e6,
+        "gzip_mb": sum(len(gzip.compress(content, 6, mtime=0)) for content in files) / 1e6,
+        **_structure(tagger),
+        "latency_ms": measure_latency_ms(tagger, length=config.compression.latency_length),
+    }
+    encoder = build_encoder(tagger, config.data)
+    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+    valid = open_split(config.data, "valid", labels=tagger.labels)
+    for name, corpus in (("valid", valid), ("other", other)):
+        if corpus is not None:
+            tagged = Tagged.by(predictor, corpus.sentences())
+            row[f"{name}_f1"] = tagged.scores().strict.micro.f1
+            words = [word for sentence in tagged.words for word in sentence]
+            row["pieces_per_word" if name == "valid" else "other_pieces_per_word"] = len(
+                encoder.pieces.encode(words).ids
+            ) / len(words)
+    return row
+
+
+def _structure(tagger: Tagger) -> dict[str, float]:
+    """What pruning and clustering left in the kernels and the word embeddings."""
+    model = tagger.backbone.model
+    kernels = [variable.numpy() for variable in model.variables if variable.name.split("/")[-1].startswith("kernel")]
+    kernels = [*kernels[:-1], model.token_embedding.embeddings.numpy()]  # the last is the pooler's
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in kernels)
+    return {
+        "sparsity": zeros / sum(array.size for array in kernels),
+        "distinct_values": max(len(np.unique(array)) for array in kernels),
+    }
+
+
+def _variables(tagger: Tagger) -> list:
+    return [*tagger.backbone.model.variables, *tagger.own_variables().values()]
+
+
+def _card(config: Config, table: str, tagger: Tagger) -> str:
+    """The model card beside the weights."""
+    types = ", ".join(label[2:] for label in tagger.labels if label.startswith("B-"))
+    return f"""# Named-entity tagger, compressed
+
+- Entity types: {types}
+- Made from: `{config.init_from}` by {", ".join(config.compression.steps)}; seed {config.seed}
+- Trained on: `{config.data.train_path}`; scores: `../metrics.json`, `../report.txt`
+- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
+  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+- Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
+
+What each step did (latency: one text of {config.compression.latency_length} pieces in Keras, on the machine that
+compressed it):
+
+```
+{table}```
+"""

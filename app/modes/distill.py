@@ -1,0 +1,233 @@
+"""Modes room: a small tagger learns from finished runs, on labelled and unlabelled text."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.config import Config, InputError
+from app.data.corpus import Corpus, CorpusSummary, summarize
+from app.data.dataset import RowStore
+from app.data.encoding import Encoder
+from app.data.packing import IGNORED, Example
+from app.data.shapes import NUM_SHAPES
+from app.data.text_corpus import Source, find_sources
+from app.data.unlabelled import count_unlabelled, read_unlabelled
+from app.models.activation import compile_activations
+from app.models.distillation import build_from_layers, copy_head
+from app.models.tagger import Tagger, build_tagger
+from app.models.tagger_bundle import read_labels, save_tagger
+from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
+from app.modes.opening import open_run
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+from app.modes.tagger_training import check_other_splits, score_run, start_tagger, store_rows
+from app.training.fine_tuner import SpecialIds
+from app.training.fit import Plan, run_fit
+from app.training.strategy import build_strategy, set_up
+from app.training.workers import Workers
+
+
+def run(request: Request) -> dict[str, float]:
+    """Distils, then scores the validation and the test split."""
+    config, run_dir = request.config, request.run_dir
+    run_dir.plan_training(config, overwrite=request.overwrite)
+    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    workers = Workers(strategy)
+    text = _Text.of(config, read_teacher_labels(config.distill))
+    check_other_splits(config, text.labels)
+    _check_student(config, text.labels)
+    with workers.watched(), open_run(request, workers) as resumed:
+        if resumed:
+            say(f"resuming {run_dir}")
+        precision = set_up(config.training, seed=config.seed)
+        if workers.is_chief:
+            say(
+                f"{text.labelled_words:,} labelled and {text.unlabelled_words:,} unlabelled words | teachers "
+                f"{', '.join(config.distill.teachers)} | {strategy.num_replicas_in_sync} replica(s), {precision}"
+            )
+        with strategy.scope():
+            teachers = load_teachers(config.distill, labels=text.labels)
+            student = _build_student(config, teachers[0], text.labels)
+        metrics = _train(student, teachers, text, config, run_dir, precision, strategy)
+        if not workers.is_chief:
+            return metrics
+        variables = student.network.trainable_variables
+        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
+        metrics["distill/parameters"] = student.network.count_params()
+        metrics["distill/teacher_parameters"] = sum(teacher.network.count_params() for teacher in teachers)
+        run_dir.update_metrics(metrics)
+        save_tagger(student, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, text.labels, metrics))
+        return metrics | score_run(config, run_dir)
+
+
+def _check_student(config: Config, labels: Sequence[str]) -> None:
+    if config.init_from:
+        found = read_labels(RunDirectory(config.init_from).model)
+        if found != tuple(labels):
+            raise InputError(
+                f"init_from: {config.init_from} has the labels {', '.join(found)}, the teachers have "
+                f"{', '.join(labels)}; they must be the same"
+            )
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What the student learns on: a labelled corpus, unlabelled text, or both.
+
+    Attributes:
+        labels: of the student and all teachers.
+        corpus: the training corpus, or None.
+        summary: of the corpus.
+        sources: unlabelled text.
+        limit_words: read from it; 0 is all.
+        unlabelled_words: that are read from it.
+    """
+
+    labels: tuple[str, ...]
+    corpus: Corpus | None
+    summary: CorpusSummary | None
+    sources: tuple[Source, ...]
+    limit_words: int
+    unlabelled_words: int
+
+    @classmethod
+    def of(cls, config: Config, labels: Sequence[str] | None) -> "_Text":
+        """Reads everything once.
+
+        Raises:
+            InputError: a fault of a text, a label that the teachers do not know, or no text at all.
+        """
+        corpus = open_split(config.data, "train", labels=labels)
+        path, limit = config.data.unlabelled_path, config.distill.unlabelled_limit_words
+        if corpus is None and (labels is None or not path):
+            raise InputError(
+                "data.train_path is empty; distillation needs a training corpus, or teachers that tag and text in "
+                "data.unlabelled_path"
+            )
+        summary = summarize(corpus) if corpus else None
+        if labels is None:
+            assert summary is not None
+            labels = summary.labels
+        sources = find_sources(path, tfds_dir=config.data.tfds_dir) if path else []
+        words = count_unlabelled(sources, limit_words=limit) if path else 0
+        return cls(tuple(labels), corpus, summary, tuple(sources), limit, words)
+
+    @property
+    def labelled_words(self) -> int:
+        return self.summary.words if self.summary else 0
+
+    def rows(self, encoder: Encoder) -> Iterator[Example]:
+        if self.corpus:
+            yield from encoder.training_rows(self.corpus.sentences())
+        if self.sources:
+            yield from encoder.training_rows(read_unlabelled(self.sources, limit_words=self.limit_words))
+
+    def store(self, encoder: Encoder, config: Config, run_dir: RunDirectory, *, worker: int) -> RowStore:
+        """All rows, shuffled together, with word numbers beside the labels: what is to be compared."""
+        store = store_rows(
+            self.rows(encoder),
+            encoder,
+            words=self.labelled_words + self.unlabelled_words,
+            made_from=(self.summary, self.sources, self.limit_words),
+            config=config.data,
+            run_dir=run_dir,
+            worker=worker,
+        )
+        store.empty_row = {**store.empty_row, "word_ids": tf.fill([store.max_length], IGNORED)}
+        return store
+
+
+def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Tagger:
+    """The run `init_from` if it is given, else layers of the teacher with its head, else `backbone.source`."""
+    if config.init_from or config.distill.student == "backbone":
+        return start_tagger(config, labels, init_from=config.init_from)
+    backbone = build_from_layers(
+        teacher.backbone,
+        config.distill.student_layers,
+        dropout=config.backbone.dropout,
+        attention_dropout=config.backbone.attention_dropout,
+    )
+    compile_activations(backbone.model)
+    student = build_tagger(
+        backbone,
+        config.model,
+        labels=labels,
+        shape_count=NUM_SHAPES,
+        freeze_embeddings=config.training.freeze_embeddings,
+    )
+    copy_head(teacher, student)
+    return student
+
+
+def _train(
+    student: Tagger,
+    teachers: Sequence[Tagger],
+    text: _Text,
+    config: Config,
+    run_dir: RunDirectory,
+    precision: str,
+    strategy: tf.distribute.Strategy,
+) -> dict:
+    for tagger in teachers:
+        build_encoder(tagger, config.data)  # rows must not be longer than a teacher can read
+    encoder = build_encoder(student, config.data)
+    settings = config.training
+    with strategy.scope():
+        tuner, depths = build_distillation(
+            student,
+            teachers,
+            distill=config.distill,
+            training=settings,
+            special=SpecialIds.of(encoder.pieces),
+            seed=config.seed,
+        )
+    store = text.store(encoder, config, run_dir, worker=Workers(strategy).index)
+    valid = open_split(config.data, "valid", labels=student.labels)
+    predictor = build_predictor(student, encoder, batch_size=config.evaluation.batch_size)
+
+    def validate() -> dict[str, float]:
+        assert valid is not None
+        scores = Tagged.by(predictor, valid.sentences()).scores()
+        return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
+
+    plan = Plan(
+        batches=lambda epoch, step: store.make_dataset(
+            batch_size=settings.batch_size, seed=config.seed, epochs=settings.epochs, first_epoch=epoch, first_step=step
+        ),
+        steps_per_epoch=store.steps_per_epoch(settings.batch_size),
+        depths=depths,
+        precision=precision,
+        checkpoints=run_dir.checkpoints,
+        tensorboard=run_dir.tensorboard if settings.tensorboard else None,
+        validate=validate if valid else None,
+        log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+    )
+    with strategy.scope():
+        return run_fit(tuner, settings, plan)
+
+
+def _card(config: Config, labels: Sequence[str], metrics: dict) -> str:
+    """The model card beside the weights."""
+    types = ", ".join(label[2:] for label in labels if label.startswith("B-"))
+    best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
+    texts = ", ".join(f"`{path}`" for path in (config.data.train_path, config.data.unlabelled_path) if path)
+    weights = {
+        field.name: getattr(config.distill, field.name)
+        for field in dataclasses.fields(config.distill)
+        if field.name.endswith("_weight")
+    }
+    losses = ", ".join(f"{name.removesuffix('_weight')} {weight:g}" for name, weight in weights.items() if weight)
+    return f"""# Named-entity tagger, distilled
+
+- Entity types: {types}
+- Teachers: {", ".join(f"`{source}`" for source in config.distill.teachers)}; losses: {losses}; temperature
+  {config.distill.temperature:g}
+- Parameters: {metrics["distill/parameters"]:,}; all teachers together: {metrics["distill/teacher_parameters"]:,}
+- Trained on: {texts}, {metrics["train/epochs"]} epochs, seed {config.seed}
+- Entity F1 on the validation split while training: {best}; other scores: `../metrics.json`, `../report.txt`
+- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
+  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+- Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
+"""

@@ -1,0 +1,180 @@
+"""Modes room: a finished run as files for other runtimes, none of which is kept unless its own runtime scores well."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.artifacts import Request, RunDirectory, atomic, sha256_of_file
+from app.config import Config, InputError, RunError
+from app.data.corpus import Corpus, summarize
+from app.data.encoding import Encoder
+from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel, read_manifest
+from app.export.flatbuffer import list_operators
+from app.export.graph import INPUTS, OUTPUTS
+from app.export.tflite import WRITERS, TFLiteWriter
+from app.models.tagger import Tagger
+from app.models.tagger_bundle import load_tagger
+from app.modes.export_rows import make_vectors, representative_rows, tags_of
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+
+
+class Refused(Exception):
+    """An export that lost too much; the text says how much."""
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """What every exporter needs.
+
+    Attributes:
+        config: the whole configuration.
+        run_dir: locked.
+        tagger: the float model; encoder: what feeds it.
+        corpus: the evaluation split, read anew by each format.
+        float_f1: entity F1 of the float model on it, 0 to 1.
+        writer: makes the content of TFLite files.
+    """
+
+    config: Config
+    run_dir: RunDirectory
+    tagger: Tagger
+    encoder: Encoder
+    corpus: Corpus
+    float_f1: float
+    writer: TFLiteWriter
+
+    def check(self, name: str, forward: Callable[..., np.ndarray]) -> float:
+        """Entity F1 of an export by its own runtime.
+
+        Raises:
+            Refused: it is more than `export.max_f1_loss` points below the float model.
+        """
+        predictor = build_predictor(
+            self.tagger, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
+        )
+        f1 = Tagged.by(predictor, self.corpus.sentences()).scores().strict.micro.f1
+        lost = 100 * (self.float_f1 - f1)
+        if not lost <= self.config.export.max_f1_loss:
+            raise Refused(
+                f"{name} refused: entity F1 {f1:.4f} on {self.config.evaluation.split} is {lost:.2f} points below "
+                f"the float model's {self.float_f1:.4f}, export.max_f1_loss allows {self.config.export.max_f1_loss:g}"
+            )
+        return f1
+
+
+def run(request: Request) -> dict[str, float]:
+    """Exports the formats of `export.formats`, each for itself: one that is refused or fails leaves the others.
+
+    Raises:
+        RunError: a format was refused; the message says which and by how much. All others are written.
+    """
+    config, run_dir = request.config, request.run_dir
+    formats = list(dict.fromkeys(config.export.formats))
+    if not formats:
+        raise InputError(f"export.formats is empty; allowed are {', '.join(EXPORTERS)}")
+    tagger = load_tagger(run_dir.model)
+    encoder = build_encoder(tagger, config.data)
+    split = config.evaluation.split
+    corpus = open_split(config.data, split, labels=tagger.labels)
+    if corpus is None:
+        raise InputError(
+            f"data.{split}_path is empty; exports are scored on evaluation.split={split} before they are kept"
+        )
+    summarize(corpus)
+    with run_dir.locked():
+        predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+        float_f1 = Tagged.by(predictor, corpus.sentences()).scores().strict.micro.f1
+        say(f"{'float model':<12} entity F1 {float_f1:.4f} on {corpus.source}")
+        writer = TFLiteWriter(
+            tagger,
+            config.export,
+            boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
+            representative=partial(representative_rows, config, tagger, encoder),
+        )
+        job = Exporting(config, run_dir, tagger, encoder, corpus, float_f1, writer)
+        metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}
+        refused = []
+        for name in formats:
+            try:
+                metrics |= EXPORTERS[name](job)
+            except Refused as error:
+                refused.append(str(error))
+                say(str(error))
+        run_dir.update_metrics(metrics)
+    if refused:
+        raise RunError("; ".join(refused))
+    return metrics
+
+
+def export_tflite(name: str, job: Exporting) -> dict[str, float]:
+    """Writes `export/tflite/NAME.tflite` and what lies beside it."""
+    folder = job.run_dir.tflite
+    path = folder / f"{name}.tflite"
+    say(f"{name:<12} converting")
+    with atomic(path) as waiting:
+        waiting.write_bytes(job.writer.write(name))
+        model = TFLiteModel(waiting)
+        f1 = job.check(path.name, model.forward)
+        vectors = make_vectors(job.tagger, job.encoder, job.corpus, count=job.config.export.vectors)
+        agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in vectors)
+        entry = {
+            "bytes": waiting.stat().st_size,
+            "sha256": sha256_of_file(waiting),
+            "operators": list_operators(waiting.read_bytes()),
+            "entity_f1": f1,
+            "entity_f1_of_the_float_model": job.float_f1,
+            "corpus": Path(job.corpus.source).name,
+            "split": job.config.evaluation.split,
+            "vectors_tagged_as_by_the_float_model": agreeing,
+        }
+    write_companions(job, folder, path.name, entry, vectors)
+    say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {f1:.4f}  {path}")
+    split = job.config.evaluation.split
+    return {f"export/{name}/{split}/entity_f1": f1, f"export/{name}/bytes": entry["bytes"]}
+
+
+def write_companions(
+    job: Exporting, folder: Path, file: str, entry: dict[str, Any], vectors: list[dict[str, Any]]
+) -> None:
+    """Labels, vocabulary, test vectors, and last `model.json`, which lists the files and their checksums."""
+    run_dir, labels = job.run_dir, list(job.tagger.labels)
+    vocabulary = "".join(f"{piece}\n" for piece in job.tagger.backbone.vocabulary)
+    try:
+        old = read_manifest(folder)["files"]
+    except InputError:
+        old = {}
+    run_dir.write_text(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
+    run_dir.write_text(folder / "vocab.txt", vocabulary)
+    run_dir.write_jsonl(folder / "test_vectors.jsonl", vectors)
+    ids = {"type": "int32", "shape": ["batch", "length"]}
+    manifest: dict[str, Any] = {
+        "labels": labels,
+        "lowercase": job.tagger.backbone.lowercase,
+        "max_length": job.config.data.max_length,
+        "inputs": {
+            "token_ids": {**ids, "meaning": "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end"},
+            "shape_ids": {**ids, "meaning": "shape of the word of each piece (app/data/shapes.py), 0 at [CLS], [SEP]"},
+            "padding_mask": {**ids, "meaning": "1 at pieces, 0 after the end"},
+            "word_starts": {**ids, "meaning": "1 at the first piece of each word; all 0: no tags, logits only"},
+        },
+        "outputs": {
+            "logits": {"type": "float32", "shape": ["batch", "length", len(labels)]},
+            "tags": {**ids, "meaning": "number of the label of each word, decoded by Viterbi; -1 elsewhere"},
+        },
+        "companions": {
+            name: sha256_of_file(folder / name) for name in ("labels.txt", "vocab.txt", "test_vectors.jsonl")
+        },
+        "files": {**old, file: entry},
+    }
+    assert set(manifest["inputs"]) == set(INPUTS) and set(manifest["outputs"]) == set(OUTPUTS)
+    run_dir.write_json(folder / MANIFEST, manifest)
+
+
+# What `export.formats` may name.
+EXPORTERS: dict[str, Callable[[Exporting], dict[str, float]]] = {
+    **{name: partial(export_tflite, name) for name in WRITERS},
+}

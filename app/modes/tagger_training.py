@@ -1,0 +1,213 @@
+"""Modes room: what every mode that trains a tagger does alike: read the corpora, start a tagger, fit it, score it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.artifacts import RunDirectory
+from app.config import Config, DataConfig, InputError, TrainingConfig
+from app.data.corpus import Corpus, CorpusSummary, summarize
+from app.data.dataset import RowStore, store_in_memory, store_in_records
+from app.data.encoding import Encoder
+from app.data.packing import Example
+from app.data.shapes import NUM_SHAPES
+from app.models.activation import compile_activations
+from app.models.backbone import build_backbone
+from app.models.tagger import Tagger, build_tagger
+from app.models.tagger_bundle import load_tagger, restore_head
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
+from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fit import Plan, run_fit
+from app.training.workers import Workers
+
+
+def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> tuple[Corpus, CorpusSummary]:
+    """The training corpus and what one pass over it finds; what was repaired is said.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed, of a model that there is already.
+    """
+    train = open_split(config.data, "train", labels=labels)
+    if train is None:
+        raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
+    summary = summarize(train)
+    if summary.repaired:
+        say(f"{config.data.train_path}: {summary.repaired} I- tags that began an entity were read as B-")
+    return train, summary
+
+
+def check_other_splits(config: Config, labels: Sequence[str]) -> None:
+    """Reads the other splits once before training, so that a fault in them does not come to light an hour later."""
+    for split in ("valid", "test"):
+        corpus = open_split(config.data, split, labels=labels)
+        if corpus:
+            summarize(corpus)
+
+
+def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
+    """A tagger to train, to be called in the strategy's scope after `set_up`.
+
+    Args:
+        config: its sections backbone, model and training.
+        labels: label names in id order.
+        init_from: run directory whose weights it takes, head included; empty = those of `backbone.source`.
+    """
+    source = init_from or config.backbone.source
+    backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
+    compile_activations(backbone.model)
+    tagger = build_tagger(
+        backbone,
+        config.model,
+        labels=labels,
+        shape_count=NUM_SHAPES,
+        freeze_embeddings=config.training.freeze_embeddings,
+    )
+    if init_from:
+        restore_head(tagger, RunDirectory(init_from).model)
+    return tagger
+
+
+@dataclasses.dataclass(frozen=True)
+class TaggerTraining:
+    """What the training phases of one run share.
+
+    Attributes:
+        config: of the run.
+        run_dir: of the run; opened.
+        strategy: the devices.
+        precision: what `set_up` returned.
+        train: training corpus.
+        summary: of the training corpus.
+    """
+
+    config: Config
+    run_dir: RunDirectory
+    strategy: tf.distribute.Strategy
+    precision: str
+    train: Corpus
+    summary: CorpusSummary
+
+    def store(self, encoder: Encoder) -> RowStore:
+        """The training rows for the vocabulary of a tagger."""
+        return store_rows(
+            encoder.training_rows(self.train.sentences()),
+            encoder,
+            words=self.summary.words,
+            made_from=self.summary,
+            config=self.config.data,
+            run_dir=self.run_dir,
+            worker=Workers(self.strategy).index,
+        )
+
+    def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:
+        """A function that scores the validation split with the tagger's network as it is then; None without one."""
+        valid = open_split(self.config.data, "valid", labels=tagger.labels)
+        if valid is None:
+            return None
+        predictor = build_predictor(tagger, encoder, batch_size=self.config.evaluation.batch_size)
+
+        def validate() -> dict[str, float]:
+            scores = Tagged.by(predictor, valid.sentences()).scores()
+            return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
+
+        return validate
+
+    def plan(
+        self,
+        tagger: Tagger,
+        store: RowStore,
+        settings: TrainingConfig,
+        *,
+        validate: Callable[[], dict[str, float]] | None,
+        phase: str = "",
+        seed: int | None = None,
+    ) -> Plan:
+        """The plan of one phase.
+
+        Args:
+            tagger: whose network is trained.
+            store: rows to train on; they may carry more than labels.
+            settings: the training section, with the epochs of this phase.
+            validate: scores the validation split.
+            phase: its name: checkpoints go to a folder of their own and history.jsonl gets `PHASE/` before each
+                number. Empty for the one phase that the run is for.
+            seed: of the order of the rows; None for the run's.
+        """
+        folder, prefix = (self.run_dir.checkpoints / phase, f"{phase}/") if phase else (self.run_dir.checkpoints, "")
+        order = self.config.seed if seed is None else seed
+        return Plan(
+            batches=lambda epoch, step: store.make_dataset(
+                batch_size=settings.batch_size, seed=order, epochs=settings.epochs, first_epoch=epoch, first_step=step
+            ),
+            steps_per_epoch=store.steps_per_epoch(settings.batch_size),
+            depths=tagger.layer_depths(),
+            precision=self.precision,
+            checkpoints=folder,
+            tensorboard=self.run_dir.tensorboard / phase if settings.tensorboard else None,
+            validate=validate,
+            name=f"{phase.replace('/', ' ').replace('_', ' ')} " if phase else "",
+            log=lambda row: self.run_dir.append_jsonl(
+                self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}
+            ),
+        )
+
+    def fit(self, tagger: Tagger, encoder: Encoder, settings: TrainingConfig, plan: Plan) -> dict[str, float]:
+        """Fine-tunes on the labels of the rows and leaves the best weights in the tagger."""
+        with self.strategy.scope():
+            special = SpecialIds.of(encoder.pieces)
+            tuner = FineTuner(
+                tagger.network, tagger.head.compute_loss, special=special, config=settings, seed=self.config.seed
+            )
+            return run_fit(tuner, settings, plan)
+
+
+def store_rows(
+    rows: Iterable[Example],
+    encoder: Encoder,
+    *,
+    words: int,
+    made_from: object,
+    config: DataConfig,
+    run_dir: RunDirectory,
+    worker: int,
+) -> RowStore:
+    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own.
+
+    Args:
+        rows: what `encoder` makes of the corpus.
+        encoder: that made them.
+        words: in the corpus.
+        made_from: describes the corpus; its `repr` tells finished files of another corpus apart.
+        config: where rows are kept, and from which size on in files.
+        run_dir: of the run.
+        worker: number of this worker.
+    """
+    large = words > config.memory_limit_words
+    if config.cache == "memory" or (config.cache == "auto" and not large):
+        return store_in_memory(rows)
+    folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
+    if worker:
+        folder = folder / f"worker-{worker}"
+    settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+    fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
+    return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
+
+
+def score_run(config: Config, run_dir: RunDirectory) -> dict:
+    """Scores the run's model as it was written, so that `--mode=evaluate` gives the same numbers; prints the report."""
+    tagger = load_tagger(run_dir.model)
+    encoder = build_encoder(tagger, config.data)
+    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+    scored: dict = {}
+    opened = {split: open_split(config.data, split, labels=tagger.labels) for split in ("valid", "test")}
+    splits = {split: corpus for split, corpus in opened.items() if corpus}
+    for split, corpus in splits.items():
+        headline = split == list(splits)[-1]
+        scored |= score_split(predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=headline)
+    if splits:
+        show_results(run_dir, model=run_dir.model)
+    return scored

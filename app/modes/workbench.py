@@ -1,0 +1,240 @@
+"""Modes room: the bench at which the steps of a compression work (`app/compression/step.py` says what it lends)."""
+
+import dataclasses
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from app.artifacts import RunDirectory
+from app.config import CompressionConfig, TrainingConfig
+from app.data.dataset import RowStore
+from app.data.shapes import NUM_SHAPES
+from app.models.activation import compile_activations
+from app.models.crf import compute_chain_divergence
+from app.models.distillation import map_pieces
+from app.models.encoder import Replace
+from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
+from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
+from app.models.tagger_bundle import read_tagger, save_tagger
+from app.modes.compression_state import CompressionState
+from app.modes.scoring import build_encoder, say
+from app.modes.tagger_training import TaggerTraining, start_tagger
+from app.one_keras import keras
+from app.training.distillation import ChainLoss, DistillationTuner, Teacher
+from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fit import run_fit
+from app.training.kept_structure import KeptStructure
+from app.training.strategy import set_up
+from app.training.workers import Workers
+
+LATENCY_CALLS = 30
+LATENCY_WARM_UP_CALLS = 5
+STAGE_CARD = "A stage of a compression that is under way.\n"
+
+
+class Workbench:
+    """Keeps the tagger on disk between the parts of steps, so that a process that resumes works on the same bits.
+
+    Every part begins with the seed of the run and the tagger that the part before it left in `stages/`.
+    """
+
+    def __init__(self, training: TaggerTraining, labels: Sequence[str]) -> None:
+        self.config: CompressionConfig = training.config.compression
+        self.step = ""
+        self._training = training
+        self._labels = list(labels)
+        self._workers = Workers(training.strategy)
+        self._store: tuple[list[str], RowStore] | None = None
+        self.state = CompressionState(training.run_dir, writes=self._workers.is_chief)
+
+    @property
+    def stage(self) -> Path:
+        """The run, or folder like one, with the newest tagger."""
+        done = len(self.state.done)
+        return self._training.run_dir.stages / str(done) if done else Path(self._training.config.init_from)
+
+    def open_tagger(self) -> Tagger:
+        """The newest tagger, to train; random numbers begin anew."""
+        config = self._training.config
+        set_up(config.training, seed=config.seed)
+        with self._training.strategy.scope():
+            return start_tagger(config, self._labels, init_from=str(self.stage))
+
+    def once(self, part: str, act: Callable[[Tagger], Tagger]) -> None:
+        name = f"{self.step}/{part}"
+        if name in self.state.done:
+            return
+        tagger = act(self.open_tagger())
+        run_dir, before = self._training.run_dir, self.stage
+        number = len(self.state.done) + 1
+        if self._workers.is_chief:
+            self.save(tagger, run_dir.stages / str(number) / "model", card=STAGE_CARD)
+        self.state.done.append(name)
+        self.state.save()
+        self._workers.wait()
+        if self._workers.is_chief:
+            if number > 1:
+                shutil.rmtree(before)
+            shutil.rmtree(run_dir.checkpoints / self.step / part, ignore_errors=True)
+
+    def save(self, tagger: Tagger, folder: Path, *, card: str) -> None:
+        """The tagger as an ordinary bundle."""
+        backbone = dataclasses.replace(tagger.backbone, source=self._training.config.backbone.source)
+        save_tagger(dataclasses.replace(tagger, backbone=backbone), folder, shape_count=NUM_SHAPES, card=card)
+
+    def remember(self, name: str, find: Callable[[], float]) -> float:
+        key = f"{self.step}/{name}"
+        if key not in self.state.numbers:
+            (value,) = self._workers.from_chief([find() if self._workers.is_chief else 0.0])
+            self.state.numbers[key] = float(value)
+            self.state.save()
+        return self.state.numbers[key]
+
+    def say(self, text: str) -> None:
+        if self._workers.is_chief:
+            say(text)
+
+    def train(
+        self,
+        tagger: Tagger,
+        *,
+        part: str,
+        epochs: int,
+        view: Tagger | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        settle: Callable[[], None] | None = None,
+        first_kept_epoch: int = 1,
+    ) -> Tagger:
+        config = self._training.config
+        trained = view or tagger
+        encoder = build_encoder(tagger, config.data)
+        settings = dataclasses.replace(config.training, epochs=epochs, early_stopping_patience_epochs=0)
+        score = self._training.validation(trained, encoder)
+
+        def validate() -> dict[str, float]:
+            assert score is not None
+            if settle:
+                settle()
+            return score()
+
+        plan = self._training.plan(
+            trained,
+            self._rows(tagger),
+            settings,
+            validate=validate if score else None,
+            phase=f"{self.step}/{part}",
+        )
+        plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
+        with self._training.strategy.scope():
+            keep = KeptStructure.of(trained.network.trainable_variables)
+            tuner = self._tuner(trained, SpecialIds.of(encoder.pieces), settings, None if keep.is_empty else keep)
+            run_fit(tuner, settings, plan)
+        if settle:
+            settle()
+        return tagger
+
+    def _tuner(
+        self, student: Tagger, special: SpecialIds, settings: TrainingConfig, keep: KeptStructure | None
+    ) -> FineTuner:
+        """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
+        config = self._training.config
+        shared: dict[str, Any] = {"special": special, "config": settings, "seed": config.seed, "keep": keep}
+        if not self.config.distill:
+            return FineTuner(student.network, student.head.compute_loss, **shared)
+        teacher = read_tagger(RunDirectory(config.init_from).model)
+        compile_activations(teacher.backbone.model)
+        temperature, constrained = config.distill.temperature, student.head.kind == "crf"
+        asked = Teacher(
+            teacher.network,
+            piece_ids=map_pieces(student.backbone, teacher.backbone),
+            chain_scores=partial(teacher.head.chain_scores, temperature, constrained=constrained),
+        )
+        scores = partial(student.head.chain_scores, temperature, constrained=constrained)
+        return DistillationTuner(
+            student.network,
+            student.head.compute_loss,
+            teachers=[asked],
+            distill=dataclasses.replace(config.distill, hidden_weight=0.0, relation_weight=0.0),
+            chain=ChainLoss(compute_chain_divergence, scores),
+            **shared,
+        )
+
+    def passes(self, tagger: Tagger, epochs: int) -> int:
+        training = self._training.config.training
+        return epochs * self._rows(tagger).steps_per_epoch(training.batch_size) * training.accumulation_steps
+
+    def with_layers(self, tagger: Tagger, replace: Replace) -> Tagger:
+        with self._training.strategy.scope():
+            return with_layers(tagger, replace)
+
+    def cut_layers(self, tagger: Tagger, kept: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]]) -> Tagger:
+        with self._training.strategy.scope():
+            return self._rebuilt(tagger, cut_layers(tagger.backbone, [KeptLayer(*layer) for layer in kept]))
+
+    def cut_vocabulary(self, tagger: Tagger, ids: Sequence[int]) -> Tagger:
+        with self._training.strategy.scope():
+            return self._rebuilt(tagger, cut_vocabulary(tagger.backbone, ids))
+
+    def _rebuilt(self, tagger: Tagger, backbone: Any) -> Tagger:
+        rebuilt = build_tagger(backbone, tagger.config, labels=tagger.labels, shape_count=NUM_SHAPES)
+        values = tagger.own_variables()
+        for name, variable in rebuilt.own_variables().items():
+            variable.assign(values[name])
+        return rebuilt
+
+    def _rows(self, tagger: Tagger) -> RowStore:
+        vocabulary = tagger.backbone.vocabulary
+        if self._store is None or self._store[0] != vocabulary:
+            encoder = build_encoder(tagger, self._training.config.data)
+            self._store = (vocabulary, self._training.store(encoder))
+        return self._store[1]
+
+    def count_pieces(self, tagger: Tagger) -> np.ndarray:
+        pieces = build_encoder(tagger, self._training.config.data).pieces
+        counts = np.zeros(len(pieces.vocabulary), np.int64)
+        for sentence in self._training.train.sentences():
+            counts += np.bincount(pieces.encode(sentence.words).ids, minlength=len(counts))
+        return counts
+
+    def batches(self, tagger: Tagger, steps: int) -> Iterator[dict[str, tf.Tensor]]:
+        training = self._training.config.training
+        dataset = self._rows(tagger).make_dataset(
+            batch_size=training.batch_size, seed=self._training.config.seed, epochs=steps
+        )
+        return iter(dataset.take(steps))
+
+    def loss(self, tagger: Tagger, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        pieces = build_encoder(tagger, self._training.config.data).pieces
+        boundaries = (batch["token_ids"] == pieces.start_id) | (batch["token_ids"] == pieces.end_id)
+        logits = tagger.network({name: batch[name] for name in INPUT_NAMES}, training=False)
+        words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
+        return tagger.head.compute_loss(logits, batch["labels"], boundaries) / tf.maximum(words, 1.0)
+
+    def latency_ms(self, tagger: Tagger) -> float:
+        return measure_latency_ms(tagger, length=self.config.latency_length)
+
+
+def measure_latency_ms(tagger: Tagger, *, length: int) -> float:
+    """Milliseconds that Keras takes for the logits of one text, the median of some calls.
+
+    Args:
+        tagger: float32.
+        length: of the text in pieces.
+    """
+    spec = {name: tf.TensorSpec([1, length], tf.int32) for name in INPUT_NAMES}
+    forward = tf.function(lambda features: tagger.network(features, training=False), input_signature=[spec])
+    features = {name: tf.ones([1, length], tf.int32) for name in INPUT_NAMES}
+    times = []
+    for number in range(LATENCY_WARM_UP_CALLS + LATENCY_CALLS):
+        began = time.perf_counter()
+        forward(features).numpy()
+        if number >= LATENCY_WARM_UP_CALLS:
+            times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times)

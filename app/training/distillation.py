@@ -1,0 +1,250 @@
+"""Training room: a small network learns from the answers of large ones, on the same step and fit loop as fine-tuning.
+
+Soft labels: Hinton et al. 2015. Whole tag sequences: see `compute_chain_divergence` in `app/models/crf.py`. Hidden
+states: Jiao et al. 2020 (TinyBERT). Self-attention relations: Wang et al. 2021 (MiniLMv2).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from app.config import DistillConfig, InputError, TrainingConfig
+from app.one_keras import keras
+from app.training.fine_tuner import FineTuner, SpecialIds
+
+Tensors = Mapping[str, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network to learn from. It computes forward only, without dropout, and never changes.
+
+    Attributes:
+        network: features -> logits float32 [batch, length, labels], or a dictionary with `logits` and, of the first
+            teacher, the outputs that hidden states and relations are compared with.
+        piece_ids: its id of each of the student's word pieces, int32 [student's pieces]; None: the same ids.
+        chain_scores: transition scores float32 [labels, labels] at the temperature; needed for `chain_weight` only.
+    """
+
+    network: Callable[..., tf.Tensor | Tensors]
+    piece_ids: np.ndarray | None = None
+    chain_scores: Callable[[], tf.Tensor] | None = None
+
+    def answer(self, features: Tensors) -> dict[str, tf.Tensor]:
+        """What the network says, cut off from every gradient."""
+        if self.piece_ids is not None:
+            ids = tf.gather(tf.constant(self.piece_ids), features["token_ids"])
+            features = {**features, "token_ids": ids}
+        outputs = _named(self.network(dict(features), training=False))
+        return {name: tf.stop_gradient(value) for name, value in outputs.items()}
+
+
+@dataclass(frozen=True)
+class ChainLoss:
+    """How distributions over whole tag sequences are compared.
+
+    Attributes:
+        divergence: (teacher's logits, student's logits, words, boundaries, teacher's transitions, student's
+            transitions) -> summed divergence.
+        student_scores: the student's transition scores at the temperature, float32 [labels, labels].
+    """
+
+    divergence: Callable[..., tf.Tensor]
+    student_scores: Callable[[], tf.Tensor]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Which outputs of the student and of the first teacher are compared.
+
+    Attributes:
+        hidden: pairs of names (student's, teacher's) of hidden states of one width.
+        relations: names of vectors whose self-attention relations are compared.
+    """
+
+    hidden: tuple[tuple[str, str], ...] = ()
+    relations: tuple[str, ...] = ()
+
+
+class DistillationTuner(FineTuner):
+    """Adds to the loss of the labels what parts the student from its teachers.
+
+    Each loss is a sum divided by its own global count: labelled words, all words, or pieces. The teachers read the
+    text as it is, also where the student has pieces hidden (`training.word_mask_fraction`). On rows that have
+    `word_ids`, every word with a number is compared, labelled or not; else every labelled word.
+
+    Args:
+        network: the student, features -> logits, or a dictionary of outputs as in `Teacher`. All its trainable
+            variables are trained.
+        loss_sum: (logits, labels, boundaries) -> summed loss of the labels.
+        teachers: their label probabilities are averaged; divergences of tag sequences too.
+        distill: weights and temperature.
+        special: piece ids of the student.
+        config: the training section.
+        seed: of the masked pieces.
+        chain: for `distill.chain_weight`.
+        compared: for `distill.hidden_weight` and `distill.relation_weight`.
+        keep: as in `FineTuner`.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        loss_sum: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
+        *,
+        teachers: Sequence[Teacher],
+        distill: DistillConfig,
+        special: SpecialIds,
+        config: TrainingConfig,
+        seed: int,
+        chain: ChainLoss | None = None,
+        compared: Compared = Compared(),
+        keep: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None,
+    ) -> None:
+        super().__init__(network, loss_sum, special=special, config=config, seed=seed, keep=keep)
+        if config.r_drop_weight:
+            raise InputError(f"training.r_drop_weight must be 0 with a teacher, received {config.r_drop_weight:g}")
+        if distill.chain_weight and not (chain and all(teacher.chain_scores for teacher in teachers)):
+            raise ValueError("distill.chain_weight needs a ChainLoss and the transition scores of every teacher")
+        self.distill = distill
+        # A closure and plain dataclasses: Keras would track the networks and write them into every checkpoint.
+        self._ask = lambda features: [teacher.answer(features) for teacher in teachers]
+        self._teacher_scores = [teacher.chain_scores for teacher in teachers]
+        self._chain = chain
+        self._compared = compared
+
+    def _scored(self, batch: Tensors) -> tf.Tensor:
+        """First pieces of the words to compare, bool [batch, length]."""
+        return (batch["word_ids"] if "word_ids" in batch else batch["labels"]) >= 0
+
+    def _words(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tf.reduce_sum(tf.cast(self._scored(batch), tf.float32))
+
+    def _terms(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Labelled words, words and pieces, float32 [3]."""
+        labelled = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
+        pieces = tf.reduce_sum(tf.cast(batch["padding_mask"] > 0, tf.float32))
+        return tf.stack([labelled, self._words(batch), pieces])
+
+    def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
+        features = {name: value for name, value in batch.items() if name not in ("labels", "word_ids")}
+        pieces, words = features["token_ids"], self._scored(batch)
+        boundaries = (pieces == self.special.start) | (pieces == self.special.end)
+        answers = self._ask(features)
+        if self.config.word_mask_fraction > 0:
+            masked = self._with_masked_pieces(pieces, boundaries, features["padding_mask"])
+            features = {**features, "token_ids": masked}
+        student = _named(self.network(features, training=True))
+        labelled, scored, real = tf.unstack(total)
+        loss = tf.constant(0.0)
+        if self.distill.labels_weight:
+            loss += (
+                self.distill.labels_weight * self._loss_sum(student["logits"], batch["labels"], boundaries) / labelled
+            )
+        if self.distill.soft_weight:
+            soft = compute_soft_loss(
+                [answer["logits"] for answer in answers], student["logits"], words, self.distill.temperature
+            )
+            loss += self.distill.soft_weight * soft / scored
+        if self.distill.chain_weight:
+            loss += self.distill.chain_weight * self._chain_loss(answers, student, words, boundaries) / scored
+        windows = features["padding_mask"]
+        if self.distill.hidden_weight:
+            for ours, theirs in self._compared.hidden:
+                part = compute_hidden_loss(answers[0][theirs], student[ours], windows)
+                loss += self.distill.hidden_weight * part / real / len(self._compared.hidden)
+        if self.distill.relation_weight:
+            for name in self._compared.relations:
+                part = compute_relation_loss(
+                    answers[0][name], student[name], windows, heads=self.distill.relation_heads
+                )
+                loss += self.distill.relation_weight * part / real / len(self._compared.relations)
+        return loss
+
+    def _chain_loss(
+        self, answers: Sequence[Tensors], student: Tensors, words: tf.Tensor, boundaries: tf.Tensor
+    ) -> tf.Tensor:
+        """The mean over the teachers of the divergence between tag sequences, times the squared temperature."""
+        assert self._chain is not None
+        temperature = self.distill.temperature
+        ours = self._chain.student_scores()
+        parts = [
+            self._chain.divergence(
+                answer["logits"] / temperature,
+                student["logits"] / temperature,
+                words,
+                boundaries,
+                scores(),
+                ours,
+            )
+            for answer, scores in zip(answers, self._teacher_scores, strict=True)
+            if scores is not None
+        ]
+        return temperature**2 * tf.add_n(parts) / len(parts)
+
+
+def compute_soft_loss(
+    teachers: Sequence[tf.Tensor], student: tf.Tensor, words: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Divergence of the student's label probabilities from the teachers' mean, times the squared temperature, summed.
+
+    Args:
+        teachers: logits float32 [batch, length, labels] each.
+        student: logits float32 [batch, length, labels].
+        words: bool [batch, length], what is compared.
+        temperature: divides all logits; the square keeps gradients at one size (Hinton et al. 2015, section 2).
+    """
+    if len(teachers) == 1:
+        log_mean = tf.nn.log_softmax(teachers[0] / temperature)
+    else:
+        logs = tf.stack([tf.nn.log_softmax(logits / temperature) for logits in teachers])
+        log_mean = tf.reduce_logsumexp(logs, axis=0) - math.log(len(teachers))
+    ours = tf.nn.log_softmax(student / temperature)
+    divergence = tf.reduce_sum(tf.exp(log_mean) * (log_mean - ours), axis=-1)  # [batch, length]
+    return temperature**2 * tf.reduce_sum(tf.where(words, divergence, 0.0))
+
+
+def compute_hidden_loss(teacher: tf.Tensor, student: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+    """Squared difference of hidden states, mean over the width and summed over real pieces.
+
+    Args:
+        teacher: float [batch, length, width].
+        student: float [batch, length, width].
+        windows: int32 [batch, length], 0 at padding.
+    """
+    difference = tf.cast(student, tf.float32) - tf.cast(teacher, tf.float32)
+    squares = tf.reduce_mean(tf.square(difference), axis=-1)
+    return tf.reduce_sum(tf.where(windows > 0, squares, 0.0))
+
+
+def compute_relation_loss(teacher: tf.Tensor, student: tf.Tensor, windows: tf.Tensor, *, heads: int) -> tf.Tensor:
+    """Divergence of self-attention relations, mean over relation heads and summed over real pieces.
+
+    A relation head is a part of the vectors, whose scaled products with each other go through a softmax over the pieces
+    of the window: the networks may differ in width and in number of attention heads (Wang et al. 2021, section 3.1).
+
+    Args:
+        teacher: queries, keys or values, float [batch, length, width]; the width is a multiple of `heads`.
+        student: likewise, of any width that is a multiple of `heads`.
+        windows: int32 [batch, length], the window of each piece, 0 at padding.
+        heads: relation heads.
+    """
+    same = tf.equal(windows[:, tf.newaxis, :, tf.newaxis], windows[:, tf.newaxis, tf.newaxis, :])
+
+    def log_relations(vectors: tf.Tensor) -> tf.Tensor:
+        batch, length = tf.unstack(tf.shape(vectors)[:2])
+        size = vectors.shape[-1] // heads
+        parts = tf.reshape(tf.cast(vectors, tf.float32), [batch, length, heads, size])
+        parts = tf.transpose(parts, [0, 2, 1, 3]) / size**0.25  # [batch, heads, length, size]
+        return tf.nn.log_softmax(tf.where(same, tf.matmul(parts, parts, transpose_b=True), -1e9))
+
+    theirs, ours = log_relations(teacher), log_relations(student)  # [batch, heads, length, length]
+    divergence = tf.reduce_mean(tf.reduce_sum(tf.exp(theirs) * (theirs - ours), axis=-1), axis=1)
+    return tf.reduce_sum(tf.where(windows > 0, divergence, 0.0))
+
+
+def _named(outputs: tf.Tensor | Tensors) -> Tensors:
+    return outputs if isinstance(outputs, Mapping) else {"logits": outputs}

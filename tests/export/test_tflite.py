@@ -1,0 +1,67 @@
+"""TFLite files in LiteRT against the Keras network they were made of, for networks of several shapes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import LABELS, make_tagger
+
+from app.config import ExportConfig, ModelConfig
+from app.evaluation.tflite_runtime import TFLiteModel
+from app.export.tflite import TFLiteWriter
+from app.export.viterbi import decode_rows
+from app.models.heads import decode_sentences
+
+START, END = 2, 3
+
+
+def make_writer(tagger) -> TFLiteWriter:
+    return TFLiteWriter(tagger, ExportConfig(), boundary_ids=(START, END), representative=lambda: [])
+
+
+def make_rows(count: int, length: int, *, pieces: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Two windows a row, then padding."""
+    rng = np.random.default_rng(seed)
+    token_ids = rng.integers(5, pieces, (count, length)).astype(np.int32)
+    token_ids[:, 0], token_ids[:, length // 2] = START, END
+    windows = np.ones((count, length), np.int32)
+    windows[:, length // 2 + 1 :] = 2
+    windows[:, -3:] = token_ids[:, -3:] = 0
+    shape_ids = rng.integers(0, 5, (count, length)).astype(np.int32)
+    return {"token_ids": token_ids, "shape_ids": shape_ids, "padding_mask": windows}
+
+
+@pytest.fixture(scope="module")
+def tagger(vocabulary):
+    settings = {"hidden_dim": 32, "intermediate_dim": 40, "num_layers": 2}
+    return make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), **settings)
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("float32", 1e-4), ("float16", 2e-2), ("int8", 0.1), ("int4", 1.0)])
+def test_logits_are_those_of_keras_within_what_the_format_allows(tagger, tmp_path, name, tolerance):
+    path = tmp_path / f"{name}.tflite"
+    path.write_bytes(make_writer(tagger).write(name))
+    model = TFLiteModel(path)
+    for count, length in ((1, 8), (3, 21)):  # any batch and any length
+        rows = make_rows(count, length, pieces=len(tagger.backbone.vocabulary))
+        read = rows["padding_mask"] > 0
+        expected = tagger.network({key: tf.constant(value) for key, value in rows.items()}, training=False).numpy()
+        found = model.forward(rows)
+        assert np.abs(found - expected)[read].max() < tolerance
+        assert np.abs(found - expected)[read].max() < np.abs(expected[read]).max() / 2  # and it is no accident
+
+
+def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4, 20, len(LABELS))).astype(np.float32) * 2
+    boundaries = np.zeros((4, 20), bool)
+    boundaries[:, [0, 7, 12]] = True
+    starts = (rng.random((4, 20)) < 0.6) & ~boundaries
+    scores = tagger.head.decoding_scores()
+    found = decode_rows(tf.constant(logits), tf.constant(starts), tf.constant(boundaries), scores.transitions).numpy()
+    assert (found[~starts] == -1).all()
+    for row in range(4):
+        for first, end in ((0, 7), (7, 12), (12, 20)):
+            within = np.flatnonzero(starts[row, first:end]) + first
+            if within.size:
+                (expected,), _ = decode_sentences([logits[row, within]], scores, probabilities=False)
+                np.testing.assert_array_equal(found[row, within], expected)

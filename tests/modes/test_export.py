@@ -1,0 +1,172 @@
+"""`--mode=export`: files that their own runtime has scored, and what happens to those that are not good."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from app.artifacts import Request, RunDirectory, sha256_of_file
+from app.config import InputError, RunError
+from app.config_loading import load_config
+from app.evaluation.tflite_runtime import TFLiteModel, load_tflite_forward
+from app.export.tflite import TFLiteWriter
+from app.models.tagger_bundle import load_tagger
+from app.modes import evaluate, export
+from app.modes.scoring import build_encoder, build_predictor, open_split
+
+FORMATS = ("float32", "float16", "int8")
+
+
+def request_of(path, *settings: str) -> Request:
+    run_dir = RunDirectory(path)
+    return Request(load_config(None, list(settings), defaults=str(run_dir.config_yaml)), run_dir)
+
+
+def load(path):
+    """The float model, its encoder, and the test corpus."""
+    config = request_of(path).config
+    tagger = load_tagger(RunDirectory(path).model)
+    return SimpleNamespace(
+        tagger=tagger,
+        encoder=build_encoder(tagger, config.data),
+        sentences=list(open_split(config.data, "test", labels=tagger.labels).sentences()),
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+    """A copy of the finished run with one file of each format."""
+    path = trained_run.copy(tmp_path_factory.mktemp("exported") / "run")
+    export.run(request_of(path, f"export.formats={','.join(FORMATS)}", "export.max_f1_loss=100"))
+    return path
+
+
+def manifest_of(path) -> dict:
+    return json.loads((path / "export" / "tflite" / "model.json").read_text())
+
+
+def test_each_format_is_listed_with_its_checksum_size_and_score_and_has_only_built_in_operators(exported):
+    folder, files = exported / "export" / "tflite", manifest_of(exported)["files"]
+    assert set(files) == {f"{name}.tflite" for name in FORMATS} == {path.name for path in folder.glob("*.tflite")}
+    for name, entry in files.items():
+        assert entry["sha256"] == sha256_of_file(folder / name) and entry["bytes"] == (folder / name).stat().st_size
+        assert "FULLY_CONNECTED" in entry["operators"]
+        assert not any(operator.startswith("custom:") for operator in entry["operators"])
+        assert 0 <= entry["entity_f1"] <= 1
+    sizes = [files[f"{name}.tflite"]["bytes"] for name in FORMATS]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_companions_name_labels_and_pieces_in_the_order_of_their_ids(exported):
+    folder, tagger = exported / "export" / "tflite", load_tagger(RunDirectory(exported).model)
+    assert (folder / "labels.txt").read_text().split() == manifest_of(exported)["labels"] == list(tagger.labels)
+    assert (folder / "vocab.txt").read_text().splitlines() == list(tagger.backbone.vocabulary)
+    for name, digest in manifest_of(exported)["companions"].items():
+        assert sha256_of_file(folder / name) == digest
+
+
+def test_float32_tags_every_word_as_keras_does_and_its_logits_agree(exported):
+    model = load(exported)
+    forward = load_tflite_forward(exported / "export" / "tflite", "float32", labels=model.tagger.labels)
+    rows, words = list(model.encoder.scoring_rows(model.sentences)), sum(len(s.words) for s in model.sentences)
+    keras, lite = (
+        build_predictor(model.tagger, model.encoder, batch_size=5, forward=each) for each in (None, forward)
+    )
+    one, other = (predictor.compute_emissions(rows, words=words) for predictor in (keras, lite))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+    assert [found.tags for found in keras.tag(model.sentences)] == [found.tags for found in lite.tag(model.sentences)]
+
+
+def test_the_decoder_inside_the_file_answers_the_test_vectors(exported):
+    folder, labels = exported / "export" / "tflite", manifest_of(exported)["labels"]
+    lite = TFLiteModel(folder / "float32.tflite")
+    vectors = [json.loads(line) for line in (folder / "test_vectors.jsonl").read_text().splitlines()]
+    assert len(vectors) > 5 and any(vector["entities"] for vector in vectors)
+    for vector in vectors:
+        rows = {name: np.array([vector[name]], np.int32) for name in ("token_ids", "shape_ids", "padding_mask")}
+        starts = np.array([vector["word_starts"]], np.int32)
+        tags = lite.run(rows, starts)["tags"]
+        assert [labels[i] for i in tags[starts > 0]] == vector["tags"]
+        assert (tags[starts == 0] == -1).all()
+        for entity in vector["entities"]:
+            words = vector["words"][entity["first_word"] : entity["last_word"] + 1]
+            assert " ".join(words) == entity["text"] and vector["tags"][entity["first_word"]] == f"B-{entity['label']}"
+
+
+def test_evaluate_scores_an_export_by_its_runtime_beside_the_scores_of_the_run(exported):
+    before = (exported / "metrics.json").read_bytes(), (exported / "report.txt").read_bytes()
+    settings = ("predictor=tflite", "evaluation.tflite_file=int8", "evaluation.split=test")
+    found = evaluate.run(request_of(exported, *settings))
+    assert found["test/entity_f1"] == pytest.approx(manifest_of(exported)["files"]["int8.tflite"]["entity_f1"])
+    assert before == ((exported / "metrics.json").read_bytes(), (exported / "report.txt").read_bytes())
+    assert list((exported / "evaluations").glob("*tflite-int8/metrics.json"))
+
+
+def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_formats_stay(
+    exported, tmp_path, monkeypatch
+):
+    path = shutil.copytree(exported, tmp_path / "run")
+    before = sha256_of_file(path / "export" / "tflite" / "int8.tflite")
+
+    def spoilt(writer: TFLiteWriter) -> bytes:
+        tagger = load_tagger(RunDirectory(path).model)
+        for variable in tagger.network.trainable_variables:
+            variable.assign(-variable)
+        other = TFLiteWriter(
+            tagger, writer._config, boundary_ids=writer._boundary_ids, representative=writer._representative
+        )
+        return other.float32()
+
+    monkeypatch.setitem(export.WRITERS, "int8", spoilt)
+    with pytest.raises(RunError, match=r"int8\.tflite refused: entity F1 .* points below .* export\.max_f1_loss"):
+        export.run(request_of(path, "export.formats=int8,float16"))
+    assert sha256_of_file(path / "export" / "tflite" / "int8.tflite") == before
+    assert manifest_of(path)["files"]["float16.tflite"]["entity_f1"] > 0.5
+    assert not list(path.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "int8.tflite").write_bytes(b"x" * 100), "is not the file that model.json"),
+        (lambda folder: (folder / "int8.tflite").unlink(), "int8.tflite does not exist"),
+        (lambda folder: (folder / "model.json").unlink(), "model.json does not exist"),
+        (lambda folder: (folder / "model.json").write_text("{}"), "is not what --mode=export writes"),
+    ],
+)
+def test_a_damaged_export_is_named(exported, tmp_path, damage, message):
+    path = shutil.copytree(exported, tmp_path / "run")
+    damage(path / "export" / "tflite")
+    with pytest.raises(InputError, match=message):
+        evaluate.run(request_of(path, "predictor=tflite", "evaluation.tflite_file=int8"))
+
+
+def test_an_export_of_another_label_set_is_not_scored(exported):
+    with pytest.raises(InputError, match=r"gives 5 labels .* the model of the run has O, B-X"):
+        load_tflite_forward(exported / "export" / "tflite", "int8", labels=["O", "B-X"])
+
+
+def test_a_format_that_was_not_exported_is_named_with_those_that_were(exported):
+    with pytest.raises(InputError, match=r"must be one of the exports in .*float32.*received 'full_int8'"):
+        evaluate.run(request_of(exported, "predictor=tflite", "evaluation.tflite_file=full_int8"))
+
+
+def test_a_network_that_cannot_be_cut_into_blocks_has_no_int4(trained_run, tmp_path):
+    path = trained_run.copy(tmp_path / "run")
+    with pytest.raises(InputError, match=r"export\.block_size must divide all widths .* received 32 and 16"):
+        export.run(request_of(path, "export.formats=int4"))
+
+
+def test_an_export_without_a_corpus_to_score_on_is_refused(trained_run, tmp_path):
+    path = trained_run.copy(tmp_path / "run")
+    with pytest.raises(InputError, match=r"data\.test_path is empty"):
+        export.run(request_of(path, "data.test_path="))
+    assert not (path / "export").exists()
+
+
+def test_full_integer_files_are_read_from_training_rows_and_scored_like_all_others(trained_run, tmp_path):
+    path = trained_run.copy(tmp_path / "run")
+    found = export.run(request_of(path, "export.formats=full_int8", "export.max_f1_loss=100"))
+    assert found["export/full_int8/test/entity_f1"] == manifest_of(path)["files"]["full_int8.tflite"]["entity_f1"]
