@@ -274,9 +274,9 @@ class ExportConfig:
     """Files for other runtimes. Each is scored on evaluation.split by its own runtime before it is kept."""
 
     formats: tuple[str, ...] = option(
-        ("float32", "float16", "int8", "int4"),
-        "what to export",
-        choices=("float32", "float16", "int8", "int4", "full_int8"),
+        ("float32", "float16", "int8", "int4", "saved_model"),
+        "what to export: precisions of TFLite files, and the SavedModel for TensorFlow Serving",
+        choices=("float32", "float16", "int8", "int4", "full_int8", "saved_model"),
     )
     max_f1_loss: float = option(
         0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100
@@ -372,7 +372,7 @@ class Config:
     export: ExportConfig = ExportConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
     predictor: str = option(
-        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite")
+        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model")
     )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(

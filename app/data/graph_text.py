@@ -19,7 +19,7 @@ Network = Callable[[dict[str, tf.Tensor]], tf.Tensor]
 # emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
 Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-PIECES_AT_A_TIME = 2048  # padding included; larger batches do not fit the caches of a CPU (docs/results.md)
+PIECES_AT_A_TIME = 1024  # padding included; larger batches do not fit the caches of a CPU (docs/results.md)
 WINDOWS_AT_A_TIME = 256
 
 

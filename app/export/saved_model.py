@@ -3,7 +3,6 @@
 Signatures: `serving_default` takes raw strings and gives entities, `tokenized` takes piece ids and gives logits.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers the ops that cut text)
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from app.artifacts import atomic
@@ -28,6 +28,7 @@ def export_saved_model(
     *,
     network: Any,
     tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    check: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Writes `folder/N/`, N one more than the highest number there; it appears only when it is complete.
 
@@ -35,6 +36,7 @@ def export_saved_model(
         folder: `export/saved_model` of a run directory.
         network: Keras model, {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32.
         tag_texts: string [texts] -> `count`, `label`, `start`, `end`, `score` (see `GraphTagger`).
+        check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
 
     Returns:
         the folder of the new version.
@@ -55,14 +57,15 @@ def export_saved_model(
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
         return tag_texts(text)
 
-    version = next_version(folder)
+    path = folder / str(next_version(folder))
     try:
-        with atomic(folder / str(version)) as part:
+        with atomic(path) as part:
             tf.saved_model.save(module, str(part), {"serving_default": serving_default, "tokenized": tokenized})
             _write_warmup(part / WARMUP_FILE)
+            check(part)
     except (OSError, tf.errors.OpError) as error:
         raise RunError(f"the SavedModel could not be saved to {folder}: {error}") from error
-    return folder / str(version)
+    return path
 
 
 def next_version(folder: Path) -> int:
@@ -75,13 +78,8 @@ def versions(folder: Path) -> list[int]:
     return sorted(int(name) for name in names if name.isdecimal())
 
 
-def remove_version(path: Path) -> None:
-    """Takes a refused version away again."""
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def load_saved_model(folder: Path) -> tuple[Any, Path]:
-    """The newest version in `export/saved_model`, and its folder.
+def load_saved_model(folder: Path) -> Any:
+    """The newest version in `export/saved_model`.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -89,17 +87,24 @@ def load_saved_model(folder: Path) -> tuple[Any, Path]:
     found = versions(folder)
     if not found:
         raise InputError(f"{folder} holds no SavedModel: make one with --mode=export")
-    path = folder / str(found[-1])
-    import tensorflow_text  # noqa: F401  (registers the ops that cut text)
+    return load_version(folder / str(found[-1]))
 
+
+def load_version(path: Path) -> Any:
+    """One version.
+
+    Raises:
+        InputError: it is damaged, or no export of this program.
+    """
     try:
         loaded = tf.saved_model.load(str(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"{path} is no SavedModel that this version can read: {error}") from error
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path} is no SavedModel that can be read, export it again: {first}") from error
     missing = {"serving_default", "tokenized"} - set(loaded.signatures)
     if missing:
         raise InputError(f"{path} has no signature {' and no '.join(sorted(missing))}")
-    return loaded, path
+    return loaded
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,14 @@ class SavedModelForward:
     """
 
     loaded: Any
+
+    @classmethod
+    def of(cls, loaded: Any, *, labels: int) -> "SavedModelForward":
+        """Raises InputError if the model has another number of labels."""
+        found = loaded.signatures["tokenized"].structured_outputs["logits"].shape[-1]
+        if found != labels:
+            raise InputError(f"the SavedModel has {found} labels, the run has {labels}: export it again")
+        return cls(loaded)
 
     def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
         inputs = {name: tf.constant(features[name], tf.int32) for name in INPUT_NAMES}

@@ -1,5 +1,6 @@
 """Modes room: a tagger put together as a SavedModel that takes raw strings."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from app.config import PredictConfig
@@ -11,7 +12,14 @@ from app.models.tagger import Tagger
 from app.modes.predict import LONGEST_SENTENCE_WORDS
 
 
-def save_tagger_as_saved_model(tagger: Tagger, encoder: Encoder, config: PredictConfig, folder: Path) -> Path:
+def save_tagger_as_saved_model(
+    tagger: Tagger,
+    encoder: Encoder,
+    config: PredictConfig,
+    folder: Path,
+    *,
+    check: Callable[[Path], None] = lambda path: None,
+) -> Path:
     """Writes `folder/N/`, which answers as `--mode=predict` does, and returns it.
 
     Args:
@@ -19,6 +27,7 @@ def save_tagger_as_saved_model(tagger: Tagger, encoder: Encoder, config: Predict
         encoder: that belongs to it.
         config: whether texts are split into sentences.
         folder: `export/saved_model` of a run directory.
+        check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
     """
     graph = GraphTagger(
         encoder,
@@ -27,4 +36,4 @@ def save_tagger_as_saved_model(tagger: Tagger, encoder: Encoder, config: Predict
         split_sentences=config.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,
     )
-    return export_saved_model(folder, network=tagger.network, tag_texts=graph)
+    return export_saved_model(folder, network=tagger.network, tag_texts=graph, check=check)
