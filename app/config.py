@@ -303,6 +303,14 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ServeConfig:
+    """A local server of the exported SavedModel."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 = all, there is no access control")
+    port: int = option(8501, "port to listen on; 0 = any that is free", at_least=0, at_most=65535)
+
+
+@dataclass(frozen=True)
 class BenchmarkConfig:
     """Measurement of speed."""
 
@@ -370,6 +378,7 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
     predictor: str = option(
         "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model")
