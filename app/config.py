@@ -274,9 +274,9 @@ class ExportConfig:
     """Files for other runtimes. Each is scored on evaluation.split by its own runtime before it is kept."""
 
     formats: tuple[str, ...] = option(
-        ("float32", "float16", "int8", "int4"),
-        "what to export",
-        choices=("float32", "float16", "int8", "int4", "full_int8"),
+        ("float32", "float16", "int8", "int4", "saved_model"),
+        "what to export: precisions of TFLite files, and the SavedModel for TensorFlow Serving",
+        choices=("float32", "float16", "int8", "int4", "full_int8", "saved_model"),
     )
     max_f1_loss: float = option(
         0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100
@@ -300,6 +300,14 @@ class PredictConfig:
     split_sentences: bool = option(True, "split the text into sentences first")
     batch_size: int = option(32, "sequences in a step", at_least=1)
     min_score: float = option(0.0, "leave out entities the model is less sure of", at_least=0, at_most=1)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """A local server of the exported SavedModel."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 = all, there is no access control")
+    port: int = option(8501, "port to listen on; 0 = any that is free", at_least=0, at_most=65535)
 
 
 @dataclass(frozen=True)
@@ -370,9 +378,10 @@ class Config:
     evaluation: EvaluationConfig = EvaluationConfig()
     predict: PredictConfig = PredictConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
     predictor: str = option(
-        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite")
+        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model")
     )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(

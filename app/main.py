@@ -66,8 +66,11 @@ MODES = {
         accepts=("input", "output"),
     ),
     "export": Mode(
-        "app.modes.export", "write a run as TFLite files, each scored before it is kept", works_on="finetune"
+        "app.modes.export",
+        "write a run as TFLite files and a SavedModel, each scored before it is kept",
+        works_on="finetune",
     ),
+    "serve": Mode("app.modes.serve", "answer over HTTP with the exported SavedModel", works_on="finetune"),
     "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
 }
 

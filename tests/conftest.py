@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import pytest
@@ -71,3 +72,20 @@ def trained_run(tmp_path_factory, vocabulary) -> TrainedRun:
     output, messages = process.communicate(timeout=300)
     assert process.returncode == 0, messages
     return TrainedRun(folder / "run", folder, settings, output, messages)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory, vocabulary):
+    """A SavedModel of a small tagger, and what it was made of."""
+    from app.config import ModelConfig, PredictConfig
+    from app.export.saved_model import load_saved_model
+    from app.modes.saved_model import save_tagger_as_saved_model
+    from app.modes.scoring import build_predictor
+
+    tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
+    encoder = toy.make_encoder(tagger)
+    folder = tmp_path_factory.mktemp("saved_model") / "saved_model"
+    path = save_tagger_as_saved_model(tagger, encoder, PredictConfig(), folder)
+    predictor = build_predictor(tagger, encoder, batch_size=8)
+    loaded = load_saved_model(folder)
+    return SimpleNamespace(folder=folder, path=path, loaded=loaded, predictor=predictor, tagger=tagger, encoder=encoder)

@@ -35,6 +35,11 @@ class Encoder:
     overlap: int
     by_document: bool = True
 
+    @property
+    def max_pieces_per_word(self) -> int:
+        """Pieces kept of a word."""
+        return max(1, (self.max_length - 2 - self.overlap) // 4)
+
     def training_rows(self, sentences: Iterable[Sentence]) -> Iterator[Example]:
         """Rows to learn from: windows of several documents share a row, no piece is read twice."""
         return self._rows(sentences, context=0, share_rows=True)
@@ -88,7 +93,7 @@ class Encoder:
                 inside,
                 end_id=self.pieces.end_id,
                 first_word=first_word + at,
-                max_pieces_per_word=max(1, (self.max_length - 2 - self.overlap) // 4),
+                max_pieces_per_word=self.max_pieces_per_word,
             )
             at = end
 

@@ -9,7 +9,7 @@ marks) lie between words. Han characters are words of their own, as in BERT's ow
 Time is linear: repetitions are possessive and look-ahead is bounded, so no text makes a pattern start over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import regex
@@ -22,19 +22,19 @@ class Word(NamedTuple):
     end: int
 
 
-_TITLES = frozenset(
+TITLES = frozenset(
     "Mr Mrs Ms Mx Dr Prof St Ste Gen Lt Col Maj Capt Sgt Cpl Cmdr Adm Gov Sen Rep Rev Hon Pres Msgr Mt Ft Fr "
     "Mme vs".split()
 )
-_ENDINGS = frozenset(
+ENDINGS = frozenset(
     "Jr Sr Inc Corp Co Ltd Bros Cos Cie etc Calif Fla Conn Ariz Okla Tenn Colo Minn Mass Nev Ore Wis Tex Ga "
     "Va".split()
 )
-_BEFORE_NUMBERS = frozenset(
+BEFORE_NUMBERS = frozenset(
     "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec No Nos no nos Fig fig Vol vol pp".split()
 )
 # Words that begin a sentence after an abbreviation more often than they go on a name.
-_STARTERS = frozenset(
+STARTERS = frozenset(
     "a an the this that these those he she it they we i you his her its their our my in on at for from but "
     "and or if as when while after before there what who how why where since although however both all no "
     "not with by to".split()
@@ -44,41 +44,63 @@ _STARTERS = frozenset(
 _LETTER = r"[[\p{L}\p{N}]--\p{Han}][\p{M}\u00ad\u200c\u200d]*+"
 _RUN = rf"(?:{_LETTER})++"
 _NAME = r"[A-Za-z0-9\-]{1,63}+"
-_DOMAINS = r"(?i:com|org|net|edu|gov|info|io|co\.uk|de|fr|eu)"
-_BLANK = r"[\s\p{Cc}\p{Cf}\p{Cs}]"
+DOMAINS = ("com", "org", "net", "edu", "gov", "info", "io", "co.uk", "de", "fr", "eu")
+CONTRACTED = ("s", "m", "d", "re", "ve", "ll")
+SUFFIXES = (*CONTRACTED, "em", "n", "til", "tis", "twas")
+
+
+def any_case(words: Iterable[str]) -> str:
+    """A pattern of words in upper or lower case; `(?i)` would let other letters (long s) pass for ASCII ones."""
+    return "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else rf"\{c}" for c in word) for word in words)
+
+
+_DOMAINS = f"(?:{any_case(DOMAINS)})"
+BLANK = r"[\s\p{Cc}\p{Cf}\p{Cs}]"
+# A symbol with what is drawn into it: marks, skin tones, joined pictures. Simpler than Unicode's grapheme clusters.
+PICTURE = r"[\p{Extended_Pictographic}--[\p{L}\p{N}]]"
+_DRAWN = r"\p{M}\u200c\U0001F3FB-\U0001F3FF\U000E0020-\U000E007F"
 _TAIL = r"[^\s\p{Cc}\p{Cf}\p{Cs}<>\"“”]*+"
 
 _TOKEN = regex.compile(
     rf"""(?V1)
-      (?P<blank>{_BLANK}++)
+      (?P<blank>{BLANK}++)
     | (?P<plain>[\p{{L}}--\p{{Han}}]++(?=[\s,;!?)"]))  # most words, without trying the rest
     | (?P<address>(?:(?:https?|ftp)://|www\.)(?=\w){_TAIL})
-    | (?P<mail>[\p{{L}}\p{{N}}._%+\-]{{1,64}}+@(?:{_NAME}\.(?=\w)){{1,8}}+{_NAME})
+    | (?P<mail>[\p{{L}}\p{{N}}._%+\-]{{1,64}}+@(?:{_NAME}\.){{1,8}}{_NAME})
     | (?P<site>{_NAME}(?:\.{_NAME}){{0,3}}?\.{_DOMAINS}\b(?![\-.]\w)(?:/{_TAIL})?+)
     | (?P<acronym>(?:\p{{L}}\p{{M}}*+\.){{2,}}+(?:-{_RUN})*+)
     | (?P<initial>\p{{Lu}}\p{{M}}*+\.(?=\ ?\p{{L}}|\)))
-    | (?P<title>(?:{"|".join(sorted(_TITLES | {title.upper() for title in _TITLES}))})\.(?!\p{{N}}))
-    | (?P<ending>(?:{"|".join(sorted(_ENDINGS))})\.(?!$))
-    | (?P<before_number>(?:{"|".join(sorted(_BEFORE_NUMBERS))})\.(?=\ ?\p{{Nd}}))
+    | (?P<title>(?:{"|".join(sorted(TITLES | {title.upper() for title in TITLES}))})\.(?!\p{{N}}))
+    | (?P<ending>(?:{"|".join(sorted(ENDINGS))})\.(?!$))
+    | (?P<before_number>(?:{"|".join(sorted(BEFORE_NUMBERS))})\.(?=\ ?\p{{Nd}}))
     | (?P<list_number>^\p{{Nd}}{{1,3}}\.(?=\ ))
-    | (?P<suffix>['’](?i:s|m|d|re|ve|ll|em|n|til|tis|twas)(?![\p{{L}}\p{{N}}]))
+    | (?P<suffix>['’](?:{any_case(SUFFIXES)})(?![\p{{L}}\p{{N}}]))
     | [@\#](?=\p{{L}}){_RUN}(?:_{_RUN})*+
     | (?P<dollar>(?:US|[ACSRTZ]|NZ|HK)?\$)
     | (?P<compound>(?:\+|(?<![^\s(])\.(?=\p{{Nd}}))?(?=[\p{{L}}\p{{N}}]){_RUN}(?:
           [\-‐‑_'’]{_RUN} | (?<=\p{{Lu}})&(?=\p{{Lu}}){_RUN} | (?<=\p{{Nd}})[.,:/](?=\p{{Nd}}){_RUN}
       )*+)
     | (?P<mark>[.\-=*_~])(?P=mark)++
-    | \p{{Regional_Indicator}}{{1,2}}+  # a flag; \X would count back over all of them
-    | \X
+    | \p{{Regional_Indicator}}{{1,2}}+  # a flag
+    | (?:{PICTURE}(?:[{_DRAWN}]*+\u200d{PICTURE})*+|.)[{_DRAWN}\u200d]*+
     """,
-    regex.VERBOSE | regex.MULTILINE,
+    regex.VERBOSE | regex.MULTILINE | regex.DOTALL,
 )
-_CONTRACTION = regex.compile(r"(?i)(?:n['’]t|['’](?:s|m|d|re|ve|ll))$")
+_CONTRACTION = regex.compile(f"(?:[nN]['’][tT]|['’](?:{any_case(CONTRACTED)}))$")
 
 _TERMINALS = frozenset(". ! ? … ‼ ⁇ ؟ ۔ । ॥".split())
 _WIDE_TERMINALS = frozenset("。 ！ ？ ｡".split())  # no blank follows these
 _CLOSERS = frozenset(") ] } ” ’ » ' 」 』 ）".split())
 _OPENERS = frozenset("( [ { “ ‘ « \" ' ¿ ¡ 「 『 （ - -- —".split())
+_ADDRESS_TAIL = frozenset(".,;:!?)]}'’»…")  # at the end of a web address they belong to the sentence
+# The sets above by the name under which `characters.py` makes tables of them.
+SINGLE_CHARACTERS = {
+    "terminal": _TERMINALS,
+    "wide": _WIDE_TERMINALS,
+    "closer": _CLOSERS,
+    "opener": frozenset(opener for opener in _OPENERS if len(opener) == 1),
+    "tail": _ADDRESS_TAIL,
+}
 
 
 def split_words(text: str) -> list[Word]:
@@ -114,7 +136,7 @@ def _split_contractions(text: str, start: int, end: int) -> Iterator[Word]:
 def _trim_address(text: str, start: int, end: int) -> Iterator[Word]:
     """Punctuation at the end of a web address belongs to the sentence."""
     inner = end
-    while text[inner - 1] in ".,;:!?)]}'’»…":
+    while text[inner - 1] in _ADDRESS_TAIL:
         inner -= 1
     yield Word(start, inner)
     for i in range(inner, end):
@@ -152,7 +174,7 @@ def _ending(piece: str) -> str:
         return "full"
     if piece in _WIDE_TERMINALS:
         return "wide"
-    if len(piece) < 2 or piece[-1] != "." or piece[0].isdigit() or piece[:-1] in _TITLES:
+    if len(piece) < 2 or piece[-1] != "." or piece[0].isdigit() or piece[:-1] in TITLES:
         return ""
     return "weak"
 
@@ -174,5 +196,5 @@ def _begins_sentence(text: str, words: list[Word], i: int, *, end: str, quoted: 
     ahead = (text[start:stop] for start, stop in words[i : i + 3])
     first = next((word for word in ahead if word not in _OPENERS), piece)
     if end == "weak":
-        return first[0].isupper() and first.lower() in _STARTERS
+        return first[0].isupper() and first.lower() in STARTERS
     return not first[0].islower()

@@ -37,12 +37,12 @@ NUM_SHAPES = len(SHAPE_NAMES)
 _OTHER = NUM_SHAPES - 1
 _SHAPE = regex.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PATTERNS), regex.DOTALL)
 _NUMBERS = {name: number for number, name in enumerate(SHAPE_NAMES)}
-_MAX_CHARACTERS = 200  # a longer word is no name; bounds the time a word can take
+MAX_CHARACTERS = 200  # a longer word is no name; bounds the time a word can take
 
 
 def word_shape(word: str) -> int:
     """Number of the shape of a word, 1 to `NUM_SHAPES - 1`; 0 is kept for padding and special pieces."""
-    found = _SHAPE.fullmatch(word) if len(word) <= _MAX_CHARACTERS else None
+    found = _SHAPE.fullmatch(word) if len(word) <= MAX_CHARACTERS else None
     return _NUMBERS[found.lastgroup] if found and found.lastgroup else _OTHER
 
 

@@ -10,6 +10,7 @@ from app.config import Config, InputError
 from app.data.corpus import summarize
 from app.evaluation.predictor import Forward
 from app.evaluation.tflite_runtime import load_tflite_forward
+from app.export.saved_model import SavedModelForward, load_saved_model
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_split, score_split, show_results
@@ -60,5 +61,8 @@ FORWARDS: dict[str, Callable[[Config, RunDirectory, Tagger], Forward | None]] = 
     "keras": lambda config, run_dir, tagger: None,
     "tflite": lambda config, run_dir, tagger: load_tflite_forward(
         run_dir.tflite, config.evaluation.tflite_file, labels=tagger.labels
+    ),
+    "saved_model": lambda config, run_dir, tagger: SavedModelForward.of(
+        load_saved_model(run_dir.saved_model), labels=len(tagger.labels)
     ),
 }

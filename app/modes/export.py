@@ -15,10 +15,12 @@ from app.data.encoding import Encoder
 from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel, read_manifest
 from app.export.flatbuffer import list_operators
 from app.export.graph import INPUTS, OUTPUTS
+from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
+from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
 
 
@@ -139,6 +141,26 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     return {f"export/{name}/{split}/entity_f1": f1, f"export/{name}/bytes": entry["bytes"]}
 
 
+def export_saved_model(job: Exporting) -> dict[str, float]:
+    """Writes the next version of `export/saved_model`; its `tokenized` signature is what is scored."""
+    scores = []
+
+    def check(path: Path) -> None:
+        forward = SavedModelForward.of(load_version(path), labels=len(job.tagger.labels))
+        scores.append(job.check("saved_model", forward))
+
+    say("saved_model  converting")
+    path = save_tagger_as_saved_model(
+        job.tagger, job.encoder, job.config.predict, job.run_dir.saved_model, check=check
+    )
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  entity F1 {scores[0]:.4f}  {path}")
+    return {
+        f"export/saved_model/{job.config.evaluation.split}/entity_f1": scores[0],
+        "export/saved_model/bytes": size,
+    }
+
+
 def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, Any]) -> None:
     """Labels, vocabulary, test vectors, and last `model.json`, which lists the files and their checksums."""
     run_dir, labels = job.run_dir, list(job.tagger.labels)
@@ -177,4 +199,5 @@ def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, A
 # What `export.formats` may name.
 EXPORTERS: dict[str, Callable[[Exporting], dict[str, float]]] = {
     **{name: partial(export_tflite, name) for name in WRITERS},
+    "saved_model": export_saved_model,
 }

@@ -1,0 +1,130 @@
+"""Data room: the way from raw text to entities inside a TensorFlow graph, around a network and a decoder.
+
+The same steps as `--mode=predict` takes on arrays: words, sentences, windows, tags, entities with character offsets.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from app.data.encoding import Encoder
+from app.data.graph_rows import GraphRows, Stream, Windows
+from app.data.graph_sentences import GraphSentences, number_parts
+from app.data.graph_shapes import GraphShapes
+from app.data.graph_words import GraphWords, TextWords
+from app.data.labels import OUTSIDE
+
+# features -> logits float32 [windows, length, labels]
+Network = Callable[[dict[str, tf.Tensor]], tf.Tensor]
+# emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
+Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+PIECES_AT_A_TIME = 1024  # padding included; larger batches do not fit the caches of a CPU (docs/results.md)
+WINDOWS_AT_A_TIME = 256
+
+
+class GraphTagger:
+    """Finds the entities of texts inside a graph.
+
+    Args:
+        encoder: vocabulary, labels and row length of the model.
+        network: the tagger.
+        decode: emissions to label ids.
+        split_sentences: whether texts are split into sentences first.
+        longest_sentence: words; longer sentences are cut.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        network: Network,
+        decode: Decode,
+        *,
+        split_sentences: bool,
+        longest_sentence: int,
+    ) -> None:
+        self._words, self._sentences, self._shapes = GraphWords(), GraphSentences(), GraphShapes()
+        self._rows = GraphRows(encoder)
+        self._network, self._decode = network, decode
+        self._by_document, self._split = encoder.by_document, split_sentences
+        self._longest = longest_sentence
+        self._labels = encoder.labels
+        types = sorted({label[2:] for label in encoder.labels if label != OUTSIDE})
+        self._types = tf.constant(["", *types])
+        self._type_of_label = [0 if label == OUTSIDE else types.index(label[2:]) + 1 for label in encoder.labels]
+        self._inside = [label.startswith("I-") for label in encoder.labels]
+
+    def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Entities of texts of any length, padded to the text with the most of them.
+
+        Args:
+            texts: string [texts].
+
+        Returns:
+            `count` int32 [texts]; `label` string, `start` and `end` int32, `score` float32 [texts, entities], padded
+            with empty strings and zeros. Offsets count Unicode characters of the text as given.
+        """
+        words = self._words(texts)
+        letters = tf.ragged.range(words.starts, words.ends)
+        letters = letters.with_flat_values(tf.gather(words.codes, letters.flat_values))
+        spelled = tf.strings.unicode_encode(letters, "UTF-8")
+        first_of_text = _changes(words.texts)
+        begins = self._sentences(words, spelled) if self._split else first_of_text
+        begins = number_parts(begins, self._longest)
+        shapes = self._shapes(words.types, words.starts, words.ends)
+        stream = self._rows.encode(spelled, shapes, begins)
+        windows = self._rows.cut(stream, begins, first_of_text if self._by_document else begins)
+        tags, chances = self._decode(self._emissions(stream, windows, tf.size(begins)), begins)
+        return self._entities(words, begins, tags, chances, tf.size(texts))
+
+    def _emissions(self, stream: Stream, windows: Windows, words: tf.Tensor) -> tf.Tensor:
+        """Logits of the first piece of every word, float32 [words, labels]; windows of about one length go together."""
+        sizes = self._rows.sizes(stream, windows)
+        order = tf.argsort(sizes, stable=True)
+        sizes = tf.gather(sizes, order)
+
+        def step(at: tf.Tensor, emissions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            ahead = sizes[at : at + WINDOWS_AT_A_TIME]
+            pieces = ahead * (1 + tf.range(tf.size(ahead)))  # of a batch that ends with each
+            end = at + tf.maximum(1, tf.reduce_sum(tf.cast(pieces <= PIECES_AT_A_TIME, tf.int32)))
+            features, scored, places = self._rows.batch(stream, windows, order[at:end])
+            found = tf.gather_nd(self._network(features), places)
+            return end, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
+
+        _, emissions = tf.while_loop(
+            lambda at, _: at < tf.size(order),
+            step,
+            (tf.constant(0), tf.zeros([words, len(self._labels)])),
+            parallel_iterations=1,
+        )
+        return emissions
+
+    def _entities(
+        self, words: TextWords, begins: tf.Tensor, tags: tf.Tensor, chances: tf.Tensor, texts: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Runs of tags as `labels.spans` reads them; the score is the smallest probability among an entity's words."""
+        kinds = tf.gather(self._type_of_label, tags)
+        same = tf.concat([tf.zeros_like(begins[:1]), tf.equal(kinds[1:], kinds[:-1])], 0)[: tf.size(kinds)]
+        goes_on = tf.gather(self._inside, tags) & same & ~begins
+        entity = tf.cumsum(tf.cast((kinds > 0) & ~goes_on, tf.int32)) - 1
+        inside = kinds > 0
+        entity = tf.boolean_mask(entity, inside)
+        text = tf.math.segment_min(tf.boolean_mask(words.texts, inside), entity)
+        offset = tf.gather(words.text_starts, text)
+        found = {
+            "label": tf.gather(self._types, tf.math.segment_max(tf.boolean_mask(kinds, inside), entity)),
+            "start": tf.math.segment_min(tf.boolean_mask(words.starts, inside), entity) - offset,
+            "end": tf.math.segment_max(tf.boolean_mask(words.ends, inside), entity) - offset,
+            "score": tf.minimum(tf.math.segment_min(tf.boolean_mask(chances, inside), entity), 1.0),
+        }
+        rows = tf.cast(text, tf.int64)
+        padded = {
+            name: tf.RaggedTensor.from_value_rowids(column, rows, tf.cast(texts, tf.int64), validate=False).to_tensor()
+            for name, column in found.items()
+        }
+        return {"count": tf.math.bincount(text, minlength=texts, maxlength=texts), **padded}
+
+
+def _changes(owners: tf.Tensor) -> tf.Tensor:
+    """Where a flat tensor of owners begins a new one, bool of the same length."""
+    return tf.concat([tf.ones_like(owners[:1], tf.bool), tf.not_equal(owners[1:], owners[:-1])], 0)[: tf.size(owners)]

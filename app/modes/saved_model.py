@@ -1,0 +1,39 @@
+"""Modes room: a tagger put together as a SavedModel that takes raw strings."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from app.config import PredictConfig
+from app.data.encoding import Encoder
+from app.data.graph_text import GraphTagger
+from app.export.saved_model import export_saved_model
+from app.models.graph_decoding import GraphDecoder
+from app.models.tagger import Tagger
+from app.modes.predict import LONGEST_SENTENCE_WORDS
+
+
+def save_tagger_as_saved_model(
+    tagger: Tagger,
+    encoder: Encoder,
+    config: PredictConfig,
+    folder: Path,
+    *,
+    check: Callable[[Path], None] = lambda path: None,
+) -> Path:
+    """Writes `folder/N/`, which answers as `--mode=predict` does, and returns it.
+
+    Args:
+        tagger: the model.
+        encoder: that belongs to it.
+        config: whether texts are split into sentences.
+        folder: `export/saved_model` of a run directory.
+        check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
+    """
+    graph = GraphTagger(
+        encoder,
+        lambda features: tagger.network(features, training=False),
+        GraphDecoder(tagger.head.decoding_scores()),
+        split_sentences=config.split_sentences,
+        longest_sentence=LONGEST_SENTENCE_WORDS,
+    )
+    return export_saved_model(folder, network=tagger.network, tag_texts=graph, check=check)

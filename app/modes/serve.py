@@ -1,0 +1,24 @@
+"""Modes room: the newest SavedModel of a run behind HTTP on this machine."""
+
+import sys
+
+from app.artifacts import Request
+from app.config import InputError
+from app.export.saved_model import load_saved_model, versions
+from app.serving.http_server import TaggingServer
+
+
+def run(request: Request) -> dict[str, float]:
+    """Serves until it is interrupted."""
+    config, folder = request.config.serve, request.run_dir.saved_model
+    model = load_saved_model(folder)
+    try:
+        server = TaggingServer((config.host, config.port), model, version=versions(folder)[-1])
+    except OSError as error:
+        raise InputError(
+            f"serve.host={config.host}, serve.port={config.port} cannot be listened on: {error}"
+        ) from error
+    with server:
+        print(f"http://{config.host}:{server.server_address[1]}/ is ready; Ctrl-C ends it", file=sys.stderr, flush=True)
+        server.serve_forever()
+    return {}

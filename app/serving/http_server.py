@@ -1,0 +1,90 @@
+"""Serving room: a SavedModel behind the REST paths of TensorFlow Serving, and a page to try it.
+
+    GET  /                        the page
+    GET  /v1/models/ner           whether the model is ready
+    POST /v1/models/ner:predict   as TensorFlow Serving answers it
+
+Requests are read side by side, the model computes for one at a time: TensorFlow spreads each over all processors.
+"""
+
+import json
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Lock
+from typing import Any
+
+from app.config import InputError
+from app.serving.page import PAGE
+from app.serving.requests import predict
+
+MODEL_PATH = "/v1/models/ner"
+LARGEST_BODY_BYTES = 16 * 2**20
+
+
+class TaggingServer(ThreadingHTTPServer):
+    """Listens as soon as it is made; `serve_forever` answers.
+
+    Args:
+        address: host and port; port 0 takes a free one.
+        model: the loaded SavedModel.
+        version: its number.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], model: Any, *, version: int) -> None:
+        super().__init__(address, _Handler)
+        self.model, self.version, self.computing = model, version, Lock()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: TaggingServer
+    protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds a connection may stay silent
+
+    def do_GET(self) -> None:
+        if self.path == "/":
+            self._send(HTTPStatus.OK, PAGE.encode("utf-8"), "text/html; charset=utf-8")
+        elif self.path == MODEL_PATH:
+            status = {"error_code": "OK", "error_message": ""}
+            version = {"version": str(self.server.version), "state": "AVAILABLE", "status": status}
+            self._send_json(HTTPStatus.OK, {"model_version_status": [version]})
+        else:
+            self._fail(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
+
+    def do_POST(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > LARGEST_BODY_BYTES:
+            self.close_connection = True  # the body is not read
+            self._fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body must have 0 to {LARGEST_BODY_BYTES} bytes")
+            return
+        body = self.rfile.read(int(length))
+        if self.path != f"{MODEL_PATH}:predict":
+            self._fail(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
+            return
+        try:
+            request = json.loads(body)
+            with self.server.computing:
+                answer = predict(self.server.model.signatures, request)
+        except (ValueError, RecursionError) as error:
+            self._fail(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")
+        except InputError as error:
+            self._fail(HTTPStatus.BAD_REQUEST, str(error))
+        else:
+            self._send_json(HTTPStatus.OK, answer)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: texts are not for logs."""
+
+    def _fail(self, status: HTTPStatus, message: str) -> None:
+        self._send_json(status, {"error": message})
+
+    def _send_json(self, status: HTTPStatus, value: Any) -> None:
+        self._send(status, json.dumps(value, ensure_ascii=False).encode("utf-8"), "application/json")
+
+    def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
