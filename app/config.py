@@ -314,6 +314,11 @@ class ServeConfig:
 class BenchmarkConfig:
     """Measurement of speed."""
 
+    objective: str = option(
+        "tagging",
+        "what is trained: a tagger on data.train_path, or a backbone on pretrain.train_path",
+        choices=("tagging", "masked_lm"),
+    )
     steps: int = option(20, "steps that are measured", at_least=1)
     warmup_steps: int = option(5, "steps before them that are not", at_least=0)
 

@@ -47,7 +47,7 @@ def run(request: Request) -> dict[str, float]:
             backbone = build_backbone(source)
             compile_activations(backbone.model)
         with workers.chief_first():
-            records = _Records(config, run_dir, backbone)
+            records = Records(config, run_dir, backbone)
         if workers.is_chief:
             say(
                 f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
@@ -79,7 +79,7 @@ def _with_vocabulary(config: Config, run_dir: RunDirectory) -> BackboneConfig:
     return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
 
 
-class _Records:
+class Records:
     """Training and held-out records of a run, each made once and then read.
 
     Attributes:
@@ -122,7 +122,7 @@ class _Records:
 
 def _train(
     backbone: Backbone,
-    records: _Records,
+    records: Records,
     config: Config,
     run_dir: RunDirectory,
     precision: str,
@@ -175,7 +175,7 @@ class _Stages:
         breaks: epochs at which the length of the sequences changes.
     """
 
-    def __init__(self, records: _Records, settings: PretrainConfig, config: Config, steps_per_epoch: int) -> None:
+    def __init__(self, records: Records, settings: PretrainConfig, config: Config, steps_per_epoch: int) -> None:
         self._short, self._seed, self._steps = records.train, config.seed, steps_per_epoch
         self._epochs, self._batch_size = config.training.epochs, config.training.batch_size
         self._first_long = self._epochs - settings.long_epochs

@@ -74,3 +74,26 @@ def test_the_numbers_of_the_benchmark_agree_with_one_another(benchmark):
 def test_the_peak_is_a_number_a_processor_can_have(monkeypatch):
     monkeypatch.setattr("app.training.speed.MATRIX_SIZES", (256,))
     assert 1e8 < measure_matrix_peak() < 1e16
+
+
+def test_the_step_of_pretraining_is_measured_on_rows_of_its_own_text(tmp_path, vocabulary):
+    toy.write_corpora(tmp_path)
+    flags = ["--mode=benchmark", "--run_dir=run", *toy.run_settings(tmp_path, vocabulary)]
+    flags += ["--set=benchmark.objective=masked_lm", "--set=pretrain.train_path=train.conll"]
+    flags += ["--set=pretrain.valid_path=", "--set=pretrain.max_length=32", "--set=pretrain.mask_fraction=0.25"]
+    flags += ["--set=benchmark.steps=4", "--set=benchmark.warmup_steps=1"]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    found = {name.removeprefix("benchmark/"): value for name, value in metrics.items()}
+    operations = compute_step_operations(
+        rows=4, length=32, layers=1, width=16, inner_width=32, labels=0,
+        hidden_pieces=8, vocabulary_size=len(toy.PIECES),
+    )  # fmt: skip
+    share = operations / found["step_seconds"] / (found["matrix_peak_gflops"] * 1e9)
+    assert found["share_of_peak"] == pytest.approx(share, rel=1e-3)
+    # Padding is not counted: rows of small documents are never quite full.
+    assert 0 < found["train_pieces_per_second"] < 4 * 32 / found["step_seconds"]
