@@ -67,7 +67,7 @@ class TaggingHead(keras.layers.Layer):
         return tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
 
     def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
-        """Transition scores float32 [labels, labels] at a temperature, 0 for a softmax head; IOB2's on request."""
+        """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""
         if self.transitions is None:
             learnt = tf.zeros_like(self.constraints)
         else:

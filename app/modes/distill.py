@@ -37,6 +37,7 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     text = _Text.of(config, read_teacher_labels(config.distill))
     check_other_splits(config, text.labels)
+    _check_student(config, text.labels)
     with workers.watched(), open_run(request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
@@ -59,6 +60,16 @@ def run(request: Request) -> dict[str, float]:
         run_dir.update_metrics(metrics)
         save_tagger(student, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, text.labels, metrics))
         return metrics | score_run(config, run_dir)
+
+
+def _check_student(config: Config, labels: Sequence[str]) -> None:
+    if config.init_from:
+        found = read_labels(RunDirectory(config.init_from).model)
+        if found != tuple(labels):
+            raise InputError(
+                f"init_from: {config.init_from} has the labels {', '.join(found)}, the teachers have "
+                f"{', '.join(labels)}; they must be the same"
+            )
 
 
 @dataclass(frozen=True)
@@ -130,13 +141,6 @@ class _Text:
 
 def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Tagger:
     """The run `init_from` if it is given, else layers of the teacher with its head, else `backbone.source`."""
-    if config.init_from:
-        found = read_labels(RunDirectory(config.init_from).model)
-        if found != tuple(labels):
-            raise InputError(
-                f"init_from: {config.init_from} has the labels {', '.join(found)}, the teachers have "
-                f"{', '.join(labels)}; they must be the same"
-            )
     if config.init_from or config.distill.student == "backbone":
         return start_tagger(config, labels, init_from=config.init_from)
     backbone = build_from_layers(

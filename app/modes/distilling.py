@@ -26,7 +26,8 @@ def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
     if not config.teachers:
         raise InputError("distill.teachers is empty; distillation needs at least one run")
     if not any(_tags(source) for source in config.teachers):
-        return _check_backbone_teacher(config)
+        _check_backbone_teacher(config)
+        return None
     found = {source: _labels_of(source) for source in config.teachers}
     first = config.teachers[0]
     for source, labels in found.items():

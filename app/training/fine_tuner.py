@@ -115,6 +115,7 @@ class FineTuner(keras.Model):
         parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
         loss = tf.constant(0.0)
         sums: list[tf.Tensor] = []
+        variables = self.network.trainable_variables
         for number in range(slices):
             part = {name: values[number] for name, values in parts.items()} if parts else batch
             with tf.GradientTape() as tape:
@@ -123,7 +124,7 @@ class FineTuner(keras.Model):
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
                     scaled = self.optimizer.get_scaled_loss(part_loss)
             # A dense embedding gradient keeps to the optimizer's fused kernel; sparse ones take seven passes instead.
-            found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, self.network.trainable_variables)]
+            found = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables, unconnected_gradients="zero")]
             sums = found if not sums else [a + b for a, b in zip(sums, found, strict=True)]
             loss += part_loss
         if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
