@@ -51,7 +51,9 @@ class DataConfig:
     )
     test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
     unlabelled_path: str = option(
-        "", "distill: text without labels beside the training corpus, read like pretrain.train_path; empty = none"
+        "",
+        "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "
+        "empty = none",
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
@@ -176,6 +178,9 @@ class TrainingConfig:
     masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
     masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
+    keep_structure: bool = option(
+        False, "weights of the start that are exactly 0, or share a value (pruned, clustered), stay so"
+    )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
     tensorboard: bool = option(True, "write logs for TensorBoard")
