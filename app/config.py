@@ -51,7 +51,9 @@ class DataConfig:
     )
     test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
     unlabelled_path: str = option(
-        "", "distill: text without labels beside the training corpus, read like pretrain.train_path; empty = none"
+        "",
+        "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "
+        "empty = none",
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
@@ -178,6 +180,9 @@ class TrainingConfig:
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     lazy_embeddings: bool = option(
         False, "AdamW on one device: update only the embeddings of pieces in the batch (LazyAdam), which is faster"
+    )
+    keep_structure: bool = option(
+        False, "weights of the start that are exactly 0, or share a value (pruned, clustered), stay so"
     )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)

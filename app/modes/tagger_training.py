@@ -21,6 +21,7 @@ from app.models.tagger_bundle import load_tagger, restore_head
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan, run_fit
+from app.training.kept_structure import KeptStructure
 from app.training.workers import Workers
 
 
@@ -160,7 +161,12 @@ class TaggerTraining:
         with self.strategy.scope():
             special = SpecialIds.of(encoder.pieces)
             tuner = FineTuner(
-                tagger.network, tagger.head.compute_loss, special=special, config=settings, seed=self.config.seed
+                tagger.network,
+                tagger.head.compute_loss,
+                special=special,
+                config=settings,
+                seed=self.config.seed,
+                keep=KeptStructure.of(tagger.network.trainable_variables) if settings.keep_structure else None,
             )
             return run_fit(tuner, settings, plan)
 

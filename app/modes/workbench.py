@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from app.artifacts import RunDirectory
 from app.config import CompressionConfig, TrainingConfig
 from app.data.dataset import RowStore
 from app.data.shapes import NUM_SHAPES
+from app.data.text_corpus import find_sources
+from app.data.unlabelled import read_unlabelled
 from app.models.activation import compile_activations
 from app.models.crf import compute_chain_divergence
 from app.models.distillation import map_pieces
@@ -199,7 +202,13 @@ class Workbench:
     def count_pieces(self, tagger: Tagger) -> np.ndarray:
         pieces = build_encoder(tagger, self._training.config.data).pieces
         counts = np.zeros(len(pieces.vocabulary), np.int64)
-        for sentence in self._training.train.sentences():
+        data = self._training.config.data
+        sentences = self._training.train.sentences()
+        if data.unlabelled_path:
+            limit = self._training.config.distill.unlabelled_limit_words
+            sources = find_sources(data.unlabelled_path, tfds_dir=data.tfds_dir)
+            sentences = chain(sentences, read_unlabelled(sources, limit_words=limit))
+        for sentence in sentences:
             counts += np.bincount(pieces.encode(sentence.words).ids, minlength=len(counts))
         return counts
 

@@ -1,0 +1,194 @@
+"""`--mode=compress` from the command line to the files it leaves."""
+
+import dataclasses
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+
+from app.artifacts import Request, RunDirectory
+from app.config import InputError
+from app.config_loading import load_config
+from app.models.tagger_bundle import load_tagger
+from app.modes import compress, evaluate
+
+STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
+RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())
+SETTINGS = {
+    "compression.min_piece_count": RAREST + 1,
+    "compression.steps": ",".join(STEPS), "compression.kept_first_pieces": 0, "compression.structured_rounds": 1,
+    "compression.structured_last_epochs": 1, "compression.importance_steps": 2, "compression.magnitude_epochs": 2,
+    "compression.sparsity": 0.6, "compression.clusters": 8, "compression.quantize_epochs": 1,
+    "compression.latency_length": 16,
+}  # fmt: skip
+
+
+def command(trained_run, run: Path) -> list[str]:
+    settings = {"init_from": trained_run.path, **SETTINGS}
+    return ["--mode=compress", f"--run_dir={run}", *(f"--set={key}={value}" for key, value in settings.items())]
+
+
+def request(trained_run, run: Path, **settings) -> Request:
+    given = {"init_from": trained_run.path, **SETTINGS, **{f"compression.{k}": v for k, v in settings.items()}}
+    overrides = [f"{key}={value}" for key, value in given.items()]
+    config = load_config(None, overrides, defaults=str(trained_run.path / "config.yaml"))
+    return Request(config, RunDirectory(run))
+
+
+def metrics_of(run: Path) -> dict:
+    return json.loads((run / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def compressed(trained_run, tmp_path_factory, app_process) -> Path:
+    folder = tmp_path_factory.mktemp("compressed")
+    process = app_process(*command(trained_run, folder / "run"), cwd=folder)
+    output, messages = process.communicate(timeout=500)
+    assert process.returncode == 0, messages
+    assert (folder / "run" / "compression.txt").read_text() in output
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def rows(compressed) -> dict[str, dict]:
+    return {row["step"]: row for row in json.loads((compressed / "compression.json").read_text())["rows"]}
+
+
+def kernels_of(folder: Path) -> list[np.ndarray]:
+    model = load_tagger(folder).backbone.model
+    layers = [v.numpy() for layer in model.transformer_layers for v in layer.variables if "kernel" in v.name]
+    return [*layers, model.token_embedding.embeddings.numpy()]
+
+
+def test_every_step_has_a_row_and_the_run_leaves_no_stages(compressed, rows):
+    assert list(rows) == ["(nothing)", *STEPS]
+    assert not (compressed / "stages").exists() and not list(compressed.rglob(".tmp-*"))
+    assert not list((compressed / "checkpoints").rglob("ckpt-*"))
+    assert (compressed / "report.txt").is_file() and "quantize_aware" in (compressed / "model/README.md").read_text()
+
+
+def test_each_step_does_what_it_is_for(rows):
+    assert rows["trim_vocabulary"]["parameters"] < rows["(nothing)"]["parameters"]
+    assert rows["prune_structured"]["parameters"] < rows["trim_vocabulary"]["parameters"]
+    assert rows["prune_magnitude"]["sparsity"] == pytest.approx(0.6, abs=0.01)
+    assert rows["cluster"]["distinct_values"] <= 8
+    assert rows["prune_magnitude"]["gzip_mb"] < rows["prune_structured"]["gzip_mb"]
+
+
+def test_zeros_survive_the_steps_after_them(rows):
+    before = rows["prune_magnitude"]["sparsity"]
+    assert rows["cluster"]["sparsity"] == before
+    assert rows["quantize_aware"]["sparsity"] >= before
+
+
+def test_the_model_is_an_ordinary_one_whose_weights_are_what_the_table_says(trained_run, compressed, rows):
+    config = load_config(None, defaults=str(compressed / "config.yaml"))
+    found = evaluate.run(Request(config, RunDirectory(compressed)))
+    metrics = metrics_of(compressed)
+    assert found["test/entity_f1"] == metrics["test/entity_f1"] > 0.5
+    kernels = kernels_of(compressed / "model")
+    zeros = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
+    assert zeros == pytest.approx(rows["quantize_aware"]["sparsity"], abs=1e-9)
+    assert load_tagger(compressed / "model").backbone.model.intermediate_dim < 32
+    for kernel in kernels[:-1]:  # the columns of each are whole multiples of a scale
+        if kernel.ndim == 2:
+            scale = np.abs(kernel).max(axis=0) / 127
+            levels = kernel / np.where(scale > 0, scale, 1)
+            assert np.abs(levels - np.round(levels)).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_a_killed_compression_resumes_to_the_same_bits(trained_run, compressed, tmp_path, app_process):
+    run = tmp_path / "run"
+    killed = app_process(*command(trained_run, run), cwd=tmp_path)
+    limit = time.monotonic() + 300
+    while not list(run.glob("checkpoints/prune_magnitude/prune/ckpt-1.index")):
+        assert killed.poll() is None and time.monotonic() < limit
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert (run / "stages").is_dir() and not (run / "model").exists()
+    process = app_process(*command(trained_run, run), cwd=tmp_path)
+    _, messages = process.communicate(timeout=500)
+    assert process.returncode == 0 and "resuming" in messages and "prune structured" not in messages, messages
+    whole, resumed = metrics_of(compressed), metrics_of(run)
+    assert resumed["weights_sha256"] == whole["weights_sha256"]
+    assert resumed["test/entity_f1"] == whole["test/entity_f1"]
+
+
+ORDERS = {
+    "cluster,prune_magnitude": "prune_magnitude must come before cluster",
+    "prune_magnitude,prune_structured": "prune_structured changes shapes, so it must come before prune_magnitude",
+    "quantize_aware,trim_vocabulary": "trim_vocabulary changes shapes, so it must come before quantize_aware",
+    "quantize_aware,cluster": "must come before quantize_aware",
+    "cluster,cluster": "cluster may be there only once",
+    "prune": "compression.steps must be .* trim_vocabulary",
+}
+
+
+@pytest.mark.parametrize("steps", ORDERS)
+def test_an_impossible_order_of_steps_is_bad_input(steps):
+    with pytest.raises(InputError, match=ORDERS[steps]):
+        load_config(None, [f"compression.steps={steps}"])
+
+
+@pytest.mark.parametrize("key", ["sparsity", "flops_fraction"])
+@pytest.mark.parametrize("value", ["0", "1", "1.5"])
+def test_a_target_of_0_or_1_or_more_is_bad_input(key, value):
+    with pytest.raises(InputError, match=f"compression.{key} must be above 0 and below 1"):
+        load_config(None, [f"compression.{key}={value}"])
+
+
+def test_a_target_that_cannot_be_reached_says_how_far_it_went(trained_run, tmp_path):
+    with pytest.raises(InputError, match=r"flops_fraction=0.001 cannot be reached: .* 0\.\d+ of the operations"):
+        compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", flops_fraction=0.001))
+    with pytest.raises(InputError, match=r"latency_ms=1e-06 cannot be reached .* takes \d+\.\d+ ms for 16 pieces"):
+        compress.run(request(trained_run, tmp_path / "other", steps="prune_structured", latency_ms=1e-6))
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_nothing_to_do_or_too_many_layers_to_remove_is_bad_input(trained_run, tmp_path):
+    with pytest.raises(InputError, match="compression.steps is empty"):
+        compress.run(request(trained_run, tmp_path / "run", steps=""))
+    with pytest.raises(InputError, match="removed_layers must be below 1"):
+        compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", removed_layers=1))
+
+
+def test_a_run_without_weights_or_with_other_labels_is_bad_input_and_nothing_is_written(trained_run, tmp_path):
+    source = trained_run.copy(tmp_path / "source")
+    (source / "model" / "backbone.weights.h5").unlink()
+    broken = dataclasses.replace(trained_run, path=source)
+    with pytest.raises(InputError, match="not a complete model: backbone.weights.h5 is missing"):
+        compress.run(request(broken, tmp_path / "run"))
+    (tmp_path / "new.conll").write_text("Tea B-DRINK\n")
+    asked = request(trained_run, tmp_path / "run")
+    data = dataclasses.replace(asked.config.data, train_path=str(tmp_path / "new.conll"))
+    with pytest.raises(InputError, match="DRINK"):
+        compress.run(dataclasses.replace(asked, config=dataclasses.replace(asked.config, data=data)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_run_that_is_compressed_is_not_written_to(trained_run, tmp_path):
+    with pytest.raises(InputError, match="must not be the run that is compressed"):
+        compress.run(request(trained_run, trained_run.path))
+
+
+def test_without_a_run_to_start_from_the_command_says_what_is_missing(tmp_path, app_process):
+    process = app_process("--mode=compress", "--dry_run", cwd=tmp_path)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "runs/finetune does not exist" in messages and "init_from" in messages and "Traceback" not in messages
+
+
+def test_the_settings_of_the_run_are_taken_over(trained_run, tmp_path, app_process):
+    process = app_process("--mode=compress", "--dry_run", f"--set=init_from={trained_run.path}", cwd=tmp_path)
+    output, messages = process.communicate(timeout=60)
+    assert process.returncode == 0, messages
+    (tmp_path / "printed.yaml").write_text(output)
+    config = load_config(str(tmp_path / "printed.yaml"))
+    assert config.data.max_length == toy.LENGTH and config.init_from == str(trained_run.path)
