@@ -3,23 +3,27 @@ SHELL  := /bin/bash
 VENV   ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
 ARGS   ?=
+JOBS   ?= 2
 UV     := uv==0.13.9
 STAMP  := $(VENV)/.installed
 IN     := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help venv finetune test lint lock clean
+.PHONY: help venv finetune test test-corpora lint lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP)  ## make the environment in .venv from the lock files
 
 finetune: $(STAMP)  ## fine-tune the default model on the sample corpus and print the report
 	@$(IN) -m app.main --mode=finetune $(ARGS)
 
-test: $(STAMP)  ## run all tests
-	@$(IN) -m pytest $(ARGS)
+test: $(STAMP)  ## run the tests, JOBS=2 files at a time
+	@$(IN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+test-corpora: $(STAMP)  ## compare runtimes on all of CoNLL-2003 (needs the corpus, see data/README.md)
+	@$(IN) -m pytest -m whole_corpus $(ARGS)
 
 lint: $(STAMP)  ## check style, import order and types
 	@$(IN) -m ruff check .

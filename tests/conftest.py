@@ -20,6 +20,11 @@ hypothesis.settings.register_profile("project", deadline=None)  # a first call m
 hypothesis.settings.load_profile("project")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "modes")
+
+
 @pytest.fixture(scope="session")
 def corpora() -> Path:
     """The real corpora: in NER_CORPORA, else in ../shared/corpora beside the checkout; skips without."""

@@ -168,7 +168,7 @@ def test_a_model_with_other_labels_is_bad_input(saved_model):
         SavedModelForward.of(saved_model.loaded, labels=9)
 
 
-@pytest.mark.slow
+@pytest.mark.whole_corpus
 def test_all_of_conll_2003_gets_the_answers_of_predict(tmp_path):
     from app.artifacts import RunDirectory
     from app.models.tagger_bundle import load_tagger
