@@ -72,6 +72,7 @@ class RunDirectory:
         self.preset = self.path / "export" / "keras_nlp"
         self.saved_model = self.path / "export" / "saved_model"
         self.tflite = self.path / "export" / "tflite"
+        self.tflite_text = self.path / "export" / "tflite_text"
         self.tensorboard = self.path / "tensorboard"
 
     def __fspath__(self) -> str:

@@ -280,8 +280,8 @@ class ExportConfig:
 
     formats: tuple[str, ...] = option(
         ("float32", "float16", "int8", "int4", "saved_model"),
-        "what to export: precisions of TFLite files, and the SavedModel for TensorFlow Serving",
-        choices=("float32", "float16", "int8", "int4", "full_int8", "saved_model"),
+        "what to export: precisions of TFLite files, one that takes raw strings, the SavedModel for TensorFlow Serving",
+        choices=("float32", "float16", "int8", "int4", "full_int8", "int8_text", "saved_model"),
     )
     max_f1_loss: float = option(
         0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100

@@ -12,6 +12,7 @@ from app.artifacts import Request, RunDirectory, atomic, sha256_of_file
 from app.config import Config, InputError, RunError
 from app.data.corpus import Corpus, summarize
 from app.data.encoding import Encoder
+from app.evaluation.predictor import Predictor
 from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel, read_manifest
 from app.export.flatbuffer import list_operators
 from app.export.graph import INPUTS, OUTPUTS
@@ -22,6 +23,7 @@ from app.models.tagger_bundle import load_tagger
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
 
 
 class Refused(Exception):
@@ -37,7 +39,7 @@ class Exporting:
         run_dir: locked.
         tagger: the float model; encoder: what feeds it.
         corpus: the evaluation split, read anew by each format.
-        float_f1: entity F1 of the float model on it, 0 to 1.
+        predictor: the float model's; float_f1: its entity F1 on the corpus, 0 to 1.
         writer: makes the content of TFLite files.
         vectors: texts with the float model's answers, to go beside them.
     """
@@ -47,6 +49,7 @@ class Exporting:
     tagger: Tagger
     encoder: Encoder
     corpus: Corpus
+    predictor: Predictor
     float_f1: float
     writer: TFLiteWriter
     vectors: list[dict[str, Any]]
@@ -61,13 +64,17 @@ class Exporting:
             self.tagger, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
         )
         f1 = Tagged.by(predictor, self.corpus.sentences()).scores().strict.micro.f1
-        lost = 100 * (self.float_f1 - f1)
+        self.compare(name, f1, self.float_f1)
+        return f1
+
+    def compare(self, name: str, f1: float, float_f1: float) -> None:
+        """Raises Refused if entity F1 is more than `export.max_f1_loss` points below the float model's."""
+        lost = 100 * (float_f1 - f1)
         if not lost <= self.config.export.max_f1_loss:
             raise Refused(
                 f"{name} refused: entity F1 {f1:.4f} on {self.config.evaluation.split} is {lost:.2f} points below "
-                f"the float model's {self.float_f1:.4f}, export.max_f1_loss allows {self.config.export.max_f1_loss:g}"
+                f"the float model's {float_f1:.4f}, export.max_f1_loss allows {self.config.export.max_f1_loss:g}"
             )
-        return f1
 
 
 def run(request: Request) -> dict[str, float]:
@@ -100,7 +107,7 @@ def run(request: Request) -> dict[str, float]:
             representative=partial(representative_rows, config, tagger, encoder),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
-        job = Exporting(config, run_dir, tagger, encoder, corpus, float_f1, writer, vectors)
+        job = Exporting(config, run_dir, tagger, encoder, corpus, predictor, float_f1, writer, vectors)
         metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}
         refused = []
         for name in formats:
@@ -161,6 +168,33 @@ def export_saved_model(job: Exporting) -> dict[str, float]:
     }
 
 
+def export_text(job: Exporting) -> dict[str, float]:
+    """Writes `export/tflite_text`: a file that takes raw strings, scored on the corpus as plain text."""
+    folder, split = job.run_dir.tflite_text, job.config.evaluation.split
+    path = folder / "int8_text.tflite"
+    say("int8_text    converting")
+    content = write_text_tflite(job.tagger, job.encoder, job.config)
+    f1, float_f1 = score_text_tflite(content, job.corpus.sentences(), job.predictor)
+    job.compare(path.name, f1, float_f1)
+    with atomic(path) as waiting:
+        waiting.write_bytes(content)
+    manifest = {
+        **TEXT_SIGNATURE,
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": sha256_of_file(path),
+        "operators": list_operators(content),
+        "entity_f1_on_plain_text": f1,
+        "entity_f1_of_the_float_model_on_plain_text": float_f1,
+        "corpus": Path(job.corpus.source).name,
+        "split": split,
+    }
+    job.run_dir.write_json(folder / MANIFEST, manifest)
+    scores = f"entity F1 {f1:.4f} (float {float_f1:.4f}) on plain text"
+    say(f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB  {scores}  {path}")
+    return {f"export/int8_text/{split}/plain_text_entity_f1": f1, "export/int8_text/bytes": len(content)}
+
+
 def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, Any]) -> None:
     """Labels, vocabulary, test vectors, and last `model.json`, which lists the files and their checksums."""
     run_dir, labels = job.run_dir, list(job.tagger.labels)
@@ -199,5 +233,6 @@ def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, A
 # What `export.formats` may name.
 EXPORTERS: dict[str, Callable[[Exporting], dict[str, float]]] = {
     **{name: partial(export_tflite, name) for name in WRITERS},
+    "int8_text": export_text,
     "saved_model": export_saved_model,
 }

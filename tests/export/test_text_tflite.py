@@ -1,0 +1,58 @@
+"""The TFLite file that takes raw strings, by TensorFlow's interpreter with TF Text's operations."""
+
+import pytest
+import texts
+import toy
+
+from app.config import Config, InputError, ModelConfig
+from app.data.sentence import Sentence
+from app.export.flatbuffer import list_operators
+from app.export.text_tflite import TextModel
+from app.modes.predict import tag_texts
+from app.modes.scoring import build_predictor
+from app.modes.text_export import as_texts, score_text_tflite, write_text_tflite
+
+
+@pytest.fixture(scope="module")
+def parts(vocabulary):
+    tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
+    encoder = toy.make_encoder(tagger)
+    return write_text_tflite(tagger, encoder, Config()), build_predictor(tagger, encoder, batch_size=8)
+
+
+def test_raw_text_of_any_kind_gets_the_answers_of_predict_but_for_rounding(parts):
+    content, predictor = parts
+    model, given = TextModel(content), [text for text in texts.random_texts(40, seed=1) if "\x00" not in text]
+    expected = [row["entities"] for row in tag_texts(given, predictor)]
+    assert sum(map(len, expected)) > 20
+    found = model.tag(given)
+    spans = [[{(e["label"], e["start"], e["end"]) for e in row} for row in rows] for rows in (found, expected)]
+    assert sum(len(a ^ b) for a, b in zip(*spans, strict=True)) <= 0.05 * sum(map(len, expected))
+    assert model.tag([""]) == [[]]
+
+
+def test_it_needs_no_operations_but_those_of_tensorflow_and_tf_text(parts):
+    custom = {name.removeprefix("custom:") for name in list_operators(parts[0]) if name.startswith("custom:")}
+    assert {name for name in custom if not name.startswith("Flex")} == {
+        "FastBertNormalize", "FastWordpieceTokenizeWithOffsets",
+    }  # fmt: skip
+
+
+def test_it_is_scored_on_the_corpus_as_plain_text(parts):
+    content, predictor = parts
+    sentences = toy.make_sentences(30, seed=13)
+    f1, float_f1 = score_text_tflite(content, sentences, predictor)
+    assert abs(f1 - float_f1) < 0.05
+
+
+def test_entities_of_a_corpus_are_found_in_its_text():
+    sentences = [Sentence(("Ada", "Byron", "left", "."), ("B-PER", "I-PER", "O", "O"), 0),
+                 Sentence(("Rome",), ("B-LOC",), 0), Sentence(("Oslo",), ("B-LOC",), 1)]  # fmt: skip
+    (first, found), (second, other) = as_texts(sentences)
+    assert (first, second) == ("Ada Byron left .\nRome\n", "Oslo\n")
+    assert {first[start:end] for _, start, end in found} == {"Ada Byron", "Rome"} and other == {("LOC", 0, 4)}
+
+
+def test_another_file_is_refused():
+    with pytest.raises(InputError, match="not a TFLite file that takes text"):
+        TextModel(b"nothing")
