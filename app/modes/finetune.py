@@ -128,6 +128,7 @@ def _train(
         tensorboard=run_dir.tensorboard if settings.tensorboard else None,
         validate=validate if valid else None,
         log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+        forget=lambda epochs: run_dir.rewind_history("epoch", epochs),
     )
     with strategy.scope():
         first = batches(settings.masked_lm_epochs, seed + 1)  # other orders than the epochs that follow
@@ -168,6 +169,7 @@ def _warm_up(tagger: Tagger, encoder: Encoder, plan: Plan, config: Config, run_d
         log=lambda row: run_dir.append_jsonl(
             run_dir.history_jsonl, {f"masked_lm/{name}": value for name, value in row.items()}
         ),
+        forget=lambda epochs: run_dir.rewind_history("masked_lm/epoch", epochs),
     )
     found = run_fit(tuner, settings, masked)
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
