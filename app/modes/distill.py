@@ -203,6 +203,7 @@ def _train(
         tensorboard=run_dir.tensorboard if settings.tensorboard else None,
         validate=validate if valid else None,
         log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+        forget=lambda epochs: run_dir.rewind_history("epoch", epochs),
     )
     with strategy.scope():
         return run_fit(tuner, settings, plan)

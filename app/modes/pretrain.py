@@ -149,6 +149,7 @@ def _train(
             tensorboard=run_dir.tensorboard if training.tensorboard else None,
             validate=(lambda: compute_masked_scores(network, held_out)) if held_out else None,
             log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+            forget=lambda epochs: run_dir.rewind_history("epoch", epochs),
             score="masked_accuracy",
             unit="pieces",
             breaks=stages.breaks,

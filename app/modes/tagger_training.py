@@ -154,6 +154,7 @@ class TaggerTraining:
             log=lambda row: self.run_dir.append_jsonl(
                 self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}
             ),
+            forget=lambda epochs: self.run_dir.rewind_history(f"{prefix}epoch", epochs),
         )
 
     def fit(self, tagger: Tagger, encoder: Encoder, settings: TrainingConfig, plan: Plan) -> dict[str, float]:
