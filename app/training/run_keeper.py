@@ -19,6 +19,8 @@ from app.training.plan import Plan
 from app.training.progress import ProgressDisplay
 from app.training.workers import Workers
 
+_MOST_WRITING = 0.02  # part of the time that checkpoints may take at the default interval
+
 
 class RunKeeper(keras.callbacks.Callback):
     """Validation, best weights, early stopping, history, checkpoints and the NaN stop: what happens between steps."""
@@ -37,6 +39,8 @@ class RunKeeper(keras.callbacks.Callback):
         self.position, self.progress, self.workers = position, progress, workers
         self._epoch_before = (position.loss, position.epoch_words)
         self._before = (position.words, position.seconds)
+        self._saves, self._spent_before = 0, position.checkpoint_seconds
+        self._best: list[np.ndarray] | None = None  # not on disk yet
         self._best_path = plan.checkpoints / "best.npz"
         writes = plan.tensorboard and workers.is_chief
         self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if writes else None
@@ -129,9 +133,13 @@ class RunKeeper(keras.callbacks.Callback):
         if self.workers.is_chief:
             self.plan.log(row)
             self._show(row)
-        self.save()
+        saves = self._is_worth_saving()
+        if saves:
+            self.save()
         asked = self._stop_asked()
         if asked:
+            if not saves:
+                self.save()
             raise asked
         if self.stopped_early():
             patience = self.config.early_stopping_patience_epochs
@@ -143,6 +151,18 @@ class RunKeeper(keras.callbacks.Callback):
         patience = self.config.early_stopping_patience_epochs
         waited = self.position.epoch - self.position.best_epoch
         return bool(patience and self.plan.validate and waited >= patience)
+
+    def _is_worth_saving(self) -> bool:
+        """Whether a checkpoint follows this epoch; the last epoch has one, so that a finished run is not trained again.
+
+        By the default interval, short epochs of large models go without: a crash then costs little.
+        """
+        last = self.position.epoch == self.config.epochs or self.stopped_early()
+        if last or self.config.checkpoint_every_steps or not self._saves:
+            return True
+        spent, seconds = self.position.checkpoint_seconds, self._before[1] + self.progress.training_seconds
+        another = (spent - self._spent_before) / self._saves
+        return spent + 2 * another <= _MOST_WRITING * seconds  # this one and the last
 
     def _validate(self, epoch: int, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Scores the weights that would be kept: the averages, if there are any. The chief scores for all workers."""
@@ -160,8 +180,7 @@ class RunKeeper(keras.callbacks.Callback):
         (score,) = self.workers.from_chief([scores[self.plan.score]])
         if score > self.position.best_score and epoch >= self.plan.first_kept_epoch:
             self.position.best_score, self.position.best_epoch = score, epoch
-            if self.workers.is_chief:
-                self._save_best()
+            self._best = [variable.numpy() for variable in self.model.network.variables]
         self.model.swap_averages()
         return scores
 
@@ -185,19 +204,14 @@ class RunKeeper(keras.callbacks.Callback):
     def save(self) -> None:
         self.position.words = round(self._before[0] + self.progress.words_seen)
         self.position.seconds = self._before[1] + self.progress.training_seconds
-        with self._counted():
-            self.checkpoints.save(self.position)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Adds the time of writing; a checkpoint holds what was written before it."""
         began = time.perf_counter()
-        yield
+        if self._best and self.workers.is_chief:
+            with atomic(self._best_path) as path:
+                np.savez(path, *self._best)
+        self._best = None
+        self.checkpoints.save(self.position)
+        self._saves += 1
         self.position.checkpoint_seconds += time.perf_counter() - began
-
-    def _save_best(self) -> None:
-        with self._counted(), atomic(self._best_path) as path:
-            np.savez(path, *[variable.numpy() for variable in self.model.network.variables])
 
     def load_best(self) -> None:
         """Puts the best weights into the network; without a validation split, the averages or the last weights."""

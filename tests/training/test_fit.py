@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toy import LABELS, TRAINING, make_encoder, make_sentences, make_tagger, mak
 from app.config import InputError, ModelConfig, RunError, TrainingConfig
 from app.data.dataset import store_in_memory
 from app.one_keras import keras
+from app.training.checkpoints import Checkpoints
 from app.training.fit import Plan, run_fit
 
 CONFIG = TRAINING
@@ -246,7 +248,7 @@ def test_after_a_crash_within_an_epoch_the_run_ends_with_the_bits_of_an_uninterr
 
 
 def test_ctrl_c_finishes_the_step_saves_and_resumes_with_the_same_bits(start, whole):
-    config = replace(STATEFUL, checkpoint_every_steps=0)
+    config = replace(STATEFUL, checkpoint_every_steps=1000)
     broken = start(config, **DROPOUT)
     with pytest.raises(KeyboardInterrupt):
         broken.fit(batches=broken.batches_with(lambda: os.kill(os.getpid(), signal.SIGINT), at=3))
@@ -287,6 +289,28 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(start, whol
         broken.fit(validate=impatient)
     resumed = start(STATEFUL, seed=9, **DROPOUT)
     resumed.fit()
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+
+
+def test_by_the_default_interval_dear_checkpoints_are_rare_and_a_crash_ends_with_the_same_bits(start, monkeypatch):
+    saved, save = [], Checkpoints.save
+
+    def save_slowly(checkpoints, position):
+        saved.append(position.epoch)
+        time.sleep(1)
+        save(checkpoints, position)
+
+    monkeypatch.setattr(Checkpoints, "save", save_slowly)
+    config = replace(CONFIG, epochs=4, checkpoint_every_steps=0)
+    whole = start(config, name="whole")
+    metrics = whole.fit(validate=scores(0.2, 0.9, 0.5, 0.4))
+    assert (saved, metrics["train/best_epoch"]) == ([1, 4], 2)
+    broken = start(config)
+    with pytest.raises(RuntimeError, match="power cut"):
+        broken.fit(validate=scores(0.2, 0.9, 0.5), log=lambda row: crash() if row["epoch"] == 3 else None)
+    resumed = start(config, seed=9)
+    metrics = resumed.fit(validate=scores(0.9, 0.5, 0.4))
+    assert ([row["epoch"] for row in resumed.rows], metrics["train/best_epoch"]) == ([2, 3, 4], 2)
     assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
 
 
