@@ -191,6 +191,13 @@ class RunDirectory:
                     file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
             file.write(_json_line(record).encode("utf-8"))
 
+    def rewind_history(self, key: str, last: int) -> None:
+        """Drops the rows of history.jsonl whose `key` is above `last`: logged, but lost again with a checkpoint."""
+        rows = self.read_history()
+        kept = [row for row in rows if row.get(key, last) <= last]
+        if len(kept) < len(rows):
+            self.write_jsonl(self.history_jsonl, kept)
+
     def read_config(self) -> Config:
         """The configuration of the run."""
         return load_config(None, defaults=str(self.config_yaml))

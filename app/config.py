@@ -185,7 +185,12 @@ class TrainingConfig:
         False, "weights of the start that are exactly 0, or share a value (pruned, clustered), stay so"
     )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
-    checkpoint_every_steps: int = option(0, "steps between two checkpoints; 0 = once an epoch", at_least=0)
+    checkpoint_every_steps: int = option(
+        0,
+        "steps between two checkpoints, beside one after each epoch; 0 = after epochs only, and as often as writing "
+        "takes less than 2 % of the time",
+        at_least=0,
+    )
     tensorboard: bool = option(True, "write logs for TensorBoard")
 
 

@@ -217,3 +217,15 @@ def test_digest_of_arrays_sees_names_types_shapes_values_and_order(tmp_path):
     )
     (tmp_path / "empty").write_bytes(b"")
     assert sha256_of_file(tmp_path / "empty").startswith("e3b0c44298fc1c149afb")
+
+
+def test_rewinding_the_history_drops_later_rows_of_that_key_alone(tmp_path):
+    run_dir = RunDirectory(tmp_path)
+    run_dir.rewind_history("epoch", 3)  # there is none yet
+    rows = [{"masked_lm/epoch": 1}, {"masked_lm/epoch": 2}, {"epoch": 1}, {"epoch": 2}]
+    for row in rows:
+        run_dir.append_jsonl(run_dir.history_jsonl, row)
+    run_dir.rewind_history("epoch", 1)
+    assert run_dir.read_history() == rows[:3]
+    run_dir.rewind_history("masked_lm/epoch", 0)
+    assert run_dir.read_history() == [{"epoch": 1}]

@@ -21,7 +21,7 @@ LENGTH = 32
 TRAINING = TrainingConfig(
     epochs=3, batch_size=4, learning_rate=1e-2, weight_decay=0.01, clip_norm=1.0, beta_2=0.999, warmup_fraction=0.1,
     average_weights_decay=0.0, average_weights_every_steps=1, word_mask_fraction=0.0,
-    r_drop_weight=0.0, checkpoint_every_steps=0, tensorboard=False,
+    r_drop_weight=0.0, checkpoint_every_steps=1000, tensorboard=False,
 )  # fmt: skip
 
 

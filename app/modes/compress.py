@@ -15,7 +15,7 @@ from app.data.labels import types_from
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.opening import open_run
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
 from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_run
 from app.modes.workbench import Workbench, measure_latency_ms
 from app.training.strategy import build_strategy, set_up
@@ -36,12 +36,10 @@ def run(request: Request) -> dict[str, float]:
     train, summary = read_training_corpus(config, labels=labels)
     check_other_splits(config, labels)
     other = _open_other(config, labels)
-    with workers.watched(), open_run(request, workers) as resumed:
-        if resumed:
-            say(f"resuming {run_dir}")
+    with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
-        training = TaggerTraining(config, run_dir, strategy, precision, train, summary)
-        bench = Workbench(training, labels)
+        training = TaggerTraining(config, run_dir, strategy, precision)
+        bench = Workbench(training, labels, train, summary)
         _go_through_steps(bench, config, other, is_chief=workers.is_chief)
         if not workers.is_chief:
             return {}

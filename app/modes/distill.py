@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore
@@ -18,13 +18,13 @@ from app.data.unlabelled import count_unlabelled, read_unlabelled
 from app.models.activation import compile_activations
 from app.models.distillation import build_from_layers, copy_head
 from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import read_labels, save_tagger
+from app.models.tagger_bundle import read_labels
 from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
 from app.modes.opening import open_run
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
-from app.modes.tagger_training import check_other_splits, score_run, start_tagger, store_rows
+from app.modes.scoring import build_encoder, open_split, say
+from app.modes.tagger_training import TaggerTraining, check_other_splits, finish_run, start_tagger
 from app.training.fine_tuner import SpecialIds
-from app.training.fit import Plan, run_fit
+from app.training.fit import run_fit
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
@@ -38,9 +38,7 @@ def run(request: Request) -> dict[str, float]:
     text = _Text.of(config, read_teacher_labels(config.distill))
     check_other_splits(config, text.labels)
     _check_student(config, text.labels)
-    with workers.watched(), open_run(request, workers) as resumed:
-        if resumed:
-            say(f"resuming {run_dir}")
+    with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:
             say(
@@ -50,16 +48,13 @@ def run(request: Request) -> dict[str, float]:
         with strategy.scope():
             teachers = load_teachers(config.distill, labels=text.labels)
             student = _build_student(config, teachers[0], text.labels)
-        metrics = _train(student, teachers, text, config, run_dir, precision, strategy)
+        metrics = _train(student, teachers, text, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
-        variables = student.network.trainable_variables
-        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         metrics["distill/parameters"] = student.network.count_params()
         metrics["distill/teacher_parameters"] = sum(teacher.network.count_params() for teacher in teachers)
-        run_dir.update_metrics(metrics)
-        save_tagger(student, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, text.labels, metrics))
-        return metrics | score_run(config, run_dir)
+        card = _card(config, text.labels, metrics)
+        return finish_run(student, metrics, card=card, config=config, run_dir=run_dir)
 
 
 def _check_student(config: Config, labels: Sequence[str]) -> None:
@@ -124,16 +119,13 @@ class _Text:
         if self.sources:
             yield from encoder.training_rows(read_unlabelled(self.sources, limit_words=self.limit_words))
 
-    def store(self, encoder: Encoder, config: Config, run_dir: RunDirectory, *, worker: int) -> RowStore:
+    def store(self, encoder: Encoder, training: TaggerTraining) -> RowStore:
         """All rows, shuffled together, with word numbers beside the labels: what is to be compared."""
-        store = store_rows(
+        store = training.store(
             self.rows(encoder),
             encoder,
             words=self.labelled_words + self.unlabelled_words,
             made_from=(self.summary, self.sources, self.limit_words),
-            config=config.data,
-            run_dir=run_dir,
-            worker=worker,
         )
         store.empty_row = {**store.empty_row, "word_ids": tf.fill([store.max_length], IGNORED)}
         return store
@@ -161,20 +153,12 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
     return student
 
 
-def _train(
-    student: Tagger,
-    teachers: Sequence[Tagger],
-    text: _Text,
-    config: Config,
-    run_dir: RunDirectory,
-    precision: str,
-    strategy: tf.distribute.Strategy,
-) -> dict:
+def _train(student: Tagger, teachers: Sequence[Tagger], text: _Text, training: TaggerTraining) -> dict:
+    config, settings = training.config, training.config.training
     for tagger in teachers:
         build_encoder(tagger, config.data)  # rows must not be longer than a teacher can read
     encoder = build_encoder(student, config.data)
-    settings = config.training
-    with strategy.scope():
+    with training.strategy.scope():
         tuner, depths = build_distillation(
             student,
             teachers,
@@ -183,28 +167,9 @@ def _train(
             special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
         )
-    store = text.store(encoder, config, run_dir, worker=Workers(strategy).index)
-    valid = open_split(config.data, "valid", labels=student.labels)
-    predictor = build_predictor(student, encoder, batch_size=config.evaluation.batch_size)
-
-    def validate() -> dict[str, float]:
-        assert valid is not None
-        scores = Tagged.by(predictor, valid.sentences()).scores()
-        return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
-
-    plan = Plan(
-        batches=lambda epoch, step: store.make_dataset(
-            batch_size=settings.batch_size, seed=config.seed, epochs=settings.epochs, first_epoch=epoch, first_step=step
-        ),
-        steps_per_epoch=store.steps_per_epoch(settings.batch_size),
-        depths=depths,
-        precision=precision,
-        checkpoints=run_dir.checkpoints,
-        tensorboard=run_dir.tensorboard if settings.tensorboard else None,
-        validate=validate if valid else None,
-        log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
-    )
-    with strategy.scope():
+    store = text.store(encoder, training)
+    plan = training.plan(store, settings, depths=depths, validate=training.validation(student, encoder))
+    with training.strategy.scope():
         return run_fit(tuner, settings, plan)
 
 

@@ -15,6 +15,7 @@ from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import SETTINGS_FILE, read_labels, read_tagger
 from app.training.distillation import ChainLoss, Compared, DistillationTuner, Teacher
 from app.training.fine_tuner import SpecialIds
+from app.training.kept_structure import KeptStructure
 
 
 def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
@@ -65,29 +66,29 @@ def build_distillation(
 ) -> tuple[DistillationTuner, dict[str, int]]:
     """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
 
-    The tuner trains the student's own layers; projections of hidden states live in the tuner only.
+    The tuner trains the student's own layers; projections of hidden states live in the tuner only. If labels alone are
+    compared, it trains the student's network as it is, also one some of whose layers are replaced.
 
     Raises:
         InputError: layers that do not exist, widths that relation heads do not divide, or other vocabularies.
     """
     hidden = _hidden_pairs(distill, student, teachers[0]) if distill.hidden_weight else []
     relations = distill.relations if distill.relation_weight else ()
-    layers = [
-        _relation_layer(distill, kind, tagger) for kind, tagger in (("student", student), ("teacher", teachers[0]))
-    ]
-    network = build_view(
-        student,
-        hidden_layers=[ours for ours, _ in hidden],
-        projected_width=teachers[0].backbone.model.hidden_dim,
-        relation_layer=layers[0],
-        relations=relations,
-    )
-    shown = build_view(
-        teachers[0],
-        hidden_layers=sorted({theirs for _, theirs in hidden}),
-        relation_layer=layers[1],
-        relations=relations,
-    )
+    network, shown = student.network, teachers[0].network
+    if hidden or relations:
+        network = build_view(
+            student,
+            hidden_layers=[ours for ours, _ in hidden],
+            projected_width=teachers[0].backbone.model.hidden_dim,
+            relation_layer=_relation_layer(distill, "student", student),
+            relations=relations,
+        )
+        shown = build_view(
+            teachers[0],
+            hidden_layers=sorted({theirs for _, theirs in hidden}),
+            relation_layer=_relation_layer(distill, "teacher", teachers[0]),
+            relations=relations,
+        )
     constrained = "crf" in (student.head.kind, *(teacher.head.kind for teacher in teachers))
     asked = [
         Teacher(
@@ -108,6 +109,7 @@ def build_distillation(
         seed=seed,
         chain=ChainLoss(compute_chain_divergence, own_scores),
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
+        keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
     )
     return tuner, view_depths(network, student)
 

@@ -4,22 +4,21 @@ import dataclasses
 
 import tensorflow as tf
 
-from app.artifacts import Request, sha256_of_arrays
+from app.artifacts import Request
 from app.config import Config
+from app.data.corpus import Corpus, CorpusSummary
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
-from app.data.shapes import NUM_SHAPES
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
-from app.models.tagger_bundle import save_tagger
 from app.modes.opening import open_run
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import (
     TaggerTraining,
     check_other_splits,
+    finish_run,
     read_training_corpus,
-    score_run,
     start_tagger,
 )
 from app.training.fine_tuner import SpecialIds
@@ -36,11 +35,8 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
-    labels = summary.labels
-    check_other_splits(config, labels)
-    with workers.watched(), open_run(request, workers) as resumed:
-        if resumed:
-            say(f"resuming {run_dir}")
+    check_other_splits(config, summary.labels)
+    with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:
             say(
@@ -48,26 +44,24 @@ def run(request: Request) -> dict[str, float]:
                 f"{strategy.num_replicas_in_sync} replica(s), {precision}"
             )
         with strategy.scope():
-            tagger = start_tagger(config, labels, init_from=config.init_from)
-        metrics = _train(tagger, TaggerTraining(config, run_dir, strategy, precision, train, summary))
+            tagger = start_tagger(config, summary.labels, init_from=config.init_from)
+        metrics = _train(tagger, train, summary, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
-        variables = tagger.network.trainable_variables
-        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
-        run_dir.update_metrics(metrics)
-        save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=_card(config, labels, metrics))
-        return metrics | score_run(config, run_dir)
+        card = _card(config, summary.labels, metrics)
+        return finish_run(tagger, metrics, card=card, config=config, run_dir=run_dir)
 
 
-def _train(tagger: Tagger, training: TaggerTraining) -> dict:
-    config = training.config
-    settings = config.training
-    encoder = build_encoder(tagger, config.data)
-    store = training.store(encoder)
-    plan = training.plan(tagger, store, settings, validate=training.validation(tagger, encoder))
+def _train(tagger: Tagger, train: Corpus, summary: CorpusSummary, training: TaggerTraining) -> dict:
+    settings = training.config.training
+    encoder = build_encoder(tagger, training.config.data)
+    rows = encoder.training_rows(train.sentences())
+    store = training.store(rows, encoder, words=summary.words, made_from=summary)
+    validate = training.validation(tagger, encoder)
+    plan = training.plan(store, settings, depths=tagger.layer_depths(), validate=validate)
     with training.strategy.scope():
         warmed_up = _warm_up(tagger, encoder, store, training)
-    return warmed_up | training.fit(tagger, encoder, settings, plan)
+        return warmed_up | run_fit(training.tuner(tagger, encoder, settings), settings, plan)
 
 
 def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: TaggerTraining) -> dict:
@@ -86,13 +80,13 @@ def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: Tagger
     tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=settings, seed=seed)
     masker = PieceMasker.build(encoder.pieces, fraction=settings.masked_lm_fraction)
     # Other orders than those of the epochs that follow.
-    plan = training.plan(tagger, store, settings, validate=None, phase="masked_lm", seed=seed + 1)
+    plan = training.plan(store, settings, depths=depths, validate=None, phase="masked_lm", seed=seed + 1)
 
     def masked_batches(epoch: int, step: int) -> tf.data.Dataset:
         first_step = epoch * plan.steps_per_epoch + step
         return with_masks(plan.batches(epoch, step), masker, seed=seed, first_step=first_step)
 
-    masked = dataclasses.replace(plan, batches=masked_batches, unit="pieces", depths=depths)
+    masked = dataclasses.replace(plan, batches=masked_batches, unit="pieces")
     found = run_fit(tuner, settings, masked)
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 

@@ -37,9 +37,7 @@ def run(request: Request) -> dict[str, float]:
     run_dir.plan_training(config, overwrite=request.overwrite)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    with workers.watched(), open_run(request, workers) as resumed:
-        if resumed:
-            say(f"resuming {run_dir}")
+    with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
         with workers.chief_first():
             source = _with_vocabulary(config, run_dir)
@@ -149,6 +147,7 @@ def _train(
             tensorboard=run_dir.tensorboard if training.tensorboard else None,
             validate=(lambda: compute_masked_scores(network, held_out)) if held_out else None,
             log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
+            forget=lambda epochs: run_dir.rewind_history("epoch", epochs),
             score="masked_accuracy",
             unit="pieces",
             breaks=stages.breaks,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from app.artifacts import RunDirectory
-from app.config import Config, DataConfig, InputError, TrainingConfig
+from app.artifacts import RunDirectory, sha256_of_arrays
+from app.config import Config, InputError, TrainingConfig
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
@@ -17,10 +17,10 @@ from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import load_tagger, restore_head
+from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
-from app.training.fit import Plan, run_fit
+from app.training.fit import Plan
 from app.training.kept_structure import KeptStructure
 from app.training.workers import Workers
 
@@ -81,28 +81,33 @@ class TaggerTraining:
         run_dir: of the run; opened.
         strategy: the devices.
         precision: what `set_up` returned.
-        train: training corpus.
-        summary: of the training corpus.
     """
 
     config: Config
     run_dir: RunDirectory
     strategy: tf.distribute.Strategy
     precision: str
-    train: Corpus
-    summary: CorpusSummary
 
-    def store(self, encoder: Encoder) -> RowStore:
-        """The training rows for the vocabulary of a tagger."""
-        return store_rows(
-            encoder.training_rows(self.train.sentences()),
-            encoder,
-            words=self.summary.words,
-            made_from=self.summary,
-            config=self.config.data,
-            run_dir=self.run_dir,
-            worker=Workers(self.strategy).index,
-        )
+    def store(self, rows: Iterable[Example], encoder: Encoder, *, words: int, made_from: object) -> RowStore:
+        """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own.
+
+        Args:
+            rows: what `encoder` makes of the corpus.
+            encoder: that made them.
+            words: in the corpus.
+            made_from: describes the corpus; its `repr` tells finished files of another corpus apart.
+        """
+        config = self.config.data
+        large = words > config.memory_limit_words
+        if config.cache == "memory" or (config.cache == "auto" and not large):
+            return store_in_memory(rows)
+        folder = Path(config.cache_dir) if config.cache_dir else self.run_dir.cache
+        worker = Workers(self.strategy).index
+        if worker:
+            folder = folder / f"worker-{worker}"
+        settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+        fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
+        return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
 
     def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:
         """A function that scores the validation split with the tagger's network as it is then; None without one."""
@@ -119,10 +124,10 @@ class TaggerTraining:
 
     def plan(
         self,
-        tagger: Tagger,
         store: RowStore,
         settings: TrainingConfig,
         *,
+        depths: dict[str, int],
         validate: Callable[[], dict[str, float]] | None,
         phase: str = "",
         seed: int | None = None,
@@ -130,9 +135,9 @@ class TaggerTraining:
         """The plan of one phase.
 
         Args:
-            tagger: whose network is trained.
             store: rows to train on; they may carry more than labels.
             settings: the training section, with the epochs of this phase.
+            depths: of the variables by name.
             validate: scores the validation split.
             phase: its name: checkpoints go to a folder of their own and history.jsonl gets `PHASE/` before each
                 number. Empty for the one phase that the run is for.
@@ -145,7 +150,7 @@ class TaggerTraining:
                 batch_size=settings.batch_size, seed=order, epochs=settings.epochs, first_epoch=epoch, first_step=step
             ),
             steps_per_epoch=store.steps_per_epoch(settings.batch_size),
-            depths=tagger.layer_depths(),
+            depths=depths,
             precision=self.precision,
             checkpoints=folder,
             tensorboard=self.run_dir.tensorboard / phase if settings.tensorboard else None,
@@ -154,53 +159,32 @@ class TaggerTraining:
             log=lambda row: self.run_dir.append_jsonl(
                 self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}
             ),
+            forget=lambda epochs: self.run_dir.rewind_history(f"{prefix}epoch", epochs),
         )
 
-    def fit(self, tagger: Tagger, encoder: Encoder, settings: TrainingConfig, plan: Plan) -> dict[str, float]:
-        """Fine-tunes on the labels of the rows and leaves the best weights in the tagger."""
-        with self.strategy.scope():
-            special = SpecialIds.of(encoder.pieces)
-            tuner = FineTuner(
-                tagger.network,
-                tagger.head.compute_loss,
-                special=special,
-                config=settings,
-                seed=self.config.seed,
-                keep=KeptStructure.of(tagger.network.trainable_variables) if settings.keep_structure else None,
-            )
-            return run_fit(tuner, settings, plan)
+    def tuner(self, tagger: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
+        """Trains a tagger on the labels of the rows. Call inside the strategy's scope."""
+        return FineTuner(
+            tagger.network,
+            tagger.head.compute_loss,
+            special=SpecialIds.of(encoder.pieces),
+            config=settings,
+            seed=self.config.seed,
+            keep=KeptStructure.find(tagger.network.trainable_variables) if settings.keep_structure else None,
+        )
 
 
-def store_rows(
-    rows: Iterable[Example],
-    encoder: Encoder,
-    *,
-    words: int,
-    made_from: object,
-    config: DataConfig,
-    run_dir: RunDirectory,
-    worker: int,
-) -> RowStore:
-    """Rows in memory for a corpus that fits there, else in TFRecord files, of which each worker has its own.
+def finish_run(tagger: Tagger, metrics: dict, *, card: str, config: Config, run_dir: RunDirectory) -> dict:
+    """Writes the numbers and the model of a trained tagger, and scores it; for the chief.
 
-    Args:
-        rows: what `encoder` makes of the corpus.
-        encoder: that made them.
-        words: in the corpus.
-        made_from: describes the corpus; its `repr` tells finished files of another corpus apart.
-        config: where rows are kept, and from which size on in files.
-        run_dir: of the run.
-        worker: number of this worker.
+    Returns:
+        all numbers.
     """
-    large = words > config.memory_limit_words
-    if config.cache == "memory" or (config.cache == "auto" and not large):
-        return store_in_memory(rows)
-    folder = Path(config.cache_dir) if config.cache_dir else run_dir.cache
-    if worker:
-        folder = folder / f"worker-{worker}"
-    settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
-    fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
-    return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
+    variables = tagger.network.trainable_variables
+    metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
+    run_dir.update_metrics(metrics)
+    save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=card)
+    return metrics | score_run(config, run_dir)
 
 
 def score_run(config: Config, run_dir: RunDirectory) -> dict:

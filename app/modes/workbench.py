@@ -5,7 +5,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,24 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from app.artifacts import RunDirectory
 from app.config import CompressionConfig, TrainingConfig
+from app.data.corpus import Corpus, CorpusSummary
 from app.data.dataset import RowStore
+from app.data.encoding import Encoder
 from app.data.shapes import NUM_SHAPES
 from app.data.text_corpus import find_sources
 from app.data.unlabelled import read_unlabelled
-from app.models.activation import compile_activations
-from app.models.crf import compute_chain_divergence
-from app.models.distillation import map_pieces
 from app.models.encoder import Replace
 from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
 from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
-from app.models.tagger_bundle import read_tagger, save_tagger
+from app.models.tagger_bundle import save_tagger
 from app.modes.compression_state import CompressionState
+from app.modes.distilling import build_distillation, load_teachers
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import TaggerTraining, start_tagger
 from app.one_keras import keras
-from app.training.distillation import ChainLoss, DistillationTuner, Teacher
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import run_fit
-from app.training.kept_structure import KeptStructure
 from app.training.strategy import set_up
 from app.training.workers import Workers
 
@@ -48,11 +44,14 @@ class Workbench:
     Every part begins with the seed of the run and the tagger that the part before it left in `stages/`.
     """
 
-    def __init__(self, training: TaggerTraining, labels: Sequence[str]) -> None:
+    def __init__(
+        self, training: TaggerTraining, labels: Sequence[str], train: Corpus, summary: CorpusSummary
+    ) -> None:
         self.config: CompressionConfig = training.config.compression
         self.step = ""
         self._training = training
         self._labels = list(labels)
+        self._train, self._summary = train, summary
         self._workers = Workers(training.strategy)
         self._store: tuple[list[str], RowStore] | None = None
         self.state = CompressionState(training.run_dir, writes=self._workers.is_chief)
@@ -118,7 +117,9 @@ class Workbench:
         config = self._training.config
         trained = view or tagger
         encoder = build_encoder(tagger, config.data)
-        settings = dataclasses.replace(config.training, epochs=epochs, early_stopping_patience_epochs=0)
+        settings = dataclasses.replace(
+            config.training, epochs=epochs, early_stopping_patience_epochs=0, keep_structure=True
+        )
         score = self._training.validation(trained, encoder)
 
         def validate() -> dict[str, float]:
@@ -128,46 +129,36 @@ class Workbench:
             return score()
 
         plan = self._training.plan(
-            trained,
             self._rows(tagger),
             settings,
+            depths=trained.layer_depths(),
             validate=validate if score else None,
             phase=f"{self.step}/{part}",
         )
         plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
         with self._training.strategy.scope():
-            keep = KeptStructure.of(trained.network.trainable_variables)
-            tuner = self._tuner(trained, SpecialIds.of(encoder.pieces), settings, None if keep.is_empty else keep)
-            run_fit(tuner, settings, plan)
+            run_fit(self._tuner(trained, encoder, settings), settings, plan)
         if settle:
             settle()
         return tagger
 
-    def _tuner(
-        self, student: Tagger, special: SpecialIds, settings: TrainingConfig, keep: KeptStructure | None
-    ) -> FineTuner:
+    def _tuner(self, student: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
         config = self._training.config
-        shared: dict[str, Any] = {"special": special, "config": settings, "seed": config.seed, "keep": keep}
         if not self.config.distill:
-            return FineTuner(student.network, student.head.compute_loss, **shared)
-        teacher = read_tagger(RunDirectory(config.init_from).model)
-        compile_activations(teacher.backbone.model)
-        temperature, constrained = config.distill.temperature, student.head.kind == "crf"
-        asked = Teacher(
-            teacher.network,
-            piece_ids=map_pieces(student.backbone, teacher.backbone),
-            chain_scores=partial(teacher.head.chain_scores, temperature, constrained=constrained),
+            return self._training.tuner(student, encoder, settings)
+        distill = dataclasses.replace(
+            config.distill, teachers=(config.init_from,), hidden_weight=0.0, relation_weight=0.0
         )
-        scores = partial(student.head.chain_scores, temperature, constrained=constrained)
-        return DistillationTuner(
-            student.network,
-            student.head.compute_loss,
-            teachers=[asked],
-            distill=dataclasses.replace(config.distill, hidden_weight=0.0, relation_weight=0.0),
-            chain=ChainLoss(compute_chain_divergence, scores),
-            **shared,
+        tuner, _ = build_distillation(
+            student,
+            load_teachers(distill, labels=self._labels),
+            distill=distill,
+            training=settings,
+            special=SpecialIds.of(encoder.pieces),
+            seed=config.seed,
         )
+        return tuner
 
     def passes(self, tagger: Tagger, epochs: int) -> int:
         training = self._training.config.training
@@ -196,14 +187,16 @@ class Workbench:
         vocabulary = tagger.backbone.vocabulary
         if self._store is None or self._store[0] != vocabulary:
             encoder = build_encoder(tagger, self._training.config.data)
-            self._store = (vocabulary, self._training.store(encoder))
+            rows = encoder.training_rows(self._train.sentences())
+            store = self._training.store(rows, encoder, words=self._summary.words, made_from=self._summary)
+            self._store = (vocabulary, store)
         return self._store[1]
 
     def count_pieces(self, tagger: Tagger) -> np.ndarray:
         pieces = build_encoder(tagger, self._training.config.data).pieces
         counts = np.zeros(len(pieces.vocabulary), np.int64)
         data = self._training.config.data
-        sentences = self._training.train.sentences()
+        sentences = self._train.sentences()
         if data.unlabelled_path:
             limit = self._training.config.distill.unlabelled_limit_words
             sources = find_sources(data.unlabelled_path, tfds_dir=data.tfds_dir)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from app.config import InputError, RunError
 from app.one_keras import keras
-from app.training.fine_tuner import FineTuner
+from app.training.step import StepTuner
 from app.training.workers import Workers
 
 _NONE, _FAILED = 0, -1  # what the chief says instead of the number of a checkpoint
@@ -31,16 +31,17 @@ class Position:
     best_epoch: int = 0
     words: int = 0
     seconds: float = 0.0
+    checkpoint_seconds: float = 0.0
 
 
-def _dropout_generators(tuner: FineTuner) -> dict[str, tf.random.Generator]:
+def _dropout_generators(tuner: StepTuner) -> dict[str, tf.random.Generator]:
     """The random state of the dropout layers, which Keras leaves out of a model's checkpoint."""
     layers = (layer for layer in tuner.network._flatten_layers() if hasattr(layer, "_random_generator"))
     found = (layer._random_generator._generator for layer in layers)
     return {str(number): generator for number, generator in enumerate(found) if generator is not None}
 
 
-def _state(tuner: FineTuner) -> dict[str, Any]:
+def _state(tuner: StepTuner) -> dict[str, Any]:
     """Everything the tuner holds but its metrics, which begin anew anyway; on several machines, reading them takes all.
 
     So the chief can save by itself: weights, slots and random state are the same on every worker.
@@ -60,7 +61,7 @@ class Checkpoints:
         workers: that train together.
     """
 
-    def __init__(self, folder: Path, tuner: FineTuner, workers: Workers) -> None:
+    def __init__(self, folder: Path, tuner: StepTuner, workers: Workers) -> None:
         self._workers = workers
         self._position = {
             name: tf.Variable(value, dtype=tf.int64 if isinstance(value, int) else tf.float64, trainable=False)

@@ -3,71 +3,21 @@
 Order of initialisation: the run's own checkpoint if there is one, else the weights the tagger came with.
 """
 
-import math
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import tensorflow as tf
 
-from app.artifacts import atomic
-from app.config import RunError, Terminated, TrainingConfig
-from app.one_keras import keras
+from app.config import TrainingConfig
 from app.training.checkpoints import Checkpoints, Position
-from app.training.fine_tuner import FineTuner
 from app.training.optimizers import build_optimizer
+from app.training.plan import Plan
 from app.training.progress import ProgressDisplay
+from app.training.run_keeper import RunKeeper
+from app.training.step import StepTuner
 from app.training.workers import Workers
 
-BatchesFrom = Callable[[int, int], tf.data.Dataset]  # (first epoch, first step) -> all batches from there on
-Log = Callable[[dict[str, float]], None]
+__all__ = ["Plan", "run_fit"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run of `fit` is given beside the model.
-
-    Of several workers, only the chief validates, logs and writes; the others may be given the same plan.
-
-    Attributes:
-        batches: the training data from a position on.
-        steps_per_epoch: batches in an epoch.
-        depths: depth of each variable by name (`Tagger.layer_depths`).
-        precision: what `set_up` returned.
-        checkpoints: folder for resume.
-        tensorboard: folder for TensorBoard, or None.
-        validate: scores the validation split. None: the last weights are kept.
-        log: takes one flat row of numbers an epoch.
-        name: of the phase, for the person watching.
-        score: name of the validation score that chooses the best weights; higher is better.
-        unit: what speed is counted in.
-        breaks: epochs at which the batches change their shape: `batches` is asked anew there.
-        callbacks: what else happens between steps; they run before the weights are validated or saved.
-        first_kept_epoch: the weights of earlier epochs are scored, and not kept as the best.
-    """
-
-    batches: BatchesFrom
-    steps_per_epoch: int
-    depths: dict[str, int]
-    precision: str
-    checkpoints: Path
-    tensorboard: Path | None
-    validate: Callable[[], dict[str, float]] | None
-    log: Log
-    name: str = ""
-    score: str = "entity_f1"
-    unit: str = "words"
-    breaks: tuple[int, ...] = ()
-    callbacks: tuple[keras.callbacks.Callback, ...] = ()
-    first_kept_epoch: int = 1
-
-
-def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
+def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, float]:
     """Trains to the end, resuming if the run has a checkpoint, and leaves the best weights in the network.
 
     Call inside the strategy's scope. The first Ctrl-C lets the step or the validation finish and saves a checkpoint; a
@@ -75,7 +25,7 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     all of them, after the same step.
 
     Returns:
-        flat numbers: best epoch and F1, words, seconds and words per second.
+        flat numbers: best epoch and F1, words, seconds, words per second, and seconds of writing checkpoints.
 
     Raises:
         RunError: the loss is no longer a number, or a checkpoint cannot be written.
@@ -90,6 +40,8 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     inner._create_all_weights(tuner.network.trainable_variables)
     checkpoints = Checkpoints(plan.checkpoints, tuner, workers)
     position = checkpoints.restore() or Position()
+    if workers.is_chief:
+        plan.forget(position.epoch)
     progress = ProgressDisplay(
         total_steps=total_steps,
         first_step=position.epoch * plan.steps_per_epoch + position.step,
@@ -97,7 +49,7 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
         unit=plan.unit,
         quiet=not workers.is_chief,
     )
-    keeper = _RunKeeper(config, plan, checkpoints, position, progress, workers)
+    keeper = RunKeeper(config, plan, checkpoints, position, progress, workers)
     keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
     callbacks = [progress, *plan.callbacks, keeper]
     try:
@@ -110,7 +62,7 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     return keeper.summary()
 
 
-def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, keeper: "_RunKeeper", callbacks: list) -> None:
+def _fit(tuner: StepTuner, config: TrainingConfig, plan: Plan, keeper: RunKeeper, callbacks: list) -> None:
     """Keras counts epochs of equal length, so the rest of a broken-off epoch is a fit of its own."""
     position = keeper.position
     while position.epoch < config.epochs and not keeper.stopped_early():
@@ -128,199 +80,3 @@ def _fit(tuner: FineTuner, config: TrainingConfig, plan: Plan, keeper: "_RunKeep
             callbacks=callbacks,
             verbose=0,
         )
-
-
-class _RunKeeper(keras.callbacks.Callback):
-    """Validation, best weights, early stopping, history, checkpoints and the NaN stop: what happens between steps."""
-
-    def __init__(
-        self,
-        config: TrainingConfig,
-        plan: Plan,
-        checkpoints: Checkpoints,
-        position: Position,
-        progress: ProgressDisplay,
-        workers: Workers,
-    ) -> None:
-        super().__init__()
-        self.config, self.plan, self.checkpoints = config, plan, checkpoints
-        self.position, self.progress, self.workers = position, progress, workers
-        self._epoch_before = (position.loss, position.epoch_words)
-        self._before = (position.words, position.seconds)
-        self._best_path = plan.checkpoints / "best.npz"
-        writes = plan.tensorboard and workers.is_chief
-        self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if writes else None
-        self._asked: type[KeyboardInterrupt] | None = None
-        self._validating = False
-
-    @contextmanager
-    def stop_between_steps(self) -> Iterator[None]:
-        """Holds Ctrl-C and SIGTERM back until weights and position agree; they would nearly always fall between."""
-
-        def ask(number: int, _: object) -> None:
-            kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-            if self._asked or (self._validating and kind is Terminated):
-                raise kind
-            self._asked = kind
-            again = b"SIGTERM" if kind is Terminated else b"Ctrl-C"
-            os.write(2, b"\nstopping after this step; " + again + b" again stops at once, without a checkpoint\n")
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if before[signal.SIGINT] is not signal.default_int_handler:  # whoever set another one wants it otherwise
-            del before[signal.SIGINT]
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _stop_asked(self) -> type[KeyboardInterrupt] | None:
-        """What any of the workers was asked to stop with."""
-        kinds = (Terminated, KeyboardInterrupt)
-        asked = self.workers.total([float(self._asked is kind) for kind in kinds])
-        return next((kind for kind, count in zip(kinds, asked, strict=True) if count), None)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        logs = logs or {}
-        self.position.step += 1
-        loss = float(logs.get("step_loss", 0.0))
-        if not math.isfinite(loss):
-            done = self.position.epoch * self.plan.steps_per_epoch + self.position.step
-            raise RunError(
-                f"the loss became {loss} at step {done}; lower training.learning_rate ({self.config.learning_rate:g}), "
-                "raise training.warmup_fraction, or set training.precision=float32"
-            )
-        self.model.update_averages()
-        every = self.config.log_every_steps
-        if self._writer and every and self.position.step % every == 0:
-            with self._writer.as_default(step=int(self.model.optimizer.iterations.numpy())):
-                tf.summary.scalar("train/loss", loss)
-                speed = self.progress.words_seen / self.progress.training_seconds
-                tf.summary.scalar(f"train/{self.plan.unit}_per_second", speed)
-        self._count_epoch(logs)
-        asked = self._stop_asked()
-        every = self.config.checkpoint_every_steps
-        if self.position.step == self.plan.steps_per_epoch:  # what follows the last step saves, too, if there is time
-            asked, every = (asked if asked is Terminated else None), 0
-        if asked or (every and self.position.step % every == 0):
-            self.save()
-        if asked:
-            raise asked
-
-    def _count_epoch(self, logs: dict) -> None:
-        """The mean loss of the epoch, over the part of it that an earlier process did as well."""
-        loss, words = self._epoch_before
-        more = float(logs.get("words", 0.0))
-        self.position.epoch_words = words + more
-        mean = float(logs.get("loss", 0.0))
-        self.position.loss = (loss * words + mean * more) / self.position.epoch_words if words else mean
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        row = {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * self.plan.steps_per_epoch,
-            "loss": self.position.loss,
-            "seconds": round(self._before[1] + self.progress.training_seconds, 1),
-            f"{self.plan.unit}_per_second": self.progress.words_seen / self.progress.training_seconds,
-        }
-        if self.plan.validate:
-            try:
-                row |= {f"valid/{k}": value for k, value in self._validate(epoch + 1, self.plan.validate).items()}
-            except Terminated:
-                self.save()  # the epoch is trained; the next process begins with its validation
-                raise
-        self.position.epoch, self.position.step = epoch + 1, 0
-        self.position.loss, self.position.epoch_words = self._epoch_before = (0.0, 0.0)
-        if self.workers.is_chief:
-            self.plan.log(row)
-            self._show(row)
-        self.save()
-        asked = self._stop_asked()
-        if asked:
-            raise asked
-        if self.stopped_early():
-            patience = self.config.early_stopping_patience_epochs
-            self.progress.say(f"stopped early: no better validation score for {patience} epochs")
-            self.model.stop_training = True
-
-    def stopped_early(self) -> bool:
-        """Whether early stopping ends the run here, in this process or in the one it resumes."""
-        patience = self.config.early_stopping_patience_epochs
-        waited = self.position.epoch - self.position.best_epoch
-        return bool(patience and self.plan.validate and waited >= patience)
-
-    def _validate(self, epoch: int, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """Scores the weights that would be kept: the averages, if there are any. The chief scores for all workers."""
-        scores = {self.plan.score: 0.0}
-        self.model.swap_averages()
-        try:
-            if self.workers.is_chief:
-                self._validating = True
-                scores = validate()
-        except BaseException:
-            self.model.swap_averages()
-            raise
-        finally:
-            self._validating = False
-        (score,) = self.workers.from_chief([scores[self.plan.score]])
-        if score > self.position.best_score and epoch >= self.plan.first_kept_epoch:
-            self.position.best_score, self.position.best_epoch = score, epoch
-            if self.workers.is_chief:
-                self._save_best()
-        self.model.swap_averages()
-        return scores
-
-    def _show(self, row: dict[str, float]) -> None:
-        score = f"valid/{self.plan.score}"
-        name = self.plan.score.replace("_f1", " F1").replace("_", " ")
-        valid = f" | valid {name} {row[score]:.4f}" if score in row else ""
-        unit = self.plan.unit
-        best = " (best)" if self.position.best_epoch == row["epoch"] else ""
-        self.progress.say(
-            f"{self.plan.name}epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
-            f"{row[f'{unit}_per_second']:,.0f} {unit}/s | {row['seconds']:.0f} s of training"
-        )
-        if self._writer:
-            with self._writer.as_default(step=int(row["step"])):
-                for name, value in row.items():
-                    if name not in ("epoch", "step"):
-                        tf.summary.scalar(f"epoch/{name}", value)
-            self._writer.flush()
-
-    def save(self) -> None:
-        self.position.words = round(self._before[0] + self.progress.words_seen)
-        self.position.seconds = self._before[1] + self.progress.training_seconds
-        self.checkpoints.save(self.position)
-
-    def _save_best(self) -> None:
-        with atomic(self._best_path) as path:
-            np.savez(path, *[variable.numpy() for variable in self.model.network.variables])
-
-    def load_best(self) -> None:
-        """Puts the best weights into the network; without a validation split, the averages or the last weights."""
-        if not self._best_path.exists():
-            self.model.swap_averages()
-            return
-        with np.load(self._best_path) as arrays:
-            for number, variable in enumerate(self.model.network.variables):
-                variable.assign(arrays[f"arr_{number}"])
-
-    def close(self) -> None:
-        if self._writer:
-            self._writer.close()
-
-    def summary(self) -> dict[str, float]:
-        seconds = max(self.position.seconds, 1e-9)
-        return {
-            "train/best_epoch": self.position.best_epoch or self.position.epoch,
-            "train/epochs": self.position.epoch,
-            f"train/{self.plan.unit}": self.position.words,
-            "train/seconds": seconds,
-            f"train/{self.plan.unit}_per_second": self.position.words / seconds,
-            **({f"valid/{self.plan.score}": self.position.best_score} if self.position.best_epoch else {}),
-        }

@@ -27,6 +27,12 @@ class KeptStructure:
     ties: tuple[np.ndarray | None, ...]
 
     @classmethod
+    def find(cls, variables: Sequence[tf.Variable]) -> "KeptStructure | None":
+        """As `of`; None where there is none."""
+        found = cls.of(variables)
+        return found if any(each is not None for each in (*found.masks, *found.ties)) else None
+
+    @classmethod
     def of(cls, variables: Sequence[tf.Variable]) -> "KeptStructure":
         """The structure that kernels and embedding tables have now."""
         masks: list[np.ndarray | None] = []
@@ -38,10 +44,6 @@ class KeptStructure:
             masks.append(values != 0 if values is not None and zeros >= FEWEST_ZEROS else None)
             ties.append(None if values is None else _shared_values(values))
         return cls(tuple(masks), tuple(ties))
-
-    @property
-    def is_empty(self) -> bool:
-        return not any(each is not None for each in (*self.masks, *self.ties))
 
     def __call__(self, gradients: list[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients with 0 for pruned weights and, for weights that share a value, the mean of theirs."""

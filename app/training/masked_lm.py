@@ -7,13 +7,13 @@ import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
-from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fine_tuner import SpecialIds
+from app.training.step import Batch, StepTuner
 
-Batch = dict[str, tf.Tensor]
 PAIR_LOGITS, PAIR_LABEL = "pair_logits", "pair_label"
 
 
-class MaskedLmTuner(FineTuner):
+class MaskedLmTuner(StepTuner):
     """Asks for hidden pieces, and, if the network answers it, how two segments belong together (Devlin et al. 2019).
 
     The loss is the mean over all hidden pieces of the global batch, plus the mean over its labelled pairs.
@@ -22,13 +22,13 @@ class MaskedLmTuner(FineTuner):
         network: features -> {masked_lm_logits float32 [batch, hidden, vocabulary], and perhaps pair_logits float32
             [batch, 2]}, see `app/models/masked_lm.py`. Its batches hold the network's inputs and `targets`, `weights`
             [batch, hidden] of `app/data/masking.py`, and `pair_label` int32 [batch], negative where there is none.
-        special: piece ids.
+        special: piece ids, and
+        seed: as `FineTuner` takes them; pieces come hidden already, so that this step neither asks nor draws.
         config: the training section.
-        seed: of whatever the step draws.
     """
 
     def __init__(self, network: keras.Model, *, special: SpecialIds, config: TrainingConfig, seed: int) -> None:
-        super().__init__(network, _no_tags, special=special, config=config, seed=seed)
+        super().__init__(network, config=config, name="masked_lm_tuner")
         self.asks_pairs = PAIR_LOGITS in network.output_names
 
     def _words(self, batch: Batch) -> tf.Tensor:
@@ -54,10 +54,6 @@ class MaskedLmTuner(FineTuner):
             pairs = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), outputs[PAIR_LOGITS])
             loss += tf.reduce_sum(tf.where(labels >= 0, pairs, 0.0)) / total[1]
         return loss
-
-
-def _no_tags(*_: tf.Tensor) -> tf.Tensor:
-    raise AssertionError("masked-language-model training has no tags")
 
 
 def compute_masked_scores(network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from app.config import InputError, LostWorkerError
 
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 _SECONDS_BETWEEN_TRIES = 0.2
+# How TensorFlow and gRPC name the end of a peer.
+_LOSSES = ("socket closed", "connection re", "failed to connect", "unavailable", "heartbeat", "broken pipe", "is down")
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,17 @@ class Workers:
                 tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError) as error:  # fmt: skip
             if self.count == 1:
                 raise
-            reason = next((line for line in str(error.message).splitlines() if line.strip()), "")[:200]
             raise LostWorkerError(
-                f"worker {self.index} lost another worker ({type(error).__name__}: {reason}); start all workers again "
-                "with the same command, they go on from the last checkpoint"
+                f"worker {self.index} lost another worker ({_first_cause(str(error.message))}); start all workers "
+                "again with the same command, they go on from the last checkpoint"
             ) from error
+
+
+def _first_cause(message: str) -> str:
+    """What went wrong, out of a message of TensorFlow that may begin with where in the graph it went wrong."""
+    lines = [line.strip() for line in message.splitlines()]
+    known = (line for line in lines if any(sign in line.lower() for sign in _LOSSES))
+    cause = next(known, "it ended, or cannot be reached any more")
+    # TensorFlow appends which operation noticed it, and what to try.
+    cause = re.split(r"\s*(?:\[?\[\{\{|\[Op:|Additional GRPC|The error could be from|:\s*$)", cause)[0]
+    return cause.rstrip(" .:")[:200]

@@ -88,11 +88,11 @@ def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tm
 
 
 def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
-    from app.training.fit import _RunKeeper
+    from app.training.run_keeper import RunKeeper
 
-    count, real = iter(range(1000)), _RunKeeper._stop_asked
+    count, real = iter(range(1000)), RunKeeper._stop_asked
     asked = lambda keeper: KeyboardInterrupt if next(count) == 15 else real(keeper)  # noqa: E731
-    monkeypatch.setattr(_RunKeeper, "_stop_asked", asked)
+    monkeypatch.setattr(RunKeeper, "_stop_asked", asked)
     with pytest.raises(KeyboardInterrupt):
         distil(trained_run, tmp_path / "run", f"data.unlabelled_path={text}")
     assert not (tmp_path / "run" / "metrics.json").exists()

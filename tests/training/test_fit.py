@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toy import LABELS, TRAINING, make_encoder, make_sentences, make_tagger, mak
 from app.config import InputError, ModelConfig, RunError, TrainingConfig
 from app.data.dataset import store_in_memory
 from app.one_keras import keras
+from app.training.checkpoints import Checkpoints
 from app.training.fit import Plan, run_fit
 
 CONFIG = TRAINING
@@ -98,6 +100,12 @@ def same_bits(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+def without_writing(metrics: dict) -> dict:
+    """All but the time of writing checkpoints, which the last checkpoint cannot hold for itself."""
+    assert metrics["train/checkpoint_seconds"] > 0
+    return {name: value for name, value in metrics.items() if name != "train/checkpoint_seconds"}
+
+
 def scores(*values: float):
     """Validation results, epoch after epoch."""
     given = iter(values)
@@ -123,6 +131,25 @@ def test_every_epoch_is_a_row_of_the_history(start):
         (number, number * run.steps, number / 10) for number in (1, 2, 3)
     ]
     assert all(row["seconds"] >= 0 and row["words_per_second"] > 0 for row in run.rows)
+
+
+def test_an_epoch_whose_checkpoint_is_lost_is_dropped_from_the_history_and_logged_once(start):
+    """A kill may come after the row is logged and before the checkpoint is written."""
+    rows: list[dict] = []
+
+    def forget(epochs: int) -> None:
+        rows[:] = [row for row in rows if row["epoch"] <= epochs]
+
+    def log_and_die(row: dict) -> None:
+        rows.append(row)
+        if row["epoch"] == 2:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        start().fit(log=log_and_die, forget=forget)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    start(seed=9).fit(log=rows.append, forget=forget)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
 def test_the_weights_of_the_best_validation_are_kept_and_an_equal_score_later_does_not_replace_them(start):
@@ -156,10 +183,10 @@ def test_the_averages_are_what_is_validated_and_kept_and_training_goes_on_from_t
 def test_training_stops_early_and_running_it_again_does_not_go_on(start):
     config = replace(CONFIG, epochs=6, early_stopping_patience_epochs=2)
     first = start(config)
-    metrics = first.fit(validate=scores(0.5, 0.4, 0.3))
+    metrics = without_writing(first.fit(validate=scores(0.5, 0.4, 0.3)))
     assert (len(first.rows), metrics["train/epochs"], metrics["train/best_epoch"]) == (3, 3, 1)
     again = start(config)
-    assert again.fit(validate=scores()) == metrics
+    assert without_writing(again.fit(validate=scores())) == metrics
     assert again.rows == [] and same_bits(weights_of(again.tagger), weights_of(first.tagger))
 
 
@@ -221,7 +248,7 @@ def test_after_a_crash_within_an_epoch_the_run_ends_with_the_bits_of_an_uninterr
 
 
 def test_ctrl_c_finishes_the_step_saves_and_resumes_with_the_same_bits(start, whole):
-    config = replace(STATEFUL, checkpoint_every_steps=0)
+    config = replace(STATEFUL, checkpoint_every_steps=1000)
     broken = start(config, **DROPOUT)
     with pytest.raises(KeyboardInterrupt):
         broken.fit(batches=broken.batches_with(lambda: os.kill(os.getpid(), signal.SIGINT), at=3))
@@ -265,11 +292,33 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(start, whol
     assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
 
 
+def test_by_the_default_interval_dear_checkpoints_are_rare_and_a_crash_ends_with_the_same_bits(start, monkeypatch):
+    saved, save = [], Checkpoints.save
+
+    def save_slowly(checkpoints, position):
+        saved.append(position.epoch)
+        time.sleep(1)
+        save(checkpoints, position)
+
+    monkeypatch.setattr(Checkpoints, "save", save_slowly)
+    config = replace(CONFIG, epochs=4, checkpoint_every_steps=0)
+    whole = start(config, name="whole")
+    metrics = whole.fit(validate=scores(0.2, 0.9, 0.5, 0.4))
+    assert (saved, metrics["train/best_epoch"]) == ([1, 4], 2)
+    broken = start(config)
+    with pytest.raises(RuntimeError, match="power cut"):
+        broken.fit(validate=scores(0.2, 0.9, 0.5), log=lambda row: crash() if row["epoch"] == 3 else None)
+    resumed = start(config, seed=9)
+    metrics = resumed.fit(validate=scores(0.9, 0.5, 0.4))
+    assert ([row["epoch"] for row in resumed.rows], metrics["train/best_epoch"]) == ([2, 3, 4], 2)
+    assert same_bits(weights_of(resumed.tagger), weights_of(whole.tagger))
+
+
 def test_a_finished_run_is_not_trained_again(start):
     first = start()
-    metrics = first.fit(validate=scores(0.2, 0.6, 0.4))
+    metrics = without_writing(first.fit(validate=scores(0.2, 0.6, 0.4)))
     again = start(seed=9)
-    assert again.fit(validate=scores()) == metrics and again.rows == []
+    assert without_writing(again.fit(validate=scores())) == metrics and again.rows == []
     assert same_bits(weights_of(again.tagger), weights_of(first.tagger))
 
 

@@ -136,3 +136,20 @@ def test_an_error_of_tensorflow_is_a_lost_worker_only_if_there_are_others():
     with pytest.raises(LostWorkerError, match=r"lost another worker .*Connection reset by peer\); start all workers"):
         with workers.watched():
             raise failure
+
+
+def test_a_lost_worker_is_told_in_one_sentence_without_the_graph():
+    workers = Workers(tf.distribute.get_strategy())
+    workers.count = 2
+    message = (
+        "Graph execution error:\n\nDetected at node div/CollectiveReduceV2 defined at (most recent call last):\n"
+        '  File "<frozen runpy>", line 198, in _run_module_as_main\n\n'
+        "Collective ops is aborted by: Socket closed\nAdditional GRPC error information from remote target: {}\n"
+        "\t [[{{node div/CollectiveReduceV2}}]] [Op:__inference_train_function_1]"
+    )
+    with pytest.raises(LostWorkerError) as raised, workers.watched():
+        raise tf.errors.UnavailableError(None, None, message)
+    assert str(raised.value) == (
+        "worker 0 lost another worker (Collective ops is aborted by: Socket closed); start all workers again "
+        "with the same command, they go on from the last checkpoint"
+    )

@@ -1,0 +1,151 @@
+"""Training room: one training step, the same on one device, several replicas and several machines.
+
+What is learnt is up to the classes that extend it.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from app.config import TrainingConfig
+from app.one_keras import keras
+
+Batch = dict[str, tf.Tensor]
+Keep = Callable[[list[tf.Tensor]], list[tf.Tensor]]
+
+
+class StepTuner(keras.Model):
+    """Wraps a network for `keras.Model.fit`: global count, accumulation, clipping, moving averages of the weights.
+
+    The loss is a sum over the terms of the batch divided by their *global* count: over all replicas and all
+    accumulated slices. So is the gradient, whatever the number of devices. A class that extends this says what the
+    terms are: `_words`, `_weight`, `_terms` and `_loss`.
+
+    Args:
+        network: features -> outputs; also what is evaluated and saved.
+        config: the training section.
+        name: of the Keras model.
+        keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
+    """
+
+    def __init__(self, network: keras.Model, *, config: TrainingConfig, name: str, keep: Keep | None = None) -> None:
+        super().__init__(name=name)
+        self.distribute_reduction_method = "first"  # every replica returns the same numbers; Keras would add them up
+        self.network = network
+        self.config = config
+        self._keep = keep
+        self.loss_mean = keras.metrics.Mean(name="loss")
+        self.words_seen = keras.metrics.Sum(name="words", dtype="float64")
+        decays = config.average_weights_decay > 0
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        variables = network.trainable_variables if decays else []
+        self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in variables]
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.loss_mean, self.words_seen]
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
+        return self.network(inputs, training=training)
+
+    def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
+        replicas = tf.distribute.get_replica_context()
+        weight = self._weight(batch)
+        terms = self._terms(batch)
+        total = replicas.all_reduce(tf.distribute.ReduceOp.SUM, terms)
+        variables = self.network.trainable_variables
+        loss, gradients = self._gradients(batch, tf.maximum(total, 1.0))
+        loss = replicas.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        gradients = replicas.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self._keep:
+            gradients = self._keep(gradients)
+        if self.config.clip_norm > 0:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True), experimental_aggregate_gradients=False)
+        # Every replica holds the global mean; metrics add up over replicas.
+        self.loss_mean.update_state(loss, sample_weight=weight)
+        self.words_seen.update_state(self._words(batch))
+        return {"loss": self.loss_mean.result(), "step_loss": loss, "words": self.words_seen.result()}
+
+    def _words(self, batch: Batch) -> tf.Tensor:
+        """What speed is counted in, a float32 scalar."""
+        raise NotImplementedError
+
+    def _weight(self, batch: Batch) -> tf.Tensor:
+        """Number of terms of this replica's loss, a float32 scalar."""
+        raise NotImplementedError
+
+    def _terms(self, batch: Batch) -> tf.Tensor:
+        """What this replica adds to the global counts that the parts of the loss are divided by."""
+        return self._weight(batch)
+
+    def _loss(self, batch: Batch, total: tf.Tensor) -> tf.Tensor:
+        """This replica's part of the loss of some rows, a float32 scalar; `total` is the global `_terms`."""
+        raise NotImplementedError
+
+    def _gradients(self, batch: Batch, total: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Loss and gradients of this replica's share, slice by slice; their sums do not depend on the slicing."""
+        slices = self.config.accumulation_steps
+        parts = {name: tf.split(value, slices) for name, value in batch.items()} if slices > 1 else None
+        loss = tf.constant(0.0)
+        sums: list[tf.Tensor] = []
+        variables = self.network.trainable_variables
+        for number in range(slices):
+            part = {name: values[number] for name, values in parts.items()} if parts else batch
+            with tf.GradientTape() as tape:
+                part_loss = self._loss(part, total)
+                scaled = part_loss
+                if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+                    scaled = self.optimizer.get_scaled_loss(part_loss)
+            found = tape.gradient(scaled, variables, unconnected_gradients="zero")
+            # A dense gradient keeps to the optimizer's fused kernel, and structure is kept weight by weight.
+            if self._keep or not self.config.lazy_embeddings:
+                found = [tf.convert_to_tensor(gradient) for gradient in found]
+            sums = found if not sums else [_add(a, b) for a, b in zip(sums, found, strict=True)]
+            loss += part_loss
+        sums = [_with_unique_rows(gradient) for gradient in sums]
+        if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):
+            sums = self.optimizer.get_unscaled_gradients(sums)
+        return loss, sums
+
+    def update_averages(self) -> None:
+        """Moves the averages towards the weights if this step's turn has come; to be called after each step.
+
+        An exponential moving average whose decay a step rises with the steps, as in TensorFlow's own. It moves once in
+        `average_weights_every_steps`, by as much as that many steps would, since each update passes over all weights.
+        """
+        step = int(self.optimizer.iterations.numpy())
+        every = self.config.average_weights_every_steps
+        if self.averages and step % every == 0:
+            decay = min(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
+            self._move_averages(tf.constant(1.0 - decay**every))
+
+    @tf.function
+    def _move_averages(self, part: tf.Tensor) -> None:
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            average.assign_sub(part * (average - variable))
+
+    def swap_averages(self) -> None:
+        """Exchanges the weights with their averages, if there are any; a second call undoes it."""
+        if not self.averages:
+            return
+        for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
+            value = variable.numpy()
+            variable.assign(average)
+            average.assign(value)
+
+
+def _add(a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    if not isinstance(a, tf.IndexedSlices):
+        return a + b
+    values, indices = tf.concat([a.values, b.values], axis=0), tf.concat([a.indices, b.indices], axis=0)
+    return tf.IndexedSlices(values, indices, a.dense_shape)
+
+
+def _with_unique_rows(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+    """Sums the rows of a sparse gradient that share an index: a norm would count them one by one."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    indices, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.shape(indices)[0])
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
