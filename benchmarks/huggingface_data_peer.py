@@ -1,8 +1,8 @@
 """Hugging Face's preparation of text for masked-language modelling, for `pretraining_data.py`; needs an environment of
 its own (benchmarks/README.md).
 
-The way its `run_mlm.py` does it: `datasets.map` tokenizes the lines with their special pieces, a second one joins them and
-cuts rows of one length. Prints the seconds from the text on disk to the rows on disk, imports and the tokenizer left out.
+The way its `run_mlm.py` does it: `datasets.map` tokenizes the lines with their special pieces, a second one joins them
+and cuts rows of one length. Prints the seconds from the text on disk to the rows on disk, imports left out.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python benchmarks/pretraining_data.py --peer_python=/tmp/peers/bin/python --text data/pretraining/*.txt
 
 Ours is the Beam pipeline of `--mode=pretrain`; the peer is Hugging Face `datasets.map` with its fast tokenizer
-(`huggingface_data_peer.py`). Each runs in a process of its own that is bound to one core, in turns. Imports are left out of
-the seconds and counted in the memory, which is the largest resident size of the process tree. Speed is measured on
-`--speed_times` copies of the text and memory on one and on `--memory_times`. Prints a table and a JSON line.
+(`huggingface_data_peer.py`). Each runs in a process of its own that is bound to one core, in turns. Imports are left
+out of the seconds and counted in the memory, which is the largest resident size of the process tree. Speed is measured
+on `--speed_times` copies of the text and memory on one and on `--memory_times`. Prints a table and a JSON line.
 """
 
 import argparse

@@ -153,8 +153,9 @@ def _matches(pattern: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files that match, sorted by path."""
     if os.path.isdir(pattern):
         raise InputError(f"{pattern} is a folder: name its files, for example {os.path.join(pattern, '*.txt')}")
-    try:
-        found = FileSystems.match([pattern])[0].metadata_list
+    bare_glob = not os.path.dirname(pattern) and not os.path.exists(pattern)
+    try:  # Beam finds nothing for a glob without a folder
+        found = FileSystems.match([os.path.join(os.curdir, pattern) if bare_glob else pattern])[0].metadata_list
     except (ValueError, OSError) as error:
         raise InputError(f"{pattern} cannot be listed: {error}") from error
     if not found:

@@ -12,6 +12,7 @@ from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
 from app.modes.opening import open_run
 from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
+from app.modes.probing import decide_parts
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
@@ -25,9 +26,11 @@ _HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every s
 
 def run(request: Request) -> dict[str, float]:
     """Makes the training records, or what is missing of them, trains, and scores held-out text."""
-    config, run_dir = request.config, request.run_dir
-    plan = run_dir.plan_training(config, overwrite=request.overwrite)
-    check_text(config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
+    run_dir = request.run_dir
+    plan = run_dir.plan_training(request.config, overwrite=request.overwrite)
+    check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
+    request = decide_parts(request)
+    config = request.config
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     with workers.watched():
