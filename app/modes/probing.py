@@ -6,6 +6,7 @@ lack of memory, what it found before then counts.
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from app.modes.scoring import say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory, try_parts
 
 _MODULE = "app.modes.probing"
+_PROJECT = Path(__file__).resolve().parents[2]
 
 
 def decide_parts(request: Request) -> Request:
@@ -58,9 +60,9 @@ def _probe(config: Config) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(to_yaml(config), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", _MODULE, str(path), json.dumps(task)], capture_output=True, text=True
-        )
+        search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", _MODULE, str(path), json.dumps(task)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     if not found:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1] if done.returncode else ""
