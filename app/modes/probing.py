@@ -12,9 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from app.artifacts import Request
+from app.artifacts import Request, RunDirectory
 from app.config import BackboneConfig, Config, InputError, TrainingConfig
-from app.config_loading import load_config, to_yaml
 from app.modes.scoring import say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory, try_parts
 
@@ -58,10 +57,9 @@ def _probe(config: Config) -> int:
         "limit": budget // (replicas if shares_memory else 1),
     }
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.yaml"
-        path.write_text(to_yaml(config), encoding="utf-8")
+        RunDirectory(folder).write_config(config)
         search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", _MODULE, str(path), json.dumps(task)]
+        command = [sys.executable, "-m", _MODULE, folder, json.dumps(task)]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     if not found:
@@ -160,4 +158,4 @@ def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:
 
 
 if __name__ == "__main__":
-    _try(load_config(sys.argv[1]), **json.loads(sys.argv[2]), folder=Path(sys.argv[1]).parent)
+    _try(RunDirectory(sys.argv[1]).read_config(), **json.loads(sys.argv[2]), folder=Path(sys.argv[1]))
