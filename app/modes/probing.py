@@ -7,17 +7,19 @@ lack of memory, what it found before then counts.
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from app.artifacts import Request, RunDirectory
-from app.config import BackboneConfig, Config, InputError, TrainingConfig
+from app.config import BackboneConfig, Config, InputError, RunError, TrainingConfig
 from app.modes.scoring import say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory, try_parts
 
 _MODULE = "app.modes.probing"
+_BAD_INPUT = 2
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -25,6 +27,7 @@ def decide_parts(request: Request) -> Request:
     """The request with a number for `training.accumulation_steps`: the one asked for, the run's own, or the probe's.
 
     Raises:
+        RunError: the trial failed for another reason than memory.
         InputError: several machines or a TPU, whose memory one process cannot probe; or not even a row fits.
     """
     training = request.config.training
@@ -62,11 +65,15 @@ def _probe(config: Config) -> int:
         command = [sys.executable, "-m", _MODULE, folder, json.dumps(task)]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    if done.returncode not in (0, -signal.SIGKILL):  # the kernel kills what takes too much memory
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if done.returncode == _BAD_INPUT:
+            raise InputError(reason)
+        raise RunError(f"the trial of training.accumulation_steps=0 ended with status {done.returncode}: {reason}")
     if not found:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1] if done.returncode else ""
         raise InputError(
             f"a step with {batch // counts[0]} row(s) does not fit into {budget / 1e6:,.0f} MB of memory "
-            f"(training.accumulation_steps=0){': ' + reason if reason else ''}"
+            "(training.accumulation_steps=0)"
         )
     parts, peak = found[-1]
     say(
@@ -158,4 +165,8 @@ def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:
 
 
 if __name__ == "__main__":
-    _try(RunDirectory(sys.argv[1]).read_config(), **json.loads(sys.argv[2]), folder=Path(sys.argv[1]))
+    try:
+        _try(RunDirectory(sys.argv[1]).read_config(), **json.loads(sys.argv[2]), folder=Path(sys.argv[1]))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_BAD_INPUT)

@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from app.artifacts import Request, RunDirectory
-from app.config import BackboneConfig, Config, InputError, PretrainConfig
+from app.config import BackboneConfig, Config, DataConfig, InputError, PretrainConfig
 from app.modes.probing import decide_parts
 
 
@@ -16,7 +16,8 @@ def config(vocabulary) -> Config:
     """A step over 1024 rows that takes some 100 MB more in one part than in many."""
     training = dataclasses.replace(toy.TRAINING, batch_size=1024, accumulation_steps=0, precision="float32")
     backbone: BackboneConfig = toy.backbone_config(vocabulary, hidden_dim=32, intermediate_dim=128)
-    return Config(training=training, backbone=backbone, pretrain=PretrainConfig(max_length=64))
+    data = DataConfig(max_length=32, overlap_tokens=8)
+    return Config(data=data, training=training, backbone=backbone, pretrain=PretrainConfig(max_length=64))
 
 
 def limited(config: Config, megabytes: int) -> Config:
@@ -44,6 +45,13 @@ def test_as_few_parts_as_fit_are_chosen_and_a_resumed_run_keeps_them(config, tmp
 def test_a_row_that_does_not_fit_is_bad_input(config, tmp_path):
     with pytest.raises(InputError, match=r"a step with 1 row\(s\) does not fit into 50 MB of memory"):
         decide_parts(Request(limited(config, 50), RunDirectory(tmp_path / "run")))
+
+
+def test_a_fault_in_the_trial_is_not_taken_for_a_lack_of_memory(config, tmp_path):
+    missing = dataclasses.replace(config.backbone, vocabulary_path="nowhere.txt")
+    with pytest.raises(InputError, match=r"nowhere.txt") as raised:
+        decide_parts(Request(dataclasses.replace(config, backbone=missing), RunDirectory(tmp_path / "run")))
+    assert "memory" not in str(raised.value)
 
 
 def test_several_machines_are_asked_for_a_number(config, tmp_path, monkeypatch):
