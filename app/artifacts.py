@@ -122,7 +122,10 @@ class RunDirectory:
             return "new"
         if overwrite:
             return "overwrite"
-        different = _differences(flatten(self.read_config()), flatten(config))
+        asked, old = flatten(config), flatten(self.read_config())
+        if not asked["training.accumulation_steps"]:  # to be found, and this run has found it
+            asked["training.accumulation_steps"] = old["training.accumulation_steps"]
+        different = _differences(old, asked)
         if different:
             raise InputError(
                 f"{self.path} holds a run with another configuration: {'; '.join(different)}; "

@@ -141,7 +141,13 @@ class TrainingConfig:
     epochs: int = option(12, "passes over the training corpus", at_least=1)
     batch_size: int = option(4, "sequences in a step, over all devices", at_least=1)
     accumulation_steps: int = option(
-        1, "parts a batch is computed in, one after the other, to save memory", at_least=1
+        1,
+        "parts a batch is computed in, one after the other, to save memory; 0 = pretrain: as few as fit, found by "
+        "trial and written to config.yaml",
+        at_least=0,
+    )
+    memory_limit_mb: int = option(
+        0, "accumulation_steps=0: memory that training may take; 0 = most of what is free", at_least=0
     )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
     learning_rate: float = option(4e-4, "peak learning rate", above=0, at_most=1)
@@ -431,7 +437,7 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("data.overlap_tokens", "data.max_length"),
             "the overlap must be smaller than the sequence without [CLS] and [SEP]",
         )
-    if training.batch_size % training.accumulation_steps:
+    if training.accumulation_steps and training.batch_size % training.accumulation_steps:
         yield (
             ("training.batch_size", "training.accumulation_steps"),
             "the batch must be divisible by the parts it is computed in",

@@ -17,7 +17,7 @@ from app.data.beam import beam
 from app.data.pretraining_records import INDEX, RecordIndex, Shard, fingerprint_of, load_index, vocabulary_sha256
 from app.data.pretraining_rows import FORMS, PieceBlock, RowFormat, Rows, encode_blocks, make_rows
 from app.data.record_folder import RecordFolder
-from app.data.text_corpus import Segment, Source, find_sources, plan_units, read_unit
+from app.data.text_corpus import Segment, Source, check_documents, find_sources, plan_units, read_unit
 from app.data.word_pieces import WordPieces
 
 VERSION = 1  # of the rows: raise it when the same settings give other rows
@@ -73,7 +73,8 @@ def write_records(
         overwrite: replace records made of another corpus or with other settings.
 
     Raises:
-        InputError: a fault of the corpus, named by file and line; or the folder holds other records.
+        InputError: a fault of the corpus, named by file and line; the folder holds other records, cannot be written, or
+            another process is writing it.
     """
     _check(row_format)
     pieces = WordPieces(vocabulary, lowercase=lowercase)
@@ -83,21 +84,24 @@ def write_records(
     previous = load_index(folder)
     if previous is not None and previous.fingerprint != index.fingerprint:
         if not overwrite:
-            raise InputError(f"{folder} holds records of {_difference(previous, index)}: overwrite, or name another")
-        records.clear()
-        previous = None
+            raise InputError(f"the records in {folder} were made {_difference(previous, index)}; name another folder")
     units = {_shard_name(i): unit for i, unit in enumerate(plan_units(sources, unit_bytes=unit_bytes))}
-    finished = records.finished_shards(index.fingerprint)
-    if previous is not None and previous.complete and units.keys() <= finished.keys():
-        return previous
-    records.write(INDEX, index.to_json())
-    records.clear_leftovers()
-    job = _Job(records, index.fingerprint, tuple(vocabulary), lowercase, row_format, seed)
-    _run([(i, units[name]) for i, name in enumerate(units) if name not in finished], job, beam_options)
-    finished = records.finished_shards(index.fingerprint)
-    complete = replace(index, shards=tuple(finished[name] for name in units))
-    _check_corpus(complete, sources)
-    records.write(INDEX, complete.to_json())
+    anew = previous is not None and previous.fingerprint != index.fingerprint
+    if previous is not None and previous.complete and not anew:
+        if units.keys() <= records.finished_shards(index.fingerprint).keys():
+            return previous
+    with records.locked():
+        if anew:
+            records.clear()
+        records.write(INDEX, index.to_json())
+        records.clear_leftovers()
+        job = _Job(records, index.fingerprint, tuple(vocabulary), lowercase, row_format, seed)
+        finished = records.finished_shards(index.fingerprint)
+        _run([(i, units[name]) for i, name in enumerate(units) if name not in finished], job, beam_options)
+        finished = records.finished_shards(index.fingerprint)
+        complete = replace(index, shards=tuple(finished[name] for name in units))
+        check_documents(complete.documents, sources, at_least=2 if row_format.form == "next_sentence" else 1)
+        records.write(INDEX, complete.to_json())
     return complete
 
 
@@ -112,14 +116,6 @@ def _check(row_format: RowFormat) -> None:
         raise InputError(f"a row must hold at least 8 pieces, received {row_format.max_length}")
     if row_format.share_rows and row_format.form != "masked_lm":
         raise InputError(f"documents can share rows only in the form masked_lm, received {row_format.form!r}")
-
-
-def _check_corpus(index: RecordIndex, sources: Sequence[Source]) -> None:
-    names = ", ".join(source.path for source in sources[:3])
-    if not index.documents:
-        raise InputError(f"the corpus is empty: {names} holds no text")
-    if index.form == "next_sentence" and index.documents < 2:
-        raise InputError(f"next_sentence needs two documents, {names} has one: a blank line ends a document")
 
 
 def _index_to_be(
@@ -138,12 +134,10 @@ def _index_to_be(
 
 
 def _difference(old: RecordIndex, new: RecordIndex) -> str:
-    changed = [
-        f"{name} {old.made_with.get(name)!r} (now {value!r})"
-        for name, value in new.made_with.items()
-        if old.made_with.get(name) != value
-    ]
-    return ", ".join(changed) if changed else "another corpus"
+    different = {name: value for name, value in new.made_with.items() if old.made_with.get(name) != value}
+    changed = ["another vocabulary"] if different.pop("vocabulary_sha256", None) else []
+    changed += [f"{name} {old.made_with.get(name)!r} (now {value!r})" for name, value in different.items()]
+    return f"with {', '.join(changed)}" if changed else "of another corpus"
 
 
 def _run(units: Sequence[tuple[int, Unit]], job: _Job, beam_options: Sequence[str]) -> None:

@@ -121,7 +121,9 @@ def load_index(folder: str | os.PathLike[str]) -> RecordIndex | None:
         names = ("fingerprint", "made_with", "sources", "pad_id", "start_id")
         return RecordIndex(**{name: facts[name] for name in names}, shards=shards)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not an index of pretraining records: {error!r}") from error
+        raise InputError(
+            f"{path} is not an index of pretraining records ({type(error).__name__}); delete its folder to make others"
+        ) from error
 
 
 def read_records(
@@ -184,6 +186,19 @@ def read_records(
 
     epoch = epochs_of_shards(files, parse, shuffle_buffer)
     return RowStore(index.rows, length, epoch, empty_row=empty_row)
+
+
+def find_damaged_shard(folder: str | os.PathLike[str]) -> str:
+    """Reads all records again and returns the path of the first file whose checksums are wrong; empty if none is."""
+    index = load_index(folder)
+    for shard in index.shards if index else ():
+        path = tf.io.gfile.join(os.fspath(folder), shard.name)
+        try:
+            for _ in tf.data.TFRecordDataset(path).batch(1024):
+                pass
+        except tf.errors.DataLossError:
+            return str(path)
+    return ""
 
 
 def _check_made_with(folder: str, index: RecordIndex, **expected: Any) -> None:

@@ -27,8 +27,12 @@ def compute_vocabulary(
         tfds_dir: see `DataConfig`.
 
     Raises:
-        InputError: the corpus is faulty or empty.
+        InputError: the corpus is faulty or empty, or the size is too small.
     """
+    if size <= len(SPECIAL_PIECES):
+        raise InputError(
+            f"a vocabulary must have room for more than {', '.join(SPECIAL_PIECES)}; received a size of {size}"
+        )
     sources = find_sources(source, file_format=file_format, tfds_dir=tfds_dir)
 
     def lines() -> Iterator[str]:

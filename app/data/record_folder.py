@@ -4,15 +4,18 @@ A file appears under its name only when it is complete.
 """
 
 import contextlib
+import fcntl
 import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from app.config import InputError
 from app.data.beam import FileSystems
 from app.data.pretraining_records import INDEX, Shard
 
 _TEMPORARY = ".tmp-"
+_LOCK = ".lock"
 
 
 class RecordFolder:
@@ -20,6 +23,36 @@ class RecordFolder:
 
     def __init__(self, path: str) -> None:
         self.path = path
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps other processes of this machine from writing it. A kill frees the lock.
+
+        A remote folder is not locked: Beam's file systems have no locks.
+
+        Raises:
+            InputError: the folder cannot be made, or another process holds the lock.
+        """
+        self._make()
+        if "://" in self.path:
+            yield
+            return
+        with open(self.join(_LOCK), "a", encoding="ascii") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another process is writing {self.path}: wait for it, or name another folder"
+                ) from error
+            yield
+
+    def _make(self) -> None:
+        try:
+            if not FileSystems.exists(self.path):
+                FileSystems.mkdirs(self.path)
+        except OSError as error:
+            if not FileSystems.exists(self.path):  # another worker may have made it meanwhile
+                raise InputError(f"the folder {self.path} cannot be made: {error}") from error
 
     def join(self, name: str) -> str:
         return str(FileSystems.join(self.path, name))
@@ -40,9 +73,7 @@ class RecordFolder:
     @contextlib.contextmanager
     def renamed(self, name: str) -> Iterator[str]:
         """Yields a temporary path, which gets its name when the block succeeds. Two workers may do the same."""
-        if not FileSystems.exists(self.path):
-            with contextlib.suppress(OSError):
-                FileSystems.mkdirs(self.path)
+        self._make()
         temporary = self.join(f"{_TEMPORARY}{uuid.uuid4().hex}-{name}")
         try:
             yield temporary

@@ -94,6 +94,32 @@ def find_sources(
     return list(sources.values())
 
 
+def check_readable(sources: Sequence[Source], *, documents: int = 1) -> None:
+    """Reads a corpus to its end, as making records of it would, and keeps nothing.
+
+    Args:
+        sources: of the corpus.
+        documents: how many with text it must have.
+
+    Raises:
+        InputError: a fault anywhere in it, see `read_unit`; or it has too few documents.
+    """
+    found, in_document = 0, False
+    for line in read_unit([Segment(source) for source in sources]):
+        found += line is not None and not in_document
+        in_document = line is not None
+    check_documents(found, sources, at_least=documents)
+
+
+def check_documents(found: int, sources: Sequence[Source], *, at_least: int = 1) -> None:
+    """Raises InputError unless the corpus has as many documents as it must."""
+    names = _listed([source.path for source in sources])
+    if not found:
+        raise InputError(f"the corpus is empty: {names} holds no text")
+    if found < at_least:
+        raise InputError(f"next_sentence needs {at_least} documents, {names} has {found}: a blank line ends a document")
+
+
 def plan_units(sources: Sequence[Source], *, unit_bytes: int) -> list[tuple[Segment, ...]]:
     """Cuts sources into units of about `unit_bytes` of text, in corpus order.
 
@@ -127,8 +153,9 @@ def _matches(pattern: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files that match, sorted by path."""
     if os.path.isdir(pattern):
         raise InputError(f"{pattern} is a folder: name its files, for example {os.path.join(pattern, '*.txt')}")
-    try:
-        found = FileSystems.match([pattern])[0].metadata_list
+    bare_glob = not os.path.dirname(pattern) and not os.path.exists(pattern)
+    try:  # Beam finds nothing for a glob without a folder
+        found = FileSystems.match([os.path.join(os.curdir, pattern) if bare_glob else pattern])[0].metadata_list
     except (ValueError, OSError) as error:
         raise InputError(f"{pattern} cannot be listed: {error}") from error
     if not found:
@@ -143,8 +170,11 @@ def _format_of(path: str) -> str:
 
 def _checked_head(path: str, file_format: str) -> str:
     """Digest of the beginning of a file; a binary file is found here, before anything is made of the others."""
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        digest = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    try:
+        with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+            digest = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
     if file_format == "text":
         for _ in _read_text(Segment(Source(path, "text", path, 0), 0, _HEAD_BYTES)):
             pass
@@ -166,20 +196,23 @@ def _segments(sources: Sequence[Source], unit_bytes: int) -> Iterator[tuple[Segm
 
 def _borders(source: Source, unit_bytes: int) -> Iterator[int]:
     """Offsets after blank lines, about `unit_bytes` apart. Reads only from each cut to the next blank line."""
-    with _opened(source.path) as file:
-        border = 0
-        while source.size - border > 1.5 * unit_bytes:
-            file.seek(border + unit_bytes - 1)
-            at_line_start = False
-            while line := file.readline(2**20):
-                whole = line.endswith(b"\n")
-                if at_line_start and whole and not line.strip():
-                    break
-                at_line_start = whole
-            border = file.tell()
-            if border >= source.size:
-                return
-            yield border
+    try:
+        with _opened(source.path) as file:
+            border = 0
+            while source.size - border > 1.5 * unit_bytes:
+                file.seek(border + unit_bytes - 1)
+                at_line_start = False
+                while line := file.readline(2**20):
+                    whole = line.endswith(b"\n")
+                    if at_line_start and whole and not line.strip():
+                        break
+                    at_line_start = whole
+                border = file.tell()
+                if border >= source.size:
+                    return
+                yield border
+    except OSError as error:
+        raise InputError(f"{source.path} cannot be read: {error}") from error
 
 
 def _read_text(segment: Segment) -> Iterator[str | None]:

@@ -13,7 +13,7 @@ from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.tagger import build_tagger
-from app.modes.pretrain import Records
+from app.modes.pretraining_text import Records
 from app.modes.scoring import build_encoder, build_predictor, open_split, say
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner

@@ -1,25 +1,18 @@
 """Modes room: masked-language-model pretraining of a backbone from raw text."""
 
-import dataclasses
-import shlex
-from pathlib import Path
-
 import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
-from app.config import BackboneConfig, Config, InputError, PretrainConfig
+from app.config import BackboneConfig, Config, PretrainConfig
 from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
-from app.data.pretraining_pipeline import write_records
-from app.data.pretraining_records import RecordIndex, read_records
-from app.data.pretraining_rows import RowFormat
-from app.data.pretraining_vocabulary import compute_vocabulary
-from app.data.word_pieces import WordPieces
 from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
 from app.modes.opening import open_run
+from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
+from app.modes.probing import decide_parts
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
@@ -33,89 +26,52 @@ _HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every s
 
 def run(request: Request) -> dict[str, float]:
     """Makes the training records, or what is missing of them, trains, and scores held-out text."""
-    config, run_dir = request.config, request.run_dir
-    run_dir.plan_training(config, overwrite=request.overwrite)
+    run_dir = request.run_dir
+    plan = run_dir.plan_training(request.config, overwrite=request.overwrite)
+    check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
+    request = decide_parts(request)
+    config = request.config
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    with workers.watched(), open_run(request, workers):
+    with workers.watched():
         precision = set_up(config.training, seed=config.seed)
-        with workers.chief_first():
-            source = _with_vocabulary(config, run_dir)
-        with strategy.scope():
-            backbone = build_backbone(source)
-            compile_activations(backbone.model)
-        with workers.chief_first():
-            records = Records(config, run_dir, backbone)
-        if workers.is_chief:
-            say(
-                f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
-                f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
-                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
-            )
-        metrics = _train(backbone, records, config, run_dir, precision, strategy)
-        if not workers.is_chief:
-            return metrics
-        variables = backbone.model.trainable_variables
-        metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
-        save_backbone(backbone, run_dir.model)
-        save_preset(backbone, run_dir.preset)
-        run_dir.update_metrics(metrics)
+        backbone = records = None
+        if not config.pretrain.vocabulary_size:  # what needs no run directory is tried before it is touched
+            backbone = _build(config.backbone, config.pretrain, strategy)
+            records = _open_records(config, run_dir, backbone, workers) if config.pretrain.records_dir else None
+        with open_run(request, workers):
+            backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config.pretrain, strategy)
+            records = records or _open_records(config, run_dir, backbone, workers)
+            if workers.is_chief:
+                say(
+                    f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
+                    f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
+                    f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+                )
+            with records.damage_named():
+                metrics = _train(backbone, records, config, run_dir, precision, strategy)
+            if not workers.is_chief:
+                return metrics
+            variables = backbone.model.trainable_variables
+            metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
+            save_backbone(backbone, run_dir.model)
+            save_preset(backbone, run_dir.preset)
+            run_dir.update_metrics(metrics)
     _show(metrics, run_dir)
     return metrics
 
 
-def _with_vocabulary(config: Config, run_dir: RunDirectory) -> BackboneConfig:
-    """The backbone's section, with word pieces learnt from the text if it asks for them."""
-    settings, backbone = config.pretrain, config.backbone
-    if not settings.vocabulary_size:
-        return backbone
-    if not run_dir.vocabulary.exists():
-        say(f"learning {settings.vocabulary_size:,} word pieces from {settings.train_path}")
-        lowercase = backbone.lowercase != "false"
-        pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
-        run_dir.write_text(run_dir.vocabulary, "".join(f"{piece}\n" for piece in pieces))
-    return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
+def _build(source: BackboneConfig, settings: PretrainConfig, strategy: tf.distribute.Strategy) -> Backbone:
+    with strategy.scope():
+        backbone = build_backbone(source)
+        compile_activations(backbone.model)
+    check_lengths(settings, positions=backbone.model.max_sequence_length)
+    return backbone
 
 
-class Records:
-    """Training and held-out records of a run, each made once and then read.
-
-    Attributes:
-        pieces: the backbone's word pieces.
-        index: of the training records.
-        train: rows to train on.
-        long: rows of the last epochs, if they are longer.
-        held_out: held-out rows, of the length that is trained on last; None without held-out text.
-    """
-
-    def __init__(self, config: Config, run_dir: RunDirectory, backbone: Backbone) -> None:
-        self._settings, self._seed = config.pretrain, config.seed
-        self._folder = Path(self._settings.records_dir or run_dir.records)
-        self.pieces = WordPieces(backbone.vocabulary, lowercase=backbone.lowercase)
-        if not self._settings.train_path:
-            raise InputError("pretrain.train_path is empty; pretraining needs text")
-        self.index, self.train = self._open("train", self._settings.max_length)
-        last = self._settings.long_length if self._settings.long_epochs else self._settings.max_length
-        self.long = self._open("train", last)[1] if self._settings.long_epochs else None
-        self.held_out = self._open("valid", last)[1] if self._settings.valid_path else None
-
-    def _open(self, split: str, length: int) -> tuple[RecordIndex, RowStore]:
-        form = self._settings.objective
-        folder = self._folder / f"{split}-{length}"
-        vocabulary, lowercase = self.pieces.vocabulary, self.pieces.lowercase
-        index = write_records(
-            getattr(self._settings, f"{split}_path"),
-            folder,
-            vocabulary=vocabulary,
-            lowercase=lowercase,
-            row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
-            seed=self._seed,
-            split=split,
-            beam_options=shlex.split(self._settings.beam_options),
-            overwrite=not self._settings.records_dir,  # the run's own records follow its text
-        )
-        rows = read_records(folder, vocabulary=vocabulary, lowercase=lowercase, max_length=length, form=form)
-        return index, rows
+def _open_records(config: Config, run_dir: RunDirectory, backbone: Backbone, workers: Workers) -> Records:
+    with workers.chief_first():
+        return Records(config, run_dir, backbone)
 
 
 def _train(

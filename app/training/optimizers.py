@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_addons as tfa
 from official.modeling.optimization import legacy_adamw, lr_schedule
 
-from app.config import TrainingConfig
+from app.config import InputError, TrainingConfig
 from app.one_keras import keras
 
 NO_WEIGHT_DECAY = ("bias", "layer_norm", "gamma", "beta", "transitions")
@@ -108,10 +108,17 @@ def compute_rates(config: TrainingConfig, depths: Mapping[str, int]) -> dict[str
     }
 
 
+def check_parts(config: TrainingConfig) -> None:
+    """Raises InputError if the number of parts of a batch is still to be found."""
+    if not config.accumulation_steps:
+        raise InputError("training.accumulation_steps=0 (found by trial) works with --mode=pretrain; set a number")
+
+
 def build_optimizer(
     config: TrainingConfig, *, total_steps: int, depths: Mapping[str, int], precision: str
 ) -> keras.optimizers.legacy.Optimizer:
     """The optimizer named by `training.optimizer`, with loss scaling under `mixed_float16`."""
+    check_parts(config)
     shared = {
         "learning_rate": build_schedule(config, total_steps=total_steps),
         "beta_2": config.beta_2,

@@ -92,7 +92,8 @@ class StepTuner(keras.Model):
         variables = self.network.trainable_variables
         for number in range(slices):
             part = {name: values[number] for name, values in parts.items()} if parts else batch
-            with tf.GradientTape() as tape:
+            # Without the order, TensorFlow computes parts side by side, and no memory is saved.
+            with tf.control_dependencies(sums), tf.GradientTape() as tape:
                 part_loss = self._loss(part, total)
                 scaled = part_loss
                 if isinstance(self.optimizer, keras.mixed_precision.LossScaleOptimizer):

@@ -9,6 +9,7 @@ from official.modeling import performance
 
 from app.config import InputError, RunError, TrainingConfig
 from app.one_keras import keras
+from app.training.optimizers import check_parts
 from app.training.workers import Cluster, read_cluster, wait_for_workers
 
 _BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -65,6 +66,7 @@ def _split_processor(parts: int) -> list[str]:
 
 
 def _check_replicas(config: TrainingConfig, *, replicas: int) -> None:
+    check_parts(config)
     parts = replicas * config.accumulation_steps
     if config.batch_size % parts:
         raise InputError(

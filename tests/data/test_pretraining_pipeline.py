@@ -78,7 +78,7 @@ def test_records_of_other_settings_or_of_another_text_are_not_overwritten_unless
     folder = tmp_path / "records"
     make(text, folder)
     before = sums(folder)
-    with pytest.raises(InputError, match=r"holds records of max_length 16 \(now 32\)"):
+    with pytest.raises(InputError, match=r"were made with max_length 16 \(now 32\)"):
         make(text, folder, row_format=RowFormat("masked_lm", 32, share_rows=True))
     text.write_text("abc abc\n")
     with pytest.raises(InputError, match="another corpus"):

@@ -174,6 +174,13 @@ def test_the_next_sentence_follows_or_is_of_another_document(sizes, max_length, 
     assert in_order == list(range(FIRST, FIRST + len(document_of)))
 
 
+def test_a_block_with_a_single_document_has_no_false_pair_and_no_piece_less():
+    pairs, document_of, _ = pairs_of([[9, 12, 7, 15] * 20], "next_sentence", 32)
+    assert len(pairs) > 20 and all(label in (0, NO_PAIR) for *_, label in pairs)
+    seen = [piece for first, second, _ in pairs for piece in (*first, *second)]
+    assert seen == list(range(FIRST, FIRST + len(document_of)))
+
+
 @pytest.mark.parametrize("form", ["next_sentence", "sentence_order"])
 def test_half_of_the_pairs_are_of_each_kind_and_split_between_sentences(form):
     sizes = [[9, 12, 7, 15, 11, 8] * 3] * 60

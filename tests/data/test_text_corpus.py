@@ -202,6 +202,16 @@ def test_a_file_that_goes_away_is_named(write, tmp_path):
             list(read_unit(unit))
 
 
+def test_a_file_that_cannot_be_read_is_named(write, tmp_path):
+    (tmp_path / "unreadable.txt").symlink_to("/proc/self/mem")  # reading it fails whoever the user is
+    with pytest.raises(InputError, match="unreadable.txt cannot be read: "):
+        find_sources(f"{tmp_path}/*.txt")
+    sources = find_sources(write("gone.txt", "a\n\n" * 99))
+    (tmp_path / "gone.txt").unlink()
+    with pytest.raises(InputError, match="gone.txt cannot be read: "):
+        plan_units(sources, unit_bytes=100)
+
+
 def test_patterns_without_text_are_named(write, tmp_path):
     write("empty.txt", "")
     for source, message in [

@@ -1,5 +1,7 @@
 """The masked-language-model objective: what is asked for, what it is divided by, and that it is learnt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ from app.data.masking import PieceMasker, with_masks
 from app.data.word_pieces import WordPieces
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_masked_lm, build_pretrainer
+from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
 from app.training.optimizers import build_optimizer
@@ -19,11 +22,15 @@ FRACTION = 0.25
 
 @pytest.fixture
 def parts(tmp_path):
-    tagger = make_tagger(write_vocabulary(tmp_path))
+    return make_parts(write_vocabulary(tmp_path), TRAINING)
+
+
+def make_parts(vocabulary, config):
+    tagger = make_tagger(vocabulary)
     encoder = make_encoder(tagger)
     network, depths = build_masked_lm(tagger)
-    tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=TRAINING, seed=0)
-    tuner.compile(optimizer=build_optimizer(TRAINING, total_steps=100, depths=depths, precision="float32"))
+    tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=config, seed=0)
+    tuner.compile(optimizer=build_optimizer(config, total_steps=100, depths=depths, precision="float32"))
     rows = store_in_memory(encoder.training_rows(make_sentences(40)))
     masker = PieceMasker.build(encoder.pieces, fraction=FRACTION)
     batches = with_masks(rows.make_dataset(batch_size=4, seed=0, epochs=40), masker, seed=0, first_step=0)
@@ -36,6 +43,21 @@ def test_training_lowers_the_loss_and_moves_the_encoder_of_the_tagger(parts):
     losses = tuner.fit(batches, steps_per_epoch=10, epochs=4, verbose=0).history["loss"]
     assert losses[-1] < losses[0] - 0.2
     assert not np.array_equal(before, tagger.backbone.model.token_embedding.embeddings.numpy())
+
+
+def test_losses_and_weights_do_not_depend_on_the_parts_a_batch_is_computed_in(tmp_path):
+    config = replace(TRAINING, learning_rate=2e-3, epsilon=1e-3)  # at which rounding decides about no step
+    vocabulary = write_vocabulary(tmp_path)
+    results = []
+    for count in (1, 2, 4):
+        keras.utils.set_random_seed(3)  # the head begins at random
+        _, tuner, batches = make_parts(vocabulary, replace(config, accumulation_steps=count))
+        losses = tuner.fit(batches, steps_per_epoch=3, epochs=3, verbose=0).history["loss"]
+        results.append((losses, [variable.numpy() for variable in tuner.network.variables]))
+    for losses, weights in results[1:]:
+        np.testing.assert_allclose(losses, results[0][0], atol=1e-5)
+        for one, other in zip(results[0][1], weights, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_scores_agree_with_a_count_by_hand(parts):

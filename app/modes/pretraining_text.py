@@ -1,0 +1,126 @@
+"""Modes room: the text of a pretraining run: checked, its word pieces learnt, its records made."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.artifacts import RunDirectory
+from app.config import BackboneConfig, Config, InputError, PretrainConfig
+from app.data.dataset import RowStore
+from app.data.pretraining_pipeline import write_records
+from app.data.pretraining_records import RecordIndex, find_damaged_shard, read_records
+from app.data.pretraining_rows import RowFormat
+from app.data.pretraining_vocabulary import compute_vocabulary
+from app.data.text_corpus import check_readable, find_sources
+from app.data.word_pieces import WordPieces
+from app.models.backbone import Backbone
+from app.modes.scoring import say
+from app.training.workers import Workers
+
+
+def check_text(config: Config, *, to_the_end: bool) -> None:
+    """Looks into all text of a run before the run directory is touched.
+
+    Args:
+        config: of the run.
+        to_the_end: read all of it, not only the beginning of each file; takes a few seconds a gigabyte.
+
+    Raises:
+        InputError: text is missing or faulty, or an option of Beam is.
+    """
+    settings = config.pretrain
+    if not settings.train_path:
+        raise InputError("pretrain.train_path is empty; pretraining needs text")
+    _beam_options(settings)
+    if config.backbone.source == "random":
+        check_lengths(settings, positions=config.backbone.max_positions)
+    for split, path in (("train", settings.train_path), ("valid", settings.valid_path)):
+        if path:
+            sources = find_sources(path, split=split)
+            if to_the_end:
+                check_readable(sources, documents=2 if settings.objective == "next_sentence" else 1)
+
+
+def check_lengths(settings: PretrainConfig, *, positions: int) -> None:
+    """Raises InputError if the rows are longer than the backbone's positions."""
+    allowed = f"at most {positions} (the backbone's positions)"
+    lengths = {"max_length": settings.max_length, "long_length": settings.long_length if settings.long_epochs else 0}
+    for name, length in lengths.items():
+        if length > positions:
+            raise InputError(f"pretrain.{name} must be {allowed}, received {length}")
+
+
+def _beam_options(settings: PretrainConfig) -> list[str]:
+    try:
+        return shlex.split(settings.beam_options)
+    except ValueError as error:
+        raise InputError(f"pretrain.beam_options cannot be split: {error}; received {settings.beam_options}") from error
+
+
+def learn_vocabulary(config: Config, run_dir: RunDirectory, workers: Workers) -> BackboneConfig:
+    """The backbone's section, with word pieces learnt from the text, once for a run."""
+    settings, backbone = config.pretrain, config.backbone
+    with workers.chief_first():
+        if not run_dir.vocabulary.exists():
+            say(f"learning {settings.vocabulary_size:,} word pieces from {settings.train_path}")
+            lowercase = backbone.lowercase != "false"
+            pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
+            run_dir.write_text(run_dir.vocabulary, "".join(f"{piece}\n" for piece in pieces))
+    return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
+
+
+class Records:
+    """Training and held-out records of a run, each made once and then read.
+
+    Attributes:
+        pieces: the backbone's word pieces.
+        index: of the training records.
+        train: rows to train on.
+        long: rows of the last epochs, if they are longer.
+        held_out: held-out rows, of the length that is trained on last; None without held-out text.
+    """
+
+    def __init__(self, config: Config, run_dir: RunDirectory, backbone: Backbone) -> None:
+        self._settings, self._seed = config.pretrain, config.seed
+        self._folder = Path(self._settings.records_dir or run_dir.records)
+        self.pieces = WordPieces(backbone.vocabulary, lowercase=backbone.lowercase)
+        self.index, self.train = self._open("train", self._settings.max_length)
+        last = self._settings.long_length if self._settings.long_epochs else self._settings.max_length
+        self.long = self._open("train", last)[1] if self._settings.long_epochs else None
+        self.held_out = self._open("valid", last)[1] if self._settings.valid_path else None
+
+    def _open(self, split: str, length: int) -> tuple[RecordIndex, RowStore]:
+        form = self._settings.objective
+        folder = self._folder / f"{split}-{length}"
+        vocabulary, lowercase = self.pieces.vocabulary, self.pieces.lowercase
+        index = write_records(
+            getattr(self._settings, f"{split}_path"),
+            folder,
+            vocabulary=vocabulary,
+            lowercase=lowercase,
+            row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
+            seed=self._seed,
+            split=split,
+            beam_options=_beam_options(self._settings),
+            overwrite=not self._settings.records_dir,  # the run's own records follow its text
+        )
+        rows = read_records(folder, vocabulary=vocabulary, lowercase=lowercase, max_length=length, form=form)
+        return index, rows
+
+    @contextmanager
+    def damage_named(self) -> Iterator[None]:
+        """Turns what TensorFlow raises at a damaged record into one sentence that names the file."""
+        try:
+            yield
+        except tf.errors.DataLossError as error:
+            folders = sorted(path.parent for path in self._folder.glob("*/records.json"))
+            path = next(filter(None, map(find_damaged_shard, folders)), "")
+            if not path:
+                raise
+            raise InputError(
+                f"{path} is damaged (a checksum is wrong): delete it and run the same command, which makes it again"
+            ) from error
