@@ -64,10 +64,9 @@ class TimedProcess:
             )  # fmt: skip
         except OSError as error:
             raise RunError(f"{name} could not be started: {error}") from error
-        self.about: dict[str, Any] = {}
+        self._about: dict[str, Any] | None = None
 
     def __enter__(self) -> "TimedProcess":
-        self.about = self._read()
         return self
 
     def __exit__(
@@ -82,8 +81,15 @@ class TimedProcess:
             self._process.wait()
         self._errors.close()
 
+    def wait(self) -> dict[str, Any]:
+        """What the process says it is, as soon as it is ready."""
+        if self._about is None:
+            self._about = self._read()
+        return self._about
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to one request."""
+        self.wait()
         assert self._process.stdin
         try:
             self._process.stdin.write(json.dumps(request) + "\n")

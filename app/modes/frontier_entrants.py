@@ -127,7 +127,7 @@ def make_text(run: OpenedRun, sentences: Iterable[Sentence], length: int) -> Fea
 def make_entrants(
     runs: Sequence[OpenedRun], settings: BenchmarkConfig, stack: ExitStack, folder: Path
 ) -> Iterator[Entrant]:
-    """Every model of every run.
+    """Every TFLite file of every run; of the first run also Keras, the SavedModel if there is one, and ONNX Runtime.
 
     Args:
         runs: opened.
@@ -135,34 +135,33 @@ def make_entrants(
         stack: ends the processes that are started.
         folder: for files that go between processes.
     """
-    most = max(settings.threads)
-    models: dict[str, Path] = {}
-    for number, run in enumerate(runs):
-        models[f"{number}.keras"] = run.run_dir.model
-        if found := versions(run.run_dir.saved_model):
-            models[f"{number}.saved_model"] = run.run_dir.saved_model / str(found[-1])
-    workers = {
-        threads: stack.enter_context(_start_worker(threads, models)) for threads in sorted({*settings.threads, most})
-    }
-    for number, run in enumerate(runs):
+    first, most = runs[0], max(settings.threads)
+    models = {"Keras": first.run_dir.model}
+    if found := versions(first.run_dir.saved_model):
+        models["SavedModel"] = first.run_dir.saved_model / str(found[-1])
+    peer, network = None, first.run_dir.path
+    if settings.peer_python:
+        network = write_network(first.tagger, first.run_dir)
+        peer = stack.enter_context(start_peer(settings.peer_python, network))
+    workers = {threads: stack.enter_context(_start_worker(threads, models)) for threads in sorted(settings.threads)}
+    for process in (*workers.values(), *filter(None, [peer])):
+        process.wait()  # they come up beside one another, and are all there before anything is measured
+    for run in runs:
         for file in sorted(read_manifest(run.run_dir.tflite)["files"]):
             yield _tflite(run, file.removesuffix(".tflite"), most)
-        for name in ("keras", "saved_model"):
-            if path := models.get(f"{number}.{name}"):
-                yield _tensorflow(run, name, path, f"{number}.{name}", workers, most=most, folder=folder)
-    if settings.peer_python:
-        network = write_network(runs[0].tagger, runs[0].run_dir)
-        peer = stack.enter_context(start_peer(settings.peer_python, network))
-        for name in ("float32", "int8"):
-            yield Entrant(
-                run=runs[0],
-                variant=f"ONNX {name}",
-                runtime=ONNX,
-                bytes=peer.about["bytes"][name],
-                identity=f"{network.name} {name} {peer.about['version']}",
-                forward=peer.forward(name, threads=most, folder=folder),
-                time=partial(_ask, {threads: peer for threads in settings.threads}, name),
-            )
+    for name, path in models.items():
+        yield _tensorflow(first, name, path, workers, most=most, folder=folder)
+    for name in ("float32", "int8") if peer else ():
+        assert peer is not None
+        yield Entrant(
+            run=first,
+            variant=f"ONNX {name}",
+            runtime=ONNX,
+            bytes=peer.wait()["bytes"][name],
+            identity=f"{network.name} {name} {peer.wait()['version']}",
+            forward=peer.forward(name, threads=most, folder=folder),
+            time=partial(_ask, {threads: peer for threads in settings.threads}, name),
+        )
 
 
 def _tflite(run: OpenedRun, name: str, most: int) -> Entrant:
@@ -186,29 +185,19 @@ def _tflite(run: OpenedRun, name: str, most: int) -> Entrant:
 
 
 def _tensorflow(
-    run: OpenedRun,
-    variant: str,
-    path: Path,
-    model: str,
-    workers: dict[int, TimedProcess],
-    *,
-    most: int,
-    folder: Path,
+    run: OpenedRun, variant: str, path: Path, workers: dict[int, TimedProcess], *, most: int, folder: Path
 ) -> Entrant:
     """Keras from the bundle's folder, or a version of the SavedModel."""
-    if variant == "keras":
-        files, named = list(path.glob("*.safetensors")), [path / SUMS_FILE]
-    else:
-        files = [file for file in path.rglob("*") if file.is_file()]
-        named = sorted(files)
+    named = [path / SUMS_FILE] if variant == "Keras" else sorted(file for file in path.rglob("*") if file.is_file())
+    files = list(path.glob("*.safetensors")) if variant == "Keras" else named
     return Entrant(
         run=run,
-        variant="Keras" if variant == "keras" else "SavedModel",
+        variant=variant,
         runtime="TensorFlow",
         bytes=sum(file.stat().st_size for file in files),
         identity=" ".join(sha256_of_file(file) for file in named),
-        forward=workers[most].forward(model, threads=most, folder=folder),
-        time=partial(_ask, workers, model),
+        forward=workers[most].forward(variant, threads=most, folder=folder),
+        time=partial(_ask, workers, variant),
     )
 
 

@@ -73,8 +73,8 @@ def test_batches_come_back_from_their_file_in_their_order(tmp_path):
 
 def test_a_process_that_ends_is_reported_with_its_last_words():
     with pytest.raises(RunError, match="peer ended: ValueError: no such model"):
-        with TimedProcess([sys.executable, "-c", "raise ValueError('no such model')"], name="peer"):
-            pass
+        with TimedProcess([sys.executable, "-c", "raise ValueError('no such model')"], name="peer") as process:
+            process.wait()
 
 
 def test_a_process_that_ends_between_two_requests_is_reported_too():

@@ -46,9 +46,10 @@ def measured(exported, tmp_path_factory):
     return metrics, {f"{each['run']} {each['variant']}": each for each in report["contestants"]}
 
 
-def test_every_export_of_every_run_and_keras_are_measured_in_every_setting(exported, measured):
+def test_every_export_of_every_run_and_keras_are_measured_in_every_setting(measured):
     _, found = measured
-    assert set(found) == {f"{run} {variant}" for run in ("one", "two") for variant in ("float32", "int8", "Keras")}
+    exports = {f"{run} {variant}" for run in ("one", "two") for variant in ("float32", "int8")}
+    assert set(found) == exports | {"one Keras"}
     for each in found.values():
         settings = [(each["pieces"], each["threads"]) for each in each["latency_ms"]]
         assert settings == [(8, 1), (16, 1)]
@@ -138,7 +139,7 @@ def test_onnx_runtime_computes_the_same_network(exported, tmp_path):
     save_batches(tmp_path / "batches.npz", batches)
     keras = build_keras_forward(load_tagger(request.run_dir.model))
     with start_peer(python, write_network(run.tagger, request.run_dir)) as peer:
-        assert min(peer.about["bytes"].values()) > 0
+        assert min(peer.wait()["bytes"].values()) > 0
         forward = peer.forward("float32", threads=1, folder=tmp_path)
         for batch in batches:
             real = batch["padding_mask"] > 0
