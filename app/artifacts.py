@@ -27,7 +27,7 @@ _LOCK = ".lock"
 _CONTENTS = (
     "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
     "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
-    "model export tensorboard config.yaml"
+    "model export reports tensorboard config.yaml"
 ).split()
 
 
@@ -68,6 +68,7 @@ class RunDirectory:
         self.stages = self.path / "stages"
         self.compression_json = self.path / "compression.json"
         self.compression_txt = self.path / "compression.txt"
+        self.reports = self.path / "reports"
         self.vocabulary = self.path / "vocabulary.txt"
         self.preset = self.path / "export" / "keras_nlp"
         self.saved_model = self.path / "export" / "saved_model"
@@ -173,6 +174,10 @@ class RunDirectory:
     def write_text(self, path: str | Path, text: str) -> None:
         with atomic(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def write_bytes(self, path: str | Path, content: bytes) -> None:
+        with atomic(path) as temporary:
+            temporary.write_bytes(content)
 
     def write_json(self, path: str | Path, value: Any) -> None:
         self.write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

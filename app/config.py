@@ -332,11 +332,27 @@ class BenchmarkConfig:
 
     objective: str = option(
         "tagging",
-        "what is trained: a tagger on data.train_path, or a backbone on pretrain.train_path",
-        choices=("tagging", "masked_lm"),
+        "training of a tagger on data.train_path, or of a backbone on pretrain.train_path; or size, entity F1 and "
+        "speed of the exports of a run",
+        choices=("tagging", "masked_lm", "frontier"),
     )
     steps: int = option(20, "steps that are measured", at_least=1)
     warmup_steps: int = option(5, "steps before them that are not", at_least=0)
+    other_runs: tuple[str, ...] = option((), "frontier: further runs, compressed ones, whose exports join in")
+    peer_python: str = option(
+        "", "frontier: a Python with onnxruntime, torch and transformers, to measure ONNX Runtime too; empty = none"
+    )
+    lengths: tuple[int, ...] = option((32, 64, 128), "frontier: pieces of the texts of latency", at_least=1)
+    threads: tuple[int, ...] = option(
+        (1, 2), "frontier: threads that latency is measured with; words/s with the most of them", at_least=1
+    )
+    batch_sizes: tuple[int, ...] = option(
+        (1, 4, 16), "frontier: rows in a batch, from which words/s takes the fastest for each contestant", at_least=1
+    )
+    words: int = option(
+        5000, "frontier: words of the evaluation corpus that words/s is measured on; 0 = all", at_least=0
+    )
+    rounds: int = option(15, "frontier: rounds of latency; words/s takes a third of them", at_least=1)
 
 
 @dataclass(frozen=True)

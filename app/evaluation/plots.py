@@ -21,6 +21,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from app.evaluation.errors import ErrorCounts
+from app.evaluation.frontier import Contestant
 from app.evaluation.scores import Scores
 
 TYPE_COLOURS = 8  # the page defines --type-0 ... --type-7; further types start again at 0
@@ -33,6 +34,7 @@ _VARIABLES = {
                ("ink", "muted", "line", "card", "accent", "second"), strict=True)),
     **{colour: f"type-{number}" for number, colour in enumerate(_TYPES)},
 }  # fmt: skip
+_RUNTIME_MARKS = "osD^vP"
 _WIDTH = 5.0  # inches; the page scales the drawing to the width of its card
 _STYLE: Any = {  # matplotlib types its settings as one literal of all their names
     "svg.fonttype": "none",
@@ -165,6 +167,52 @@ def error_kinds(errors: ErrorCounts) -> str:
         if len(split) > 1:
             figure.legend(loc="outside lower center", ncols=4)
         return _page_svg(figure, "error-kinds", "Number of errors by kind and entity type")
+
+
+def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: tuple[int, int]) -> bytes:
+    """Entity F1 against size and against latency, as a PNG: a colour a run, a mark a runtime, a ring on the frontier.
+
+    Args:
+        contestants: what was measured.
+        best: names of those on the frontier.
+        setting: (pieces, threads) of the latency.
+    """
+    runs = list(dict.fromkeys(each.run for each in contestants))
+    runtimes = list(dict.fromkeys(each.runtime for each in contestants))
+    pieces, threads = setting
+    figure = Figure(figsize=(10.0, 4.6), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    sides = (
+        ("megabytes", lambda each: each.bytes / 1e6),
+        (f"milliseconds for {pieces} pieces, {threads} threads", lambda each: each.latency_ms[setting]),
+    )
+    for axes, (title, place) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
+        for each in contestants:
+            colour = f"C{runs.index(each.run) % 10}"
+            mark = _RUNTIME_MARKS[runtimes.index(each.runtime) % len(_RUNTIME_MARKS)]
+            ring = {"edgecolors": "black", "linewidths": 1.4} if each.name in best else {"linewidths": 0}
+            axes.scatter(place(each), 100 * each.entity_f1, color=colour, marker=mark, s=64, zorder=3, **ring)
+            axes.annotate(each.variant, (place(each), 100 * each.entity_f1), xytext=(6, 4),
+                          textcoords="offset points", fontsize=8, color="#444444", parse_math=False)  # fmt: skip
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.tick_params(axis="x", which="both", labelsize=8)
+        axes.set_xlabel(title)
+        axes.grid(which="both", linewidth=0.4, color="#dddddd")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(0.12)
+    figure.axes[0].set_ylabel("entity F1")
+    for number, run in enumerate(runs):
+        figure.axes[0].scatter([], [], color=f"C{number % 10}", marker="s", label=_short(run))
+    for number, runtime in enumerate(runtimes):
+        mark = _RUNTIME_MARKS[number % len(_RUNTIME_MARKS)]
+        figure.axes[0].scatter([], [], color="#777777", marker=mark, label=runtime)
+    figure.axes[0].scatter([], [], color="white", edgecolors="black", linewidths=1.4, label="on the frontier")
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -97,7 +97,7 @@ class Predictor:
             order = np.argsort(sizes, kind="stable")
             for at in range(0, len(group), self.batch_size):
                 chosen = order[at : at + self.batch_size]
-                features, word_ids = _batch([group[i] for i in chosen], int(sizes[chosen].max()))
+                features, word_ids = join_rows([group[i] for i in chosen], int(sizes[chosen].max()))
                 logits = self.forward(features)
                 scored = word_ids >= 0
                 emissions[word_ids[scored]] = logits[scored]
@@ -108,8 +108,8 @@ class Predictor:
         return emissions
 
 
-def _batch(rows: list[Row], longest: int) -> tuple[Features, np.ndarray]:
-    """Rows trimmed to the longest of them, rounded up to a bucket."""
+def join_rows(rows: Sequence[Row], longest: int) -> tuple[Features, np.ndarray]:
+    """Rows as one batch, trimmed to `longest` pieces, rounded up to a bucket; and the word ids of its positions."""
     length = min(len(rows[0].token_ids), -(-longest // BUCKET) * BUCKET)
     features = {
         "token_ids": np.stack([row.token_ids[:length] for row in rows]),

@@ -65,7 +65,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str]) -> Forward:
+def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:
     """The forward pass of `NAME.tflite` in an export folder, after the checks that it belongs to the model.
 
     Raises:
@@ -80,7 +80,7 @@ def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str]) -> Fo
     expected = manifest["files"][file].get("sha256")
     if path.is_file() and sha256_of_file(path) != expected:
         raise InputError(f"{path} is not the file that {MANIFEST} beside it describes: its SHA-256 is not {expected}")
-    model = TFLiteModel(path)
+    model = TFLiteModel(path, threads=threads)
     if manifest["labels"] != list(labels) or model.label_count != len(labels):
         raise InputError(
             f"{path} gives {model.label_count} labels and {MANIFEST} lists {len(manifest['labels'])}; "

@@ -22,6 +22,7 @@ from ai_edge_quantizer import qtyping, quantizer
 from app.config import ExportConfig, InputError, RunError
 from app.export.flatbuffer import give_unique_names, list_operators
 from app.export.graph import TaggingModule
+from app.export.metadata import ModelDescription, add_metadata, attach_files
 
 SMALL_UNREAD = -20.0  # full_int8: exp(-20) is 0 for softmax, and the scores keep a fine enough scale
 Rows = Iterable[dict[str, np.ndarray]]
@@ -37,6 +38,7 @@ class TFLiteWriter:
         config: section `export`.
         boundary_ids: ids of `[CLS]` and `[SEP]`.
         representative: makes rows for `full_int8`, {name of an input: int32 [1, length]}.
+        about: what the metadata inside the files says; None = they have none.
     """
 
     def __init__(
@@ -46,11 +48,13 @@ class TFLiteWriter:
         *,
         boundary_ids: tuple[int, int],
         representative: Callable[[], Rows],
+        about: ModelDescription | None = None,
     ) -> None:
         self._tagger = tagger
         self._config = config
         self._boundary_ids = boundary_ids
         self._representative = representative
+        self._about = about
         self._converted: dict[tuple[str, bool], bytes] = {}
 
     def write(self, format_name: str) -> bytes:
@@ -64,7 +68,7 @@ class TFLiteWriter:
         foreign = [name for name in list_operators(content) if name.startswith("custom:")]
         if foreign:
             raise RunError(f"{format_name}.tflite needs operators that are not built in: {', '.join(foreign)}")
-        return content
+        return attach_files(content, self._about.files) if self._about else content
 
     def float32(self) -> bytes:
         return self._convert("float")
@@ -109,7 +113,9 @@ class TFLiteWriter:
                 converter.optimizations = [tf.lite.Optimize.DEFAULT]
                 converter.target_spec.supported_types = [tf.float16]
             with _quiet():
-                self._converted[key] = give_unique_names(converter.convert())
+                content = give_unique_names(converter.convert())
+            # Before the file is quantized: the quantizer lays out the weights, which must then stay where they are.
+            self._converted[key] = add_metadata(content, self._about) if self._about else content
         return self._converted[key]
 
     def _quantize(self, content: bytes, *, bits: int, granularity: qtyping.QuantGranularity) -> bytes:

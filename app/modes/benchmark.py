@@ -13,6 +13,7 @@ from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.tagger import build_tagger
+from app.modes.frontier import measure_frontier
 from app.modes.pretraining_text import Records
 from app.modes.scoring import build_encoder, build_predictor, open_split, say
 from app.training.fine_tuner import FineTuner, SpecialIds
@@ -23,11 +24,14 @@ from app.training.strategy import set_up
 
 
 def run(request: Request) -> dict[str, float]:
-    """Measures training steps on real batches, and tagging of the validation corpus if a tagger is trained.
+    """Measures training steps on real batches, and tagging of the validation corpus if a tagger is trained; or the
+    exports of a run (`app/modes/frontier.py`).
 
     Nothing else should run on the machine. The result is printed and written to `metrics.json`.
     """
     config, run_dir = request.config, request.run_dir
+    if config.benchmark.objective == "frontier":
+        return measure_frontier(request)
     with run_dir.locked():
         precision = set_up(config.training, seed=config.seed)
         measure = {"tagging": _measure_tagging, "masked_lm": _measure_masked_lm}[config.benchmark.objective]

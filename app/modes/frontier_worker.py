@@ -1,0 +1,38 @@
+"""Modes room: the process in which Keras and the SavedModels of a frontier run, with a number of threads of its own.
+
+    python -m app.modes.frontier_worker THREADS NAME=MODEL_FOLDER... NAME=SAVED_MODEL_VERSION_FOLDER...
+
+Answers as `app/evaluation/timed_process.py` says.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import tensorflow as tf
+
+from app.evaluation.predictor import Forward
+from app.evaluation.timed_process import answer_requests
+from app.export.saved_model import SavedModelForward, load_version
+from app.models.tagger_bundle import load_tagger
+from app.modes.scoring import build_keras_forward
+
+
+def main(threads: int, models: dict[str, Path]) -> None:
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what libraries print goes to standard error
+    os.dup2(2, 1)
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    forwards = {name: load_forward(path) for name, path in models.items()}
+    answer_requests(lambda name, _: forwards[name], sys.stdin, answers, about={"version": tf.__version__})
+
+
+def load_forward(path: Path) -> Forward:
+    if (path / "saved_model.pb").is_file():
+        return SavedModelForward(load_version(path))
+    return build_keras_forward(load_tagger(path))
+
+
+if __name__ == "__main__":
+    pairs = (argument.partition("=") for argument in sys.argv[2:])
+    main(int(sys.argv[1]), {name: Path(path) for name, _, path in pairs})
