@@ -1,6 +1,7 @@
 """Modes room: masked-language-model pretraining of a backbone from raw text."""
 
 import dataclasses
+import gc
 import shlex
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from app.data.pretraining_vocabulary import compute_vocabulary
 from app.data.word_pieces import WordPieces
 from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
-from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
 from app.modes.opening import open_run
+from app.modes.pretraining_network import PretrainingNetwork
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
-from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
+from app.training.masked_lm import compute_masked_scores
+from app.training.model_parallel import MeshMaskedLmTuner, build_mesh
 from app.training.speed import compute_step_operations, measure_matrix_peak
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
@@ -35,12 +37,15 @@ def run(request: Request) -> dict[str, float]:
     """Makes the training records, or what is missing of them, trains, and scores held-out text."""
     config, run_dir = request.config, request.run_dir
     run_dir.plan_training(config, overwrite=request.overwrite)
-    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    # Before anything computes with TensorFlow.
+    mesh = build_mesh(config.pretrain.model_parallel) if config.pretrain.model_parallel > 1 else None
+    strategy = tf.distribute.get_strategy() if mesh else build_strategy(config.training)
     workers = Workers(strategy)
     with workers.watched(), open_run(request, workers) as resumed:
         if resumed:
             say(f"resuming {run_dir}")
-        precision = set_up(config.training, seed=config.seed)
+        training = dataclasses.replace(config.training, precision="float32") if mesh else config.training
+        precision = set_up(training, seed=config.seed)
         with workers.chief_first():
             source = _with_vocabulary(config, run_dir)
         with strategy.scope():
@@ -52,11 +57,19 @@ def run(request: Request) -> dict[str, float]:
             say(
                 f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
                 f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
-                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+                f"{f'shared out over {mesh.size} devices' if mesh else f'{strategy.num_replicas_in_sync} replica(s)'}, "
+                f"{precision}"
             )
-        metrics = _train(backbone, records, config, run_dir, precision, strategy)
+        with strategy.scope():
+            subject = PretrainingNetwork.of(backbone, pairs=config.pretrain.objective != "masked_lm")
+        if mesh:
+            subject = subject.share_out(mesh)
+            del backbone
+            gc.collect()  # Keras's references to what was whole go round in circles
+        metrics = _train(subject, records, config, run_dir, precision, strategy)
         if not workers.is_chief:
             return metrics
+        backbone = subject.whole_backbone()
         variables = backbone.model.trainable_variables
         metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
         save_backbone(backbone, run_dir.model)
@@ -121,7 +134,7 @@ class Records:
 
 
 def _train(
-    backbone: Backbone,
+    subject: PretrainingNetwork,
     records: Records,
     config: Config,
     run_dir: RunDirectory,
@@ -134,29 +147,31 @@ def _train(
     held_out = _held_out_batches(records.held_out, masker, config)
     stages = _Stages(records, settings, config, steps_per_epoch)
 
+    def score() -> dict[str, float]:
+        return compute_masked_scores(subject.network, subject.to_devices(held_out)) if held_out else {}
+
     with strategy.scope():
-        network, depths = build_pretrainer(backbone, pairs=settings.objective != "masked_lm")
-        special = SpecialIds.of(records.pieces)
-        tuner = MaskedLmTuner(network, special=special, config=training, seed=seed)
+        tuner = subject.make_tuner(SpecialIds.of(records.pieces), training, seed=seed)
         plan = Plan(
             batches=lambda epoch, step: with_masks(
                 stages.batches(epoch, step), masker, seed=seed, first_step=epoch * steps_per_epoch + step
             ),
             steps_per_epoch=steps_per_epoch,
-            depths=depths,
+            depths=subject.depths,
             precision=precision,
             checkpoints=run_dir.checkpoints,
             tensorboard=run_dir.tensorboard if training.tensorboard else None,
-            validate=(lambda: compute_masked_scores(network, held_out)) if held_out else None,
+            validate=score if held_out else None,
             log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
             score="masked_accuracy",
             unit="pieces",
             breaks=stages.breaks,
         )
         found = run_fit(tuner, training, plan)
-    if held_out:
-        found |= {f"valid/{name}": value for name, value in compute_masked_scores(network, held_out).items()}
-    return found | _utilisation(backbone, found, settings, config.training.batch_size)
+    found |= {f"valid/{name}": value for name, value in score().items()}
+    if isinstance(tuner, MeshMaskedLmTuner):
+        found["train/largest_device_megabytes"] = max(tuner.device_bytes()) / 1e6
+    return found | _utilisation(subject.backbone, found, settings, config.training.batch_size)
 
 
 def _held_out_batches(rows: RowStore | None, masker: PieceMasker, config: Config) -> tf.data.Dataset | None:

@@ -20,7 +20,6 @@ from app.config import RunError, Terminated, TrainingConfig
 from app.one_keras import keras
 from app.training.checkpoints import Checkpoints, Position
 from app.training.fine_tuner import FineTuner
-from app.training.optimizers import build_optimizer
 from app.training.progress import ProgressDisplay
 from app.training.workers import Workers
 
@@ -83,11 +82,8 @@ def run_fit(tuner: FineTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     """
     workers = Workers(tf.distribute.get_strategy())
     total_steps = plan.steps_per_epoch * config.epochs
-    optimizer = build_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
+    optimizer = tuner.make_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
     tuner.compile(optimizer=optimizer, jit_compile=config.jit_compile)
-    # Slots must exist before a checkpoint is restored, or the optimizer's state is silently lost.
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    inner._create_all_weights(tuner.network.trainable_variables)
     checkpoints = Checkpoints(plan.checkpoints, tuner, workers)
     position = checkpoints.restore() or Position()
     progress = ProgressDisplay(
@@ -299,7 +295,7 @@ class _RunKeeper(keras.callbacks.Callback):
 
     def _save_best(self) -> None:
         with atomic(self._best_path) as path:
-            np.savez(path, *[variable.numpy() for variable in self.model.network.variables])
+            np.savez(path, *self.model.read_weights())
 
     def load_best(self) -> None:
         """Puts the best weights into the network; without a validation split, the averages or the last weights."""
@@ -307,8 +303,7 @@ class _RunKeeper(keras.callbacks.Callback):
             self.model.swap_averages()
             return
         with np.load(self._best_path) as arrays:
-            for number, variable in enumerate(self.model.network.variables):
-                variable.assign(arrays[f"arr_{number}"])
+            self.model.write_weights([arrays[f"arr_{number}"] for number in range(len(arrays.files))])
 
     def close(self) -> None:
         if self._writer:
