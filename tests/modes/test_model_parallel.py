@@ -16,7 +16,7 @@ def flags(tmp_path_factory, vocabulary) -> list[str]:
     settings = {
         **{f"pretrain.{split}_path": folder / f"{split}.conll" for split in ("train", "valid")},
         "pretrain.max_length": 32, "training.batch_size": 8, "training.epochs": 1, "backbone.dropout": 0,
-        "training.clip_norm": 0.5, "training.layer_learning_rate_decay": 0.9,
+        "training.clip_norm": 0.5, "training.layer_learning_rate_decay": 0.9, "training.checkpoint_every_steps": 0,
     }  # fmt: skip
     return [*toy.run_settings(folder, vocabulary), *(f"--set={key}={value}" for key, value in settings.items())]
 
