@@ -128,6 +128,8 @@ class MeshMaskedLmTuner(MaskedLmTuner):
         self.loss_mean = keras.metrics.Mean(name="loss", mesh=mesh)
         self.words_seen = keras.metrics.Sum(name="words", dtype="float64", mesh=mesh)
 
+    train_function: Callable[[Any], dict[str, tf.Tensor]] | None
+
     def make_averages(self) -> list[tf.Variable]:
         return [dtensor.DVariable(v.read_value(), trainable=False) for v in self.network.trainable_variables]
 
