@@ -226,6 +226,11 @@ class PretrainConfig:
         "name hidden pieces; and tell whether B follows A (BERT), or whether A and B are in order (ALBERT)",
         choices=("masked_lm", "next_sentence", "sentence_order"),
     )
+    model_parallel: int = option(
+        1, "devices that share out the weights of one network, for one too large for a device; GPUs, or parts of the "
+        "processor to try it",
+        at_least=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -511,6 +516,17 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("pretrain.long_epochs", "training.epochs"),
             "the epochs of long sequences must not be more than all epochs",
         )
+    if pretrain.model_parallel > 1:
+        alone = {
+            "strategy": ("auto", "one_device"), "logical_devices": (0, 1), "optimizer": ("adamw",),
+            "precision": ("auto", "float32"), "jit_compile": (False,), "lazy_embeddings": (False,),
+        }  # fmt: skip
+        for name, allowed in alone.items():
+            if getattr(training, name) not in allowed:
+                yield (
+                    ("pretrain.model_parallel", f"training.{name}"),
+                    f"a network that is shared out needs {name} {' or '.join(str(value) for value in allowed)}",
+                )
     if training.logical_devices > 1 and training.strategy not in ("auto", "mirrored"):
         yield (
             ("training.logical_devices", "training.strategy"),

@@ -1,5 +1,8 @@
 """Modes room: masked-language-model pretraining of a backbone from raw text."""
 
+import dataclasses
+import gc
+
 import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
@@ -8,15 +11,16 @@ from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
 from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
-from app.models.masked_lm import build_pretrainer
 from app.models.presets import save_preset
 from app.modes.opening import open_run
+from app.modes.pretraining_network import PretrainingNetwork
 from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
 from app.modes.probing import decide_parts
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
-from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
+from app.training.masked_lm import compute_masked_scores
+from app.training.model_parallel import MeshMaskedLmTuner, build_mesh
 from app.training.speed import compute_step_operations, measure_matrix_peak
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
@@ -31,10 +35,13 @@ def run(request: Request) -> dict[str, float]:
     check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
     request = decide_parts(request)
     config = request.config
-    strategy = build_strategy(config.training)  # before anything computes with TensorFlow
+    # Before anything computes with TensorFlow.
+    mesh = build_mesh(config.pretrain.model_parallel) if config.pretrain.model_parallel > 1 else None
+    strategy = tf.distribute.get_strategy() if mesh else build_strategy(config.training)
     workers = Workers(strategy)
     with workers.watched():
-        precision = set_up(config.training, seed=config.seed)
+        training = dataclasses.replace(config.training, precision="float32") if mesh else config.training
+        precision = set_up(training, seed=config.seed)
         backbone = records = None
         if not config.pretrain.vocabulary_size:  # what needs no run directory is tried before it is touched
             backbone = _build(config.backbone, config.pretrain, strategy)
@@ -43,15 +50,23 @@ def run(request: Request) -> dict[str, float]:
             backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config.pretrain, strategy)
             records = records or _open_records(config, run_dir, backbone, workers)
             if workers.is_chief:
+                devices = f"{strategy.num_replicas_in_sync} replica(s)"
                 say(
                     f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "
                     f"{records.index.rows:,} rows of {config.pretrain.max_length} | "
-                    f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+                    f"{f'shared out over {mesh.size} devices' if mesh else devices}, {precision}"
                 )
+            with strategy.scope():
+                subject = PretrainingNetwork.of(backbone, pairs=config.pretrain.objective != "masked_lm")
+            if mesh:
+                subject = subject.share_out(mesh)
+                del backbone
+                gc.collect()  # Keras's references to what was whole go round in circles
             with records.damage_named():
-                metrics = _train(backbone, records, config, run_dir, precision, strategy)
+                metrics = _train(subject, records, config, run_dir, precision, strategy)
             if not workers.is_chief:
                 return metrics
+            backbone = subject.whole_backbone()
             variables = backbone.model.trainable_variables
             metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
             save_backbone(backbone, run_dir.model)
@@ -75,7 +90,7 @@ def _open_records(config: Config, run_dir: RunDirectory, backbone: Backbone, wor
 
 
 def _train(
-    backbone: Backbone,
+    subject: PretrainingNetwork,
     records: Records,
     config: Config,
     run_dir: RunDirectory,
@@ -88,20 +103,21 @@ def _train(
     held_out = _held_out_batches(records.held_out, masker, config)
     stages = _Stages(records, settings, config, steps_per_epoch)
 
+    def score() -> dict[str, float]:
+        return compute_masked_scores(subject.network, subject.to_devices(held_out)) if held_out else {}
+
     with strategy.scope():
-        network, depths = build_pretrainer(backbone, pairs=settings.objective != "masked_lm")
-        special = SpecialIds.of(records.pieces)
-        tuner = MaskedLmTuner(network, special=special, config=training, seed=seed)
+        tuner = subject.make_tuner(SpecialIds.of(records.pieces), training, seed=seed)
         plan = Plan(
             batches=lambda epoch, step: with_masks(
                 stages.batches(epoch, step), masker, seed=seed, first_step=epoch * steps_per_epoch + step
             ),
             steps_per_epoch=steps_per_epoch,
-            depths=depths,
+            depths=subject.depths,
             precision=precision,
             checkpoints=run_dir.checkpoints,
             tensorboard=run_dir.tensorboard if training.tensorboard else None,
-            validate=(lambda: compute_masked_scores(network, held_out)) if held_out else None,
+            validate=score if held_out else None,
             log=lambda row: run_dir.append_jsonl(run_dir.history_jsonl, row),
             forget=lambda epochs: run_dir.rewind_history("epoch", epochs),
             score="masked_accuracy",
@@ -109,9 +125,10 @@ def _train(
             breaks=stages.breaks,
         )
         found = run_fit(tuner, training, plan)
-    if held_out:
-        found |= {f"valid/{name}": value for name, value in compute_masked_scores(network, held_out).items()}
-    return found | _utilisation(backbone, found, settings, config.training.batch_size)
+    found |= {f"valid/{name}": value for name, value in score().items()}
+    if isinstance(tuner, MeshMaskedLmTuner):
+        found["train/largest_device_megabytes"] = max(tuner.device_bytes()) / 1e6
+    return found | _utilisation(subject.backbone, found, settings, config.training.batch_size)
 
 
 def _held_out_batches(rows: RowStore | None, masker: PieceMasker, config: Config) -> tf.data.Dataset | None:

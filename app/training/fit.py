@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.training.checkpoints import Checkpoints, Position
-from app.training.optimizers import build_optimizer
 from app.training.plan import Plan
 from app.training.progress import ProgressDisplay
 from app.training.run_keeper import RunKeeper
@@ -33,11 +32,8 @@ def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     """
     workers = Workers(tf.distribute.get_strategy())
     total_steps = plan.steps_per_epoch * config.epochs
-    optimizer = build_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
+    optimizer = tuner.make_optimizer(config, total_steps=total_steps, depths=plan.depths, precision=plan.precision)
     tuner.compile(optimizer=optimizer, jit_compile=config.jit_compile)
-    # Slots must exist before a checkpoint is restored, or the optimizer's state is silently lost.
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    inner._create_all_weights(tuner.network.trainable_variables)
     checkpoints = Checkpoints(plan.checkpoints, tuner, workers)
     position = checkpoints.restore() or Position()
     if workers.is_chief:

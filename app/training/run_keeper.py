@@ -133,7 +133,7 @@ class RunKeeper(keras.callbacks.Callback):
         if self.workers.is_chief:
             self.plan.log(row)
             self._show(row)
-        saves = self._is_worth_saving()
+        saves = bool(self.workers.from_chief([float(self._is_worth_saving())])[0])  # whose clock differs
         if saves:
             self.save()
         asked = self._stop_asked()
@@ -180,7 +180,7 @@ class RunKeeper(keras.callbacks.Callback):
         (score,) = self.workers.from_chief([scores[self.plan.score]])
         if score > self.position.best_score and epoch >= self.plan.first_kept_epoch:
             self.position.best_score, self.position.best_epoch = score, epoch
-            self._best = [variable.numpy() for variable in self.model.network.variables]
+            self._best = self.model.read_weights()
         self.model.swap_averages()
         return scores
 
@@ -219,8 +219,7 @@ class RunKeeper(keras.callbacks.Callback):
             self.model.swap_averages()
             return
         with np.load(self._best_path) as arrays:
-            for number, variable in enumerate(self.model.network.variables):
-                variable.assign(arrays[f"arr_{number}"])
+            self.model.write_weights([arrays[f"arr_{number}"] for number in range(len(arrays.files))])
 
     def close(self) -> None:
         if self._writer:

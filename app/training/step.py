@@ -3,12 +3,14 @@
 What is learnt is up to the classes that extend it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
+from app.training.optimizers import build_optimizer
 
 Batch = dict[str, tf.Tensor]
 Keep = Callable[[list[tf.Tensor]], list[tf.Tensor]]
@@ -36,10 +38,29 @@ class StepTuner(keras.Model):
         self._keep = keep
         self.loss_mean = keras.metrics.Mean(name="loss")
         self.words_seen = keras.metrics.Sum(name="words", dtype="float64")
-        decays = config.average_weights_decay > 0
+        self.averages = self.make_averages() if config.average_weights_decay > 0 else []
+
+    def make_averages(self) -> list[tf.Variable]:
+        """A copy of the trainable weights, which `update_averages` moves."""
         first = tf.VariableAggregation.ONLY_FIRST_REPLICA
-        variables = network.trainable_variables if decays else []
-        self.averages = [tf.Variable(v, trainable=False, aggregation=first) for v in variables]
+        return [tf.Variable(v, trainable=False, aggregation=first) for v in self.network.trainable_variables]
+
+    def make_optimizer(
+        self, config: TrainingConfig, *, total_steps: int, depths: dict[str, int], precision: str
+    ) -> keras.optimizers.Optimizer:
+        """The configured optimizer with all its slots: one that is restored before they exist silently loses them."""
+        optimizer = build_optimizer(config, total_steps=total_steps, depths=depths, precision=precision)
+        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(self.network.trainable_variables)
+        return optimizer
+
+    def read_weights(self) -> list[np.ndarray]:
+        """All weights of the network, in a fixed order."""
+        return [variable.numpy() for variable in self.network.variables]
+
+    def write_weights(self, values: Sequence[np.ndarray]) -> None:
+        """Puts what `read_weights` returned back."""
+        for variable, value in zip(self.network.variables, values, strict=True):
+            variable.assign(value)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -42,7 +42,7 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
         raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
     if name == "mirrored" and config.logical_devices > 0:
         _check_replicas(config, replicas=config.logical_devices)
-        return tf.distribute.MirroredStrategy(_split_processor(config.logical_devices))
+        return tf.distribute.MirroredStrategy(split_processor(config.logical_devices))
     if name == "multi_worker":
         _check_replicas(config, replicas=workers * max(1, gpus))
         wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
@@ -54,7 +54,7 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     return strategy
 
 
-def _split_processor(parts: int) -> list[str]:
+def split_processor(parts: int) -> list[str]:
     """Makes logical devices of the processor and returns their names; they share its cores and memory."""
     processor = tf.config.list_physical_devices("CPU")[0]
     try:
