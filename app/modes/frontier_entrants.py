@@ -19,7 +19,7 @@ from app.evaluation.predictor import Features, Forward, join_rows
 from app.evaluation.tflite_runtime import load_tflite_forward, read_manifest
 from app.evaluation.timed_process import TimedProcess, load_batches, save_batches, time_batches
 from app.export.saved_model import versions
-from app.models.checksums import SUMS_FILE
+from app.models.checksums import SUMS_FILE, read_sums
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.frontier_peer import start_peer, write_network
@@ -189,7 +189,7 @@ def _tensorflow(
 ) -> Entrant:
     """Keras from the bundle's folder, or a version of the SavedModel."""
     named = [path / SUMS_FILE] if variant == "Keras" else sorted(file for file in path.rglob("*") if file.is_file())
-    files = list(path.glob("*.safetensors")) if variant == "Keras" else named
+    files = [path / name for name in read_sums(path)] if variant == "Keras" else named
     return Entrant(
         run=run,
         variant=variant,
