@@ -102,11 +102,15 @@ class MeshAdamW(keras.optimizers.Adam):
         rate = tf.cast(self.learning_rate, variable.dtype) * self._rates.get(variable.name, 1.0)
         step = tf.cast(self.iterations + 1, variable.dtype)
         corrected = rate * tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
-        first.assign_add((gradient - first) * (1.0 - self.beta_1))
-        second.assign_add((gradient * gradient - second) * (1.0 - self.beta_2))
+        # Read first, then assign: on a mesh, reading a variable after its assignment in one step gave wrong numbers.
+        mean = first + (gradient - first) * (1.0 - self.beta_1)
+        square = second + (gradient * gradient - second) * (1.0 - self.beta_2)
+        change = corrected * mean / (tf.sqrt(square) + self.epsilon)
         if self._decay and not any(re.search(name, variable.name) for name in NO_WEIGHT_DECAY):
-            variable.assign_sub(rate * self._decay * variable)
-        variable.assign_sub(corrected * first / (tf.sqrt(second) + self.epsilon))
+            change += rate * self._decay * variable
+        first.assign(mean)
+        second.assign(square)
+        variable.assign_sub(change)
 
 
 class MeshMaskedLmTuner(MaskedLmTuner):

@@ -24,7 +24,7 @@ def flags(tmp_path_factory, vocabulary) -> list[str]:
 def pretrain(app_process, flags, cwd, name, *more: str) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics and the saved weights of a finished run."""
     process = app_process("--mode=pretrain", f"--run_dir={name}", *flags, *more, cwd=cwd)
-    _, messages = process.communicate(timeout=300)
+    _, messages = process.communicate(timeout=900)
     assert process.returncode == 0, messages
     weights = {}
 
@@ -59,5 +59,5 @@ def test_a_network_shared_out_over_two_devices_learns_the_same_on_half_the_memor
 def test_what_cannot_be_shared_out_ends_with_status_2_and_one_sentence(app_process, flags, tmp_path, setting, message):
     command = ("--mode=pretrain", "--run_dir=run", *flags, "--set=pretrain.model_parallel=2", f"--set={setting}")
     process = app_process(*command, cwd=tmp_path)
-    output, messages = process.communicate(timeout=300)
+    output, messages = process.communicate(timeout=900)
     assert (process.returncode, output) == (2, "") and message in messages and "Traceback" not in messages
