@@ -46,7 +46,7 @@ def test_serve_answers_until_it_is_told_to_end(exported_run, app_process, tmp_pa
         (row,) = json.load(response)["predictions"]
     assert list(zip(row["label"], row["start"], row["end"], strict=True)) == [("PER", 8, 17), ("LOC", 30, 34)]
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130
 
 
 def test_serve_without_an_export_says_what_to_do(trained_run, app_process, tmp_path):
