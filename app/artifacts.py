@@ -50,6 +50,27 @@ class Request:
     output: str = ""
 
 
+@contextmanager
+def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
+    """Keeps other processes on this machine that ask likewise from writing a folder. A kill frees the lock.
+
+    Args:
+        path: of the folder, which must be there.
+        otherwise: what a user can do beside waiting.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    import fcntl
+
+    with open(Path(path) / _LOCK, "a", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"another process is writing {path}: wait for it, or {otherwise}") from error
+        yield
+
+
 class RunDirectory:
     """Paths of a run directory and the ways to write them. Making one touches no file."""
 
@@ -159,16 +180,8 @@ class RunDirectory:
         Raises:
             InputError: another process holds it.
         """
-        import fcntl
-
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / _LOCK, "a", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another process is writing {self.path}: wait for it, or choose another --run_dir"
-                ) from error
+        with locked_folder(self.path, otherwise="choose another --run_dir"):
             yield
 
     def write_text(self, path: str | Path, text: str) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config import Config, InputError, fields_by_key, flatten, impossible_combinations
+from app.config import Config, InputError, fields_by_key, flatten
+from app.config_rules import impossible_combinations
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)

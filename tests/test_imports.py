@@ -15,6 +15,7 @@ LIGHT = [
     "main",
     "config",
     "config_loading",
+    "config_rules",
     "artifacts",
     "environment",
     "data/sentence",
@@ -85,7 +86,8 @@ def may_import(path: str, name: str) -> bool:
     allowed = {
         "main.py": {"app.artifacts", "app.config", "app.config_loading"},
         "artifacts.py": {"app.config", "app.config_loading", "app.environment"},
-        "config_loading.py": {"app.config"},
+        "config_loading.py": {"app.config", "app.config_rules"},
+        "config_rules.py": {"app.config"},
     }
     return any(is_in(name, each) for each in allowed.get(path, set()))
 
@@ -103,6 +105,7 @@ def test_imports_go_one_way(file):
         ("training/fit.py", "from app.evaluation import scores"),
         ("models/crf.py", "import app.modes.finetune"),
         ("config.py", "from app.artifacts import atomic"),
+        ("config.py", "from app.config_rules import impossible_combinations"),
         ("modes/finetune.py", "from app.main import MODES"),
         ("models/heads.py", "import tensorflow_addons as tfa"),
         ("models/heads.py", "from tensorflow_addons.text import crf_decode"),

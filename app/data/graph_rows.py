@@ -111,7 +111,7 @@ class GraphRows:
         self, starts: tf.Tensor, firsts: tf.Tensor, unit_firsts: tf.Tensor, unit_ends: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """First word and end of the cores, in the order of the documents: int32 [windows] each."""
-        first_units = tf.searchsorted(unit_firsts, firsts - 1, side="right")  # as "left", which TFLite lacks
+        first_units = _first_at_least(unit_firsts, firsts)
         end_units = tf.concat([first_units, [tf.size(unit_firsts)]], 0)[1:]
         unit_starts, unit_stops = tf.gather(starts, unit_firsts), tf.gather(starts, unit_ends)
         half, last = self._context // 2, tf.maximum(tf.size(unit_firsts) - 1, 0)
@@ -150,7 +150,7 @@ class GraphRows:
         spare = self._capacity - (at_right - at_left)
         before, after = at_left - tf.gather(starts, first), tf.gather(starts, end) - at_right
         take_before = tf.minimum(before, tf.maximum(spare // 2, spare - after))
-        outer_left = tf.searchsorted(starts, at_left - take_before - 1, side="right")
+        outer_left = _first_at_least(starts, at_left - take_before)
         take_after = tf.minimum(spare - (at_left - tf.gather(starts, outer_left)), after)
         outer_right = tf.searchsorted(starts, at_right + take_after, side="right") - 1
         return Windows(outer_left, left, right, outer_right)
@@ -184,3 +184,8 @@ class GraphRows:
         row = tf.cast(words.value_rowids(), tf.int32)
         place = tf.gather(stream.starts, words.flat_values) - tf.gather(left, row) + 1
         return features, words.flat_values, tf.stack([row, place], axis=1)
+
+
+def _first_at_least(ascending: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Places of the first numbers that are not smaller, int32; `side="left"`, which TFLite lacks, by `side="right"`."""
+    return tf.searchsorted(ascending, values - 1, side="right")

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from app.data import raw_text
 from app.data.characters import character_tables
-from app.data.graph_words import TextWords
+from app.data.graph_words import TextWords, changes
 
 _ENDINGS = ("", "weak", "full", "wide")  # how the sentence before a word ends
 _STATES = [(quoted, ending) for quoted in (False, True) for ending in _ENDINGS]
@@ -34,7 +34,7 @@ class GraphSentences:
             words: of the texts.
             spelled: string [words].
         """
-        first_of_text = _changes(words.texts)
+        first_of_text = changes(words.texts)
         endings, closer, quote = self._endings(words, spelled)
         always, when = self._breaks(words, spelled, endings)
         breaks, following = [], []
@@ -120,11 +120,6 @@ def number_parts(begins: tf.Tensor, longest: int) -> tf.Tensor:
     starts = tf.cast(tf.where(begins)[:, 0], tf.int32)
     at = number - tf.gather(starts, tf.cumsum(tf.cast(begins, tf.int32)) - 1)
     return tf.equal(at % longest, 0)
-
-
-def _changes(owners: tf.Tensor) -> tf.Tensor:
-    """Where a flat tensor of owners begins a new one, bool of the same length."""
-    return tf.concat([tf.ones_like(owners[:1], tf.bool), tf.not_equal(owners[1:], owners[:-1])], 0)[: tf.size(owners)]
 
 
 def _longest_run(owners: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,7 @@ from app.data.encoding import Encoder
 from app.data.graph_rows import GraphRows, Stream, Windows
 from app.data.graph_sentences import GraphSentences, number_parts
 from app.data.graph_shapes import GraphShapes
-from app.data.graph_words import GraphWords, TextWords
+from app.data.graph_words import GraphWords, TextWords, changes
 from app.data.labels import OUTSIDE
 
 # features -> logits float32 [windows, length, labels]
@@ -68,7 +68,7 @@ class GraphTagger:
         letters = tf.ragged.range(words.starts, words.ends)
         letters = letters.with_flat_values(tf.gather(words.codes, letters.flat_values))
         spelled = tf.strings.unicode_encode(letters, "UTF-8")
-        first_of_text = _changes(words.texts)
+        first_of_text = changes(words.texts)
         begins = self._sentences(words, spelled) if self._split else first_of_text
         begins = number_parts(begins, self._longest)
         shapes = self._shapes(words.types, words.starts, words.ends)
@@ -123,8 +123,3 @@ class GraphTagger:
             for name, column in found.items()
         }
         return {"count": tf.math.bincount(text, minlength=texts, maxlength=texts), **padded}
-
-
-def _changes(owners: tf.Tensor) -> tf.Tensor:
-    """Where a flat tensor of owners begins a new one, bool of the same length."""
-    return tf.concat([tf.ones_like(owners[:1], tf.bool), tf.not_equal(owners[1:], owners[:-1])], 0)[: tf.size(owners)]

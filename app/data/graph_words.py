@@ -266,3 +266,8 @@ def _contraction_sizes(codes: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
     short = is_in(second, "'’") & is_in(last, letters)
     three = negation | (is_in(third, "'’") & tf.reduce_any(longer, axis=0))
     return tf.where(three, 3, tf.where(short, 2, 0))
+
+
+def changes(owners: tf.Tensor) -> tf.Tensor:
+    """Where a flat tensor of owners begins a new one, bool of the same length."""
+    return tf.concat([tf.ones_like(owners[:1], tf.bool), tf.not_equal(owners[1:], owners[:-1])], 0)[: tf.size(owners)]

@@ -4,18 +4,17 @@ A file appears under its name only when it is complete.
 """
 
 import contextlib
-import fcntl
 import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from app.artifacts import locked_folder
 from app.config import InputError
 from app.data.beam import FileSystems
 from app.data.pretraining_records import INDEX, Shard
 
 _TEMPORARY = ".tmp-"
-_LOCK = ".lock"
 
 
 class RecordFolder:
@@ -37,13 +36,7 @@ class RecordFolder:
         if "://" in self.path:
             yield
             return
-        with open(self.join(_LOCK), "a", encoding="ascii") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another process is writing {self.path}: wait for it, or name another folder"
-                ) from error
+        with locked_folder(self.path, otherwise="name another folder"):
             yield
 
     def _make(self) -> None:

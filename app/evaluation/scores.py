@@ -126,11 +126,11 @@ def _entity_scores(convention: str, gold: list[list[Span]], predicted: list[list
         support.update(span.label for span in gold_spans)
         found.update(span.label for span in predicted_spans)
         correct.update(span.label for span in set(gold_spans) & set(predicted_spans))
-    types = tuple(_row(name, correct[name], found[name], support[name]) for name in sorted(support | found))
+    types = tuple(score_counts(name, correct[name], found[name], support[name]) for name in sorted(support | found))
     return EntityScores(
         convention=convention,
         types=types,
-        micro=_row("micro avg", correct.total(), found.total(), support.total()),
+        micro=score_counts("micro avg", correct.total(), found.total(), support.total()),
         macro=Row(
             "macro avg",
             _mean([row.precision for row in types]),
@@ -176,7 +176,8 @@ def _report_row(name: str, values: dict[str, float]) -> Row:
     )
 
 
-def _row(name: str, correct: int, found: int, support: int) -> Row:
+def score_counts(name: str, correct: int, found: int, support: int) -> Row:
+    """Scores from numbers of entities: right ones, predicted ones, those of the corpus."""
     precision = correct / found if found else 0.0
     recall = correct / support if support else 0.0
     f1 = 2 * correct / (found + support) if correct else 0.0

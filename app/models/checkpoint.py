@@ -21,6 +21,7 @@ from app.models.bert import BertSettings
 
 # `hidden_act` of the published configurations -> our name.
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+_EPSILON = "layer_norm_eps"
 _REQUIRED = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
 _SIZES = {
     "vocabulary_size": "vocab_size",
@@ -63,7 +64,7 @@ def read_bert_config(path: Path, config: BackboneConfig) -> BertSettings:
             f"{path}: hidden_size must be a multiple of num_attention_heads, "
             f"received {sizes['hidden_dim']} and {sizes['num_heads']}"
         )
-    epsilon = values.get("layer_norm_eps", 1e-12)
+    epsilon = values.get(_EPSILON, 1e-12)
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
         raise InputError(f"{path}: layer_norm_eps must be a number between 0 and 1, received {epsilon!r}")
     activation = values.get("hidden_act")
@@ -78,6 +79,14 @@ def read_bert_config(path: Path, config: BackboneConfig) -> BertSettings:
         dropout=config.dropout,
         attention_dropout=config.attention_dropout,
     )
+
+
+def to_hugging_face(settings: BertSettings) -> dict[str, Any]:
+    """The `config.json` that `read_bert_config` reads these settings from; dropout is left out."""
+    published = {ours: name for name, ours in reversed(_ACTIVATIONS.items())}  # the first name of each wins
+    sizes = {key: getattr(settings, name) for name, key in _SIZES.items()}
+    model = {"model_type": _REQUIRED["model_type"], "hidden_act": published[settings.activation]}
+    return {**model, **sizes, _EPSILON: settings.layer_norm_epsilon}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Modes room: a finished run as files for other runtimes, none of which is kept unless its own runtime scores well."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,27 +13,17 @@ from app.config import Config, InputError, RunError
 from app.data.corpus import Corpus, summarize
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
-from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel, read_manifest
+from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel
 from app.export.flatbuffer import list_operators
-from app.export.graph import INPUTS, OUTPUTS
-from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
+from app.modes.export_companions import describe_model, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
-
-MEANINGS = {
-    "token_ids": "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end",
-    "shape_ids": "shape of the word of each piece (app/data/shapes.py), 0 at [CLS], [SEP]",
-    "padding_mask": "1 at pieces, 0 after the end",
-    "word_starts": "1 at the first piece of each word; all 0: no tags, logits only",
-    "logits": "score of each label at each piece; those of the first piece of a word count",
-    "tags": "number of the label of each word, decoded by Viterbi; -1 elsewhere",
-}
 
 
 class Refused(Exception):
@@ -153,7 +143,8 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
             "split": job.config.evaluation.split,
             "vectors_tagged_as_by_the_float_model": agreeing,
         }
-    write_companions(job, folder, path.name, entry)
+    length = job.config.data.max_length
+    write_companions(job.tagger, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
     say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {f1:.4f}  {path}")
     split = job.config.evaluation.split
     return {f"export/{name}/{split}/entity_f1": f1, f"export/{name}/bytes": entry["bytes"]}
@@ -187,8 +178,7 @@ def export_text(job: Exporting) -> dict[str, float]:
     content = write_text_tflite(job.tagger, job.encoder, job.config)
     f1, float_f1 = score_text_tflite(content, job.corpus.sentences(), job.predictor)
     job.compare(path.name, f1, float_f1)
-    with atomic(path) as waiting:
-        waiting.write_bytes(content)
+    job.run_dir.write_bytes(path, content)
     manifest = {
         **TEXT_SIGNATURE,
         "file": path.name,
@@ -204,54 +194,6 @@ def export_text(job: Exporting) -> dict[str, float]:
     scores = f"entity F1 {f1:.4f} (float {float_f1:.4f}) on plain text"
     say(f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB  {scores}  {path}")
     return {f"export/int8_text/{split}/plain_text_entity_f1": f1, "export/int8_text/bytes": len(content)}
-
-
-def describe_model(tagger: Tagger, run_dir: RunDirectory) -> ModelDescription:
-    """What the files say of themselves to TFLite's metadata tools; labels and vocabulary travel inside."""
-    labels, vocabulary = _lines(tagger.labels), _lines(tagger.backbone.vocabulary)
-    return ModelDescription(
-        name=run_dir.path.resolve().name,
-        description=f"Tags words with {', '.join(tagger.labels)}. A BERT encoder for "
-        f"{'uncased' if tagger.backbone.lowercase else 'cased'} word pieces.",
-        tensors=MEANINGS,
-        files=(
-            AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, "tags"),
-            AttachedFile("vocab.txt", vocabulary, "word pieces in the order of their ids", VOCABULARY, "token_ids"),
-        ),
-    )
-
-
-def _lines(words: Sequence[str]) -> str:
-    return "".join(f"{word}\n" for word in words)
-
-
-def write_companions(job: Exporting, folder: Path, file: str, entry: dict[str, Any]) -> None:
-    """Labels, vocabulary, test vectors, and last `model.json`, which lists the files and their checksums."""
-    run_dir, labels = job.run_dir, list(job.tagger.labels)
-    try:
-        old = read_manifest(folder)["files"]
-    except InputError:
-        old = {}
-    run_dir.write_text(folder / "labels.txt", _lines(labels))
-    run_dir.write_text(folder / "vocab.txt", _lines(job.tagger.backbone.vocabulary))
-    run_dir.write_jsonl(folder / "test_vectors.jsonl", job.vectors)
-    ids = {"type": "int32", "shape": ["batch", "length"]}
-    manifest: dict[str, Any] = {
-        "labels": labels,
-        "lowercase": job.tagger.backbone.lowercase,
-        "max_length": job.config.data.max_length,
-        "inputs": {name: {**ids, "meaning": MEANINGS[name]} for name in INPUTS},
-        "outputs": {
-            "logits": {"type": "float32", "shape": ["batch", "length", len(labels)], "meaning": MEANINGS["logits"]},
-            "tags": {**ids, "meaning": MEANINGS["tags"]},
-        },
-        "companions": {
-            name: sha256_of_file(folder / name) for name in ("labels.txt", "vocab.txt", "test_vectors.jsonl")
-        },
-        "files": {**old, file: entry},
-    }
-    assert set(manifest["outputs"]) == set(OUTPUTS)
-    run_dir.write_json(folder / MANIFEST, manifest)
 
 
 # What `export.formats` may name.

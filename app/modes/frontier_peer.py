@@ -12,23 +12,11 @@ from app.artifacts import RunDirectory, atomic, sha256_of_arrays
 from app.config import InputError
 from app.evaluation.timed_process import TimedProcess
 from app.models.bert import read_settings
-from app.models.checkpoint import tensor_slots
+from app.models.checkpoint import tensor_slots, to_hugging_face
 from app.models.tagger import Tagger
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "onnx_peer.py"
 NEEDED = ("onnx", "onnxruntime", "safetensors", "torch", "transformers")
-# Settings of `BertSettings` as Hugging Face's configuration calls them.
-_NAMES = {
-    "vocabulary_size": "vocab_size",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "hidden_dim": "hidden_size",
-    "intermediate_dim": "intermediate_size",
-    "max_positions": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "layer_norm_epsilon": "layer_norm_eps",
-}
-_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new"}
 
 
 def check_peer(python: str) -> None:
@@ -69,9 +57,7 @@ def write_network(tagger: Tagger, run_dir: RunDirectory) -> Path:
         return folder
     with atomic(folder / "model.safetensors") as path:
         save_file(arrays, path)
-    config = {name: getattr(settings, ours) for ours, name in _NAMES.items()}
-    config |= {"model_type": "bert", "hidden_act": _ACTIVATIONS[settings.activation]}
-    run_dir.write_json(folder / "config.json", config)
+    run_dir.write_json(folder / "config.json", to_hugging_face(settings))
     return folder
 
 

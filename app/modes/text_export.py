@@ -11,6 +11,7 @@ from app.data.graph_text import GraphTagger
 from app.data.labels import spans
 from app.data.sentence import Sentence
 from app.evaluation.predictor import Predictor
+from app.evaluation.scores import score_counts
 from app.export.graph import TaggingModule
 from app.export.text_tflite import TextModel, convert_text_tagger
 from app.models.graph_decoding import GraphDecoder
@@ -80,18 +81,17 @@ def as_texts(sentences: Iterable[Sentence]) -> Iterator[tuple[str, set[Entity]]]
 
 
 class _Counts:
-    """What an F1 over many texts is made of."""
+    """Entities counted over many texts: right ones, predicted ones, those of the corpus."""
 
     def __init__(self) -> None:
-        self._right = self._gold = self._found = 0
+        self._counts = (0, 0, 0)
 
     def add(self, gold: set[Entity], found: set[Entity]) -> None:
-        self._right += len(gold & found)
-        self._gold += len(gold)
-        self._found += len(found)
+        right, predicted, support = self._counts
+        self._counts = (right + len(gold & found), predicted + len(found), support + len(gold))
 
     def f1(self) -> float:
-        return 2 * self._right / max(1, self._gold + self._found)
+        return score_counts("entities", *self._counts).f1
 
 
 def _entities(rows: Iterable[dict[str, Any]]) -> set[Entity]:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import shutil
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,6 +17,7 @@ from app.data.encoding import Encoder
 from app.data.shapes import NUM_SHAPES
 from app.data.text_corpus import find_sources
 from app.data.unlabelled import read_unlabelled
+from app.evaluation.rounds import time_calls
 from app.models.encoder import Replace
 from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
 from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
@@ -53,6 +52,7 @@ class Workbench:
         self._labels = list(labels)
         self._train, self._summary = train, summary
         self._workers = Workers(training.strategy)
+        self._encoder: tuple[list[str], Encoder] | None = None
         self._store: tuple[list[str], RowStore] | None = None
         self.state = CompressionState(training.run_dir, writes=self._workers.is_chief)
 
@@ -116,7 +116,7 @@ class Workbench:
     ) -> Tagger:
         config = self._training.config
         trained = view or tagger
-        encoder = build_encoder(tagger, config.data)
+        encoder = self._encoder_of(tagger)
         settings = dataclasses.replace(
             config.training, epochs=epochs, early_stopping_patience_epochs=0, keep_structure=True
         )
@@ -183,17 +183,24 @@ class Workbench:
             variable.assign(values[name])
         return rebuilt
 
+    def _encoder_of(self, tagger: Tagger) -> Encoder:
+        """Made once a vocabulary; labels and row length stay."""
+        vocabulary = tagger.backbone.vocabulary
+        if self._encoder is None or self._encoder[0] is not vocabulary:
+            self._encoder = (vocabulary, build_encoder(tagger, self._training.config.data))
+        return self._encoder[1]
+
     def _rows(self, tagger: Tagger) -> RowStore:
         vocabulary = tagger.backbone.vocabulary
         if self._store is None or self._store[0] != vocabulary:
-            encoder = build_encoder(tagger, self._training.config.data)
+            encoder = self._encoder_of(tagger)
             rows = encoder.training_rows(self._train.sentences())
             store = self._training.store(rows, encoder, words=self._summary.words, made_from=self._summary)
             self._store = (vocabulary, store)
         return self._store[1]
 
     def count_pieces(self, tagger: Tagger) -> np.ndarray:
-        pieces = build_encoder(tagger, self._training.config.data).pieces
+        pieces = self._encoder_of(tagger).pieces
         counts = np.zeros(len(pieces.vocabulary), np.int64)
         data = self._training.config.data
         sentences = self._train.sentences()
@@ -213,7 +220,7 @@ class Workbench:
         return iter(dataset.take(steps))
 
     def loss(self, tagger: Tagger, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        pieces = build_encoder(tagger, self._training.config.data).pieces
+        pieces = self._encoder_of(tagger).pieces
         boundaries = (batch["token_ids"] == pieces.start_id) | (batch["token_ids"] == pieces.end_id)
         logits = tagger.network({name: batch[name] for name in INPUT_NAMES}, training=False)
         words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
@@ -233,10 +240,5 @@ def measure_latency_ms(tagger: Tagger, *, length: int) -> float:
     spec = {name: tf.TensorSpec([1, length], tf.int32) for name in INPUT_NAMES}
     forward = tf.function(lambda features: tagger.network(features, training=False), input_signature=[spec])
     features = {name: tf.ones([1, length], tf.int32) for name in INPUT_NAMES}
-    times = []
-    for number in range(LATENCY_WARM_UP_CALLS + LATENCY_CALLS):
-        began = time.perf_counter()
-        forward(features).numpy()
-        if number >= LATENCY_WARM_UP_CALLS:
-            times.append(time.perf_counter() - began)
-    return 1000 * statistics.median(times)
+    seconds = time_calls(lambda: forward(features).numpy(), calls=LATENCY_CALLS, warm_up=LATENCY_WARM_UP_CALLS)
+    return 1000 * seconds

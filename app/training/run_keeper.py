@@ -133,7 +133,7 @@ class RunKeeper(keras.callbacks.Callback):
         if self.workers.is_chief:
             self.plan.log(row)
             self._show(row)
-        saves = bool(self.workers.from_chief([float(self._is_worth_saving())])[0])  # whose clock differs
+        saves = bool(self.workers.from_chief([float(self._is_worth_saving())])[0])  # each worker has a clock of its own
         if saves:
             self.save()
         asked = self._stop_asked()

@@ -40,9 +40,15 @@ def test_it_needs_no_operations_but_those_of_tensorflow_and_tf_text(parts):
 
 def test_it_is_scored_on_the_corpus_as_plain_text(parts):
     content, predictor = parts
-    sentences = toy.make_sentences(30, seed=13)
-    f1, float_f1 = score_text_tflite(content, sentences, predictor)
-    assert abs(f1 - float_f1) < 0.05
+    alone = [Sentence(s.words, (), number) for number, s in enumerate(toy.make_sentences(30, seed=13))]
+    right = [
+        Sentence(s.words, tuple(found.tags), s.document) for s, found in zip(alone, predictor.tag(alone), strict=True)
+    ]
+    assert any(set(sentence.tags) != {"O"} for sentence in right)
+    f1, float_f1 = score_text_tflite(content, right, predictor)
+    assert float_f1 > 0.95 and f1 > 0.9
+    wrong = [Sentence(s.words, ("O",) * len(s.words), s.document) for s in right]
+    assert score_text_tflite(content, wrong, predictor) == (0.0, 0.0)
 
 
 def test_entities_of_a_corpus_are_found_in_its_text():

@@ -1,0 +1,95 @@
+"""Rules between settings: what each of them allows alone, but not together. Defaults and types: `app/config.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.config import Config
+
+
+def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (keys, what must hold) for each rule between settings that the configuration breaks."""
+    data, backbone, training = config.data, config.backbone, config.training
+    if data.overlap_tokens >= data.max_length - 2:
+        yield (
+            ("data.overlap_tokens", "data.max_length"),
+            "the overlap must be smaller than the sequence without [CLS] and [SEP]",
+        )
+    if training.accumulation_steps and training.batch_size % training.accumulation_steps:
+        yield (
+            ("training.batch_size", "training.accumulation_steps"),
+            "the batch must be divisible by the parts it is computed in",
+        )
+    if backbone.source == "random":
+        if backbone.hidden_dim % backbone.num_heads:
+            yield ("backbone.hidden_dim", "backbone.num_heads"), "the width must be divisible by the heads"
+        if data.max_length > backbone.max_positions:
+            yield (
+                ("data.max_length", "backbone.max_positions"),
+                "the sequence must not be longer than the backbone's positions",
+            )
+    if training.early_stopping_patience_epochs and not data.valid_path:
+        yield (
+            ("training.early_stopping_patience_epochs", "data.valid_path"),
+            "early stopping needs a validation corpus",
+        )
+    if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
+        yield (
+            ("training.lazy_embeddings", "training.optimizer", "training.jit_compile"),
+            "lazy embeddings need the optimizer adamw, and XLA cannot compile them",
+        )
+    distill = config.distill
+    weights = ("labels_weight", "soft_weight", "chain_weight", "hidden_weight", "relation_weight")
+    if not any(getattr(distill, name) for name in weights):
+        yield tuple(f"distill.{name}" for name in weights), "a student needs at least one loss above 0"
+    pairs = (distill.hidden_student_layers, distill.hidden_teacher_layers)
+    if all(pairs) and len(pairs[0]) != len(pairs[1]):
+        yield (
+            ("distill.hidden_student_layers", "distill.hidden_teacher_layers"),
+            "each layer of the student needs one of the teacher, so the lists must be of one length",
+        )
+    steps = config.compression.steps
+    for number, step in enumerate(steps):
+        before = steps[:number]
+        if step in before:
+            yield ("compression.steps",), f"{step} may be there only once"
+        rewritten = [name for name in before if name not in ("trim_vocabulary", "prune_structured")]
+        if step in ("trim_vocabulary", "prune_structured") and rewritten:
+            yield ("compression.steps",), f"{step} changes shapes, so it must come before {rewritten[0]}"
+        if step == "prune_magnitude" and rewritten:
+            yield ("compression.steps",), f"zeros would be undone, so prune_magnitude must come before {rewritten[0]}"
+        if step == "cluster" and "quantize_aware" in before:
+            yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
+    if config.export.block_size not in (32, 64, 128, 256):
+        yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
+    pretrain = config.pretrain
+    if pretrain.vocabulary_size and backbone.source != "random":
+        yield (
+            ("pretrain.vocabulary_size", "backbone.source"),
+            "a vocabulary of its own needs a backbone with random weights",
+        )
+    if pretrain.long_epochs > training.epochs:
+        yield (
+            ("pretrain.long_epochs", "training.epochs"),
+            "the epochs of long sequences must not be more than all epochs",
+        )
+    if pretrain.model_parallel > 1:
+        alone = {
+            "strategy": ("auto", "one_device"), "logical_devices": (0, 1), "optimizer": ("adamw",),
+            "precision": ("auto", "float32"), "jit_compile": (False,), "lazy_embeddings": (False,),
+        }  # fmt: skip
+        for name, allowed in alone.items():
+            if getattr(training, name) not in allowed:
+                yield (
+                    ("pretrain.model_parallel", f"training.{name}"),
+                    f"a network that is shared out needs {name} {' or '.join(str(value) for value in allowed)}",
+                )
+    if training.logical_devices > 1 and training.strategy not in ("auto", "mirrored"):
+        yield (
+            ("training.logical_devices", "training.strategy"),
+            "replicas on the parts of one processor need strategy mirrored or auto",
+        )
+    if training.strategy == "tpu" and training.precision == "mixed_float16":
+        yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
+    if training.tpu_address and training.strategy not in ("auto", "tpu"):
+        yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"
