@@ -84,6 +84,11 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
                     ("pretrain.model_parallel", f"training.{name}"),
                     f"a network that is shared out needs {name} {' or '.join(str(value) for value in allowed)}",
                 )
+        if not training.accumulation_steps:
+            yield (
+                ("pretrain.model_parallel", "training.accumulation_steps"),
+                "the trial of accumulation_steps=0 is for one device; a network that is shared out needs a number",
+            )
     if training.logical_devices > 1 and training.strategy not in ("auto", "mirrored"):
         yield (
             ("training.logical_devices", "training.strategy"),

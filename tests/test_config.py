@@ -120,6 +120,10 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
             ["data.max_length=64", "data.overlap_tokens=62"],
             ["data.overlap_tokens=62 (--set)", "data.max_length"],
         ),
+        (
+            ["pretrain.model_parallel=2", "training.accumulation_steps=0"],
+            ["pretrain.model_parallel=2 (--set)", "training.accumulation_steps=0 (--set)"],
+        ),
         (["training.batch_size=8", "training.accumulation_steps=3"], ["training.accumulation_steps=3"]),
         (["backbone.source=random", "backbone.num_heads=3"], ["backbone.hidden_dim=128 (default)"]),
         (["backbone.source=random", "backbone.max_positions=64"], ["data.max_length=192 (default)"]),
