@@ -68,7 +68,7 @@ def find_sources(
     Args:
         source: paths, globs or `tfds:NAME`; several in one string are parted by commas.
         file_format: "text", "conll", "jsonl"; "auto" takes `.conll` and `.jsonl` (and these with `.gz`) for what they
-            say, everything else for text.
+            say, a file that begins with `-DOCSTART-` for CoNLL columns, everything else for text.
         split: of a TFDS dataset.
         tfds_dir: see `DataConfig`.
 
@@ -165,7 +165,16 @@ def _matches(pattern: str) -> list[tuple[str, int]]:
 
 def _format_of(path: str) -> str:
     ending = os.path.splitext(path.lower().removesuffix(".gz"))[1]
-    return {".conll": "conll", ".jsonl": "jsonl", ".json": "jsonl"}.get(ending, "text")
+    named = {".conll": "conll", ".jsonl": "jsonl", ".json": "jsonl"}.get(ending)
+    return named or ("conll" if _begins_with_document_mark(path) else "text")
+
+
+def _begins_with_document_mark(path: str) -> bool:
+    """Whether this is CoNLL-2003 as it is handed round, `train.txt`: as text its columns would be learnt."""
+    with suppress(OSError, EOFError, zlib.error):  # a file that cannot be read is complained of later
+        with FileSystems.open(path) as file:
+            return file.read(256).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"-DOCSTART-")
+    return False
 
 
 def _checked_head(path: str, file_format: str) -> str:

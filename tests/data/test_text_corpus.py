@@ -84,6 +84,8 @@ def test_tagged_corpora_are_read_as_their_words(write):
     expected = [["EU rejects", "Peter"], ["Rome"]]
     assert read_documents(write("train.conll", conll)) == expected
     assert read_documents(write("train.data", conll), file_format="conll") == expected
+    assert read_documents(write("train.txt", "\ufeff" + conll)) == expected
+    assert read_documents(write("text.txt", "A line that names -DOCSTART- O\n")) == [["A line that names -DOCSTART- O"]]
     lines = [{"tokens": ["EU", "rejects"], "tags": ["B-ORG", "O"]}, {"tokens": ["Rome"], "tags": ["B-LOC"]}]
     found = read_documents(write("train.jsonl", "".join(json.dumps(line) + "\n" for line in lines)))
     assert [line for document in found for line in document] == ["EU rejects", "Rome"]
