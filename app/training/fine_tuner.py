@@ -72,7 +72,7 @@ class FineTuner(StepTuner):
         pieces = features["token_ids"]
         boundaries = (pieces == self.special.start) | (pieces == self.special.end)
         if self.config.word_mask_fraction > 0:
-            features["token_ids"] = self._with_masked_pieces(pieces, boundaries, features["padding_mask"])
+            features["token_ids"] = self._with_hidden_words(pieces, labels, boundaries, features["padding_mask"])
         if self.config.r_drop_weight <= 0:
             logits = self.network(features, training=True)
             return self._loss_sum(logits, labels, boundaries) / total
@@ -85,7 +85,12 @@ class FineTuner(StepTuner):
         divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))
         return (losses + self.config.r_drop_weight * divergence) / total
 
-    def _with_masked_pieces(self, pieces: tf.Tensor, boundaries: tf.Tensor, padding_mask: tf.Tensor) -> tf.Tensor:
-        """Hides a fraction of the pieces behind `[MASK]`, so that the context has to name the entity."""
-        chosen = self._mask_random.uniform(tf.shape(pieces)) < self.config.word_mask_fraction
+    def _with_hidden_words(
+        self, pieces: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor, padding_mask: tf.Tensor
+    ) -> tf.Tensor:
+        """Hides a fraction of the words behind `[MASK]`, all pieces of each: its context has to name the entity."""
+        chances = self._mask_random.uniform(tf.shape(pieces))
+        word = tf.cumsum(tf.cast(labels >= 0, tf.int32), axis=1)  # a word begins at its labelled piece
+        chosen = tf.gather(chances, tf.minimum(word, tf.shape(pieces)[1] - 1), batch_dims=1)
+        chosen = chosen < self.config.word_mask_fraction
         return tf.where(chosen & ~boundaries & (padding_mask > 0), self.special.mask, pieces)

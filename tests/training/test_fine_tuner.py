@@ -158,11 +158,21 @@ def test_masking_hides_about_the_given_fraction_and_never_special_pieces_or_padd
     may = ((~boundaries) & (mask > 0)).numpy()
     hidden = 0
     for _ in range(40):
-        found = tuner._with_masked_pieces(pieces, boundaries, mask).numpy()
+        found = tuner._with_hidden_words(pieces, batch["labels"], boundaries, mask).numpy()
         changed = found != pieces.numpy()
         assert (found[changed] == 4).all() and not changed[~may].any()
         hidden += changed.sum()
     assert 0.25 < hidden / (40 * may.sum()) < 0.35
+
+
+def test_masking_hides_all_pieces_of_a_word_or_none(tagger):
+    tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.5))
+    pieces = tf.constant([[2, 10, 11, 12, 3, 13, 14, 15, 3, 0]] * 50)
+    labels = tf.constant([[-1, 1, -1, -1, -1, 0, 2, -1, -1, -1]] * 50)
+    found = tuner._with_hidden_words(pieces, labels, (pieces == 2) | (pieces == 3), tf.cast(pieces > 0, tf.int32))
+    hidden = (found == 4).numpy()
+    assert (hidden[:, 1:4].sum(axis=1) % 3 == 0).all() and (hidden[:, 6] == hidden[:, 7]).all()
+    assert {0, 3} == set(hidden[:, 1:4].sum(axis=1)) and (hidden[:, 5] != hidden[:, 6]).any()
 
 
 def test_masks_differ_from_step_to_step_and_repeat_with_the_seed(tagger, batch):
@@ -170,7 +180,8 @@ def test_masks_differ_from_step_to_step_and_repeat_with_the_seed(tagger, batch):
 
     def draws(seed: int) -> list[bytes]:
         tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3), seed=seed)
-        return [tuner._with_masked_pieces(pieces, pieces == 2, mask).numpy().tobytes() for _ in range(3)]
+        labels = batch["labels"]
+        return [tuner._with_hidden_words(pieces, labels, pieces == 2, mask).numpy().tobytes() for _ in range(3)]
 
     assert len(set(draws(1))) == 3 and draws(1) == draws(1) and draws(1) != draws(2)
 
