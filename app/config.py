@@ -142,8 +142,8 @@ class TrainingConfig:
     batch_size: int = option(4, "sequences in a step, over all devices", at_least=1)
     accumulation_steps: int = option(
         1,
-        "parts a batch is computed in, one after the other, to save memory; 0 = pretrain: as few as fit, found by "
-        "trial and written to config.yaml",
+        "parts a batch is computed in, one after the other, to save memory; 0 = pretrain and finetune: as few "
+        "as fit, found by trial and written to config.yaml",
         at_least=0,
     )
     memory_limit_mb: int = option(
@@ -175,7 +175,11 @@ class TrainingConfig:
         8, "steps between two updates of the moving average, each as slow as the optimizer itself", at_least=1
     )
     word_mask_fraction: float = option(
-        0.0, "part of the training words hidden behind [MASK]", at_least=0, below=1
+        0.0, "part of the training words hidden behind [MASK], all pieces of each", at_least=0, below=1
+    )
+    entity_mask_fraction: float = option(
+        0.0, "part of the training entities hidden so, all words of each: names are not learnt by heart",
+        at_least=0, below=1,
     )
     r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
     masked_lm_epochs: int = option(

@@ -13,6 +13,7 @@ from app.data.masking import PieceMasker, with_masks
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
 from app.modes.opening import open_run
+from app.modes.probing import decide_parts
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import (
     TaggerTraining,
@@ -30,8 +31,10 @@ from app.training.workers import Workers
 
 def run(request: Request) -> dict[str, float]:
     """Fine-tunes, then scores the validation and the test split."""
-    config, run_dir = request.config, request.run_dir
-    run_dir.plan_training(config, overwrite=request.overwrite)
+    run_dir = request.run_dir
+    run_dir.plan_training(request.config, overwrite=request.overwrite)
+    request = decide_parts(request, mode="finetune")
+    config = request.config
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)

@@ -4,6 +4,8 @@ Trials run in a process of their own: what they do to random state, weights and 
 lack of memory, what it found before then counts.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import os
@@ -11,20 +13,31 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.artifacts import Request, RunDirectory
 from app.config import BackboneConfig, Config, InputError, RunError, TrainingConfig
 from app.modes.scoring import say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory, try_parts
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from app.training.step import StepTuner
+
 _MODULE = "app.modes.probing"
 _BAD_INPUT = 2
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def decide_parts(request: Request) -> Request:
+def decide_parts(request: Request, *, mode: str = "pretrain") -> Request:
     """The request with a number for `training.accumulation_steps`: the one asked for, the run's own, or the probe's.
+
+    Args:
+        request: what is asked of the mode.
+        mode: whose step is tried, a key of `_TRIALS`.
 
     Raises:
         RunError: the trial failed for another reason than memory.
@@ -35,7 +48,7 @@ def decide_parts(request: Request) -> Request:
         return request
     if request.run_dir.is_run() and not request.overwrite:
         return _with_parts(request, request.run_dir.read_config().training.accumulation_steps)
-    return _with_parts(request, _probe(request.config))
+    return _with_parts(request, _probe(request.config, mode))
 
 
 def _with_parts(request: Request, parts: int) -> Request:
@@ -43,11 +56,14 @@ def _with_parts(request: Request, parts: int) -> Request:
     return dataclasses.replace(request, config=dataclasses.replace(request.config, training=training))
 
 
-def _probe(config: Config) -> int:
+def _probe(config: Config, mode: str) -> int:
     training, settings = config.training, config.pretrain
     replicas, shares_memory = _replicas(training)
     batch = training.batch_size // replicas
-    long = training.batch_size * settings.max_length // settings.long_length // replicas if settings.long_epochs else 0
+    length, long = config.data.max_length, 0
+    if mode == "pretrain":
+        length = settings.max_length
+        long = training.batch_size * length // settings.long_length // replicas if settings.long_epochs else 0
     if training.batch_size % replicas:
         return 1  # `build_strategy` says what is wrong
     budget = int(PART_OF_FREE * (free_memory() + own_memory()))
@@ -55,7 +71,8 @@ def _probe(config: Config) -> int:
         budget = training.memory_limit_mb * 10**6
     counts = allowed_parts(batch, long)
     task = {
-        "lengths": [[batch, settings.max_length], *([[long, settings.long_length]] if long else [])],
+        "mode": mode,
+        "lengths": [[batch, length], *([[long, settings.long_length]] if long else [])],
         "parts": counts,
         "limit": budget // (replicas if shares_memory else 1),
     }
@@ -101,45 +118,84 @@ def _replicas(config: TrainingConfig) -> tuple[int, bool]:
     return (1 if config.strategy == "one_device" else max(1, gpus)), False
 
 
-def _try(config: Config, lengths: list[list[int]], parts: list[int], limit: int, folder: Path) -> None:
-    """Prints [parts, peak in bytes] for each trial that fits."""
-    import numpy as np
-    import tensorflow as tf
+Batches = Callable[[int, int], dict]  # (rows, length) -> arrays
 
+
+def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> tuple[StepTuner, dict[str, int], Batches]:
+    """What a run of `--mode=pretrain` trains, the depths of its variables, and batches for it."""
     from app.models.activation import compile_activations
     from app.models.backbone import build_backbone
     from app.models.masked_lm import build_pretrainer
     from app.training.fine_tuner import SpecialIds
     from app.training.masked_lm import MaskedLmTuner
+
+    backbone = build_backbone(_with_some_vocabulary(config, folder))
+    compile_activations(backbone.model)
+    network, depths = build_pretrainer(backbone, pairs=config.pretrain.objective != "masked_lm")
+    tuner = MaskedLmTuner(network, special=SpecialIds(2, 3, 4), config=training, seed=0)
+
+    def make_batch(rows: int, length: int) -> dict:
+        hidden = max(1, round(config.pretrain.mask_fraction * length))
+        pieces = _random_integers(backbone.model.vocabulary_size, rows, length)
+        return {
+            "token_ids": pieces, "segment_ids": pieces * 0, "padding_mask": pieces * 0 + 1,
+            "positions": pieces[:, :hidden] * 0, "targets": pieces[:, :hidden],
+            "weights": (pieces[:, :hidden] * 0 + 1).astype("float32"), "pair_label": pieces[:, 0] * 0,
+        }  # fmt: skip
+
+    return tuner, depths, make_batch
+
+
+def _finetuning(config: Config, training: TrainingConfig, _: Path) -> tuple[StepTuner, dict[str, int], Batches]:
+    """The same for `--mode=finetune`; how many labels there are makes no difference that could be seen."""
+    from app.modes.tagger_training import start_tagger
+    from app.training.fine_tuner import FineTuner, SpecialIds
+
+    labels = ["O", *(f"{prefix}-{kind}" for kind in range(8) for prefix in "BI")]
+    backbone = dataclasses.replace(config.backbone, source=config.init_from or config.backbone.source)
+    tagger = start_tagger(dataclasses.replace(config, backbone=backbone), labels)
+    tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=SpecialIds(2, 3, 4), config=training, seed=0)
+
+    def make_batch(rows: int, length: int) -> dict:
+        pieces = _random_integers(tagger.backbone.model.vocabulary_size, rows, length)
+        return {
+            "token_ids": pieces, "shape_ids": pieces * 0 + 1, "padding_mask": pieces * 0 + 1,
+            "labels": pieces % len(labels),
+        }  # fmt: skip
+
+    return tuner, tagger.layer_depths(), make_batch
+
+
+_TRIALS = {"pretrain": _pretraining, "finetune": _finetuning}
+
+
+def _random_integers(below: int, rows: int, length: int) -> np.ndarray:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, below, (rows, length), np.int32)
+
+
+def _try(
+    config: Config, mode: str, lengths: list[list[int]], parts: list[int], limit: int, folder: Path
+) -> None:
+    """Prints [parts, peak in bytes] for each trial that fits."""
+    import tensorflow as tf
+
     from app.training.optimizers import build_optimizer
     from app.training.strategy import set_up
 
     # Two parts, so that the sum of their gradients is there too.
     training = dataclasses.replace(config.training, accumulation_steps=2, jit_compile=False)
     precision = set_up(training, seed=config.seed)
-    backbone = build_backbone(_with_some_vocabulary(config, folder))
-    compile_activations(backbone.model)
-    network, depths = build_pretrainer(backbone, pairs=config.pretrain.objective != "masked_lm")
-    tuner = MaskedLmTuner(network, special=SpecialIds(2, 3, 4), config=training, seed=0)
+    tuner, depths, make_batch = _TRIALS[mode](config, training, folder)
     tuner.compile(optimizer=build_optimizer(training, total_steps=1000, depths=depths, precision=precision))
-    row, cell = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
-    names = ("token_ids", "segment_ids", "padding_mask", "positions", "targets")
-    signature = dict.fromkeys(names, cell) | {"pair_label": row, "weights": tf.TensorSpec([None, None], tf.float32)}
-    step = tf.function(tuner.train_step, input_signature=[signature])
-    random = np.random.default_rng(0)
+    specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in make_batch(1, 8).items()}
+    step = tf.function(tuner.train_step, input_signature=[specs])
 
     def run(number: int) -> None:
         for rows, length in lengths:
-            rows = 2 * max(1, rows // number)
-            hidden = max(1, round(config.pretrain.mask_fraction * length))
-            pieces = random.integers(0, backbone.model.vocabulary_size, (rows, length))
-            batch = {
-                "token_ids": pieces, "segment_ids": np.zeros_like(pieces), "padding_mask": np.ones_like(pieces),
-                "positions": np.tile(np.arange(hidden), (rows, 1)), "targets": pieces[:, :hidden],
-                "weights": np.ones((rows, hidden)), "pair_label": np.zeros(rows),
-            }  # fmt: skip
-            tensors = {name: tf.constant(value, signature[name].dtype) for name, value in batch.items()}
-            float(step(tensors)["step_loss"])
+            batch = make_batch(2 * max(1, rows // number), length)
+            float(step({name: tf.constant(value) for name, value in batch.items()})["step_loss"])
 
     gpu = bool(tf.config.list_physical_devices("GPU"))
     peak = (lambda: int(tf.config.experimental.get_memory_info("GPU:0")["peak"])) if gpu else _host_peak

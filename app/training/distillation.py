@@ -73,7 +73,7 @@ class DistillationTuner(FineTuner):
     """Adds to the loss of the labels what parts the student from its teachers.
 
     Each loss is a sum divided by its own global count: labelled words, all words, or pieces. The teachers read the
-    text as it is, also where the student has pieces hidden (`training.word_mask_fraction`). On rows that have
+    text as it is, also where the student has words hidden (`training.word_mask_fraction`). On rows that have
     `word_ids`, every word with a number is compared, labelled or not; else every labelled word.
 
     Args:
@@ -84,7 +84,7 @@ class DistillationTuner(FineTuner):
         distill: weights and temperature.
         special: piece ids of the student.
         config: the training section.
-        seed: of the masked pieces.
+        seed: of the hidden words.
         chain: for `distill.chain_weight`.
         compared: for `distill.hidden_weight` and `distill.relation_weight`.
         keep: as in `FineTuner`.
@@ -120,6 +120,9 @@ class DistillationTuner(FineTuner):
         """First pieces of the words to compare, bool [batch, length]."""
         return (batch["word_ids"] if "word_ids" in batch else batch["labels"]) >= 0
 
+    def _word_starts(self, batch: Tensors) -> tf.Tensor:
+        return self._scored(batch)
+
     def _words(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(self._scored(batch), tf.float32))
 
@@ -134,9 +137,8 @@ class DistillationTuner(FineTuner):
         pieces, words = features["token_ids"], self._scored(batch)
         boundaries = (pieces == self.special.start) | (pieces == self.special.end)
         answers = self._ask(features)
-        if self.config.word_mask_fraction > 0:
-            masked = self._with_masked_pieces(pieces, boundaries, features["padding_mask"])
-            features = {**features, "token_ids": masked}
+        if self.hides_words:
+            features = {**features, "token_ids": self._with_hidden_words(batch, boundaries)}
         student = _named(self.network(features, training=True))
         labelled, scored, real = tf.unstack(total)
         loss = tf.constant(0.0)

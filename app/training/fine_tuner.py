@@ -1,4 +1,4 @@
-"""Training room: what a tagger learns in a step: its labels, with R-Drop and hidden pieces on request."""
+"""Training room: what a tagger learns in a step: its labels, with R-Drop and hidden words on request."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class FineTuner(StepTuner):
         loss_sum: (logits, labels, boundaries) -> summed loss.
         special: piece ids.
         config: accumulation, clipping, regularizers, weight averaging.
-        seed: of the masked pieces.
+        seed: of the hidden words.
         keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
     """
 
@@ -59,6 +59,10 @@ class FineTuner(StepTuner):
         self._loss_sum = loss_sum
         self._mask_random = tf.random.Generator.from_seed(seed)
 
+    @property
+    def hides_words(self) -> bool:
+        return self.config.word_mask_fraction > 0 or self.config.entity_mask_fraction > 0
+
     def _words(self, batch: Batch) -> tf.Tensor:
         """Words with a label."""
         return tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
@@ -71,8 +75,8 @@ class FineTuner(StepTuner):
         labels = batch["labels"]
         pieces = features["token_ids"]
         boundaries = (pieces == self.special.start) | (pieces == self.special.end)
-        if self.config.word_mask_fraction > 0:
-            features["token_ids"] = self._with_hidden_words(pieces, labels, boundaries, features["padding_mask"])
+        if self.hides_words:
+            features["token_ids"] = self._with_hidden_words(batch, boundaries)
         if self.config.r_drop_weight <= 0:
             logits = self.network(features, training=True)
             return self._loss_sum(logits, labels, boundaries) / total
@@ -85,12 +89,34 @@ class FineTuner(StepTuner):
         divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))
         return (losses + self.config.r_drop_weight * divergence) / total
 
-    def _with_hidden_words(
-        self, pieces: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor, padding_mask: tf.Tensor
-    ) -> tf.Tensor:
-        """Hides a fraction of the words behind `[MASK]`, all pieces of each: its context has to name the entity."""
-        chances = self._mask_random.uniform(tf.shape(pieces))
-        word = tf.cumsum(tf.cast(labels >= 0, tf.int32), axis=1)  # a word begins at its labelled piece
-        chosen = tf.gather(chances, tf.minimum(word, tf.shape(pieces)[1] - 1), batch_dims=1)
-        chosen = chosen < self.config.word_mask_fraction
-        return tf.where(chosen & ~boundaries & (padding_mask > 0), self.special.mask, pieces)
+    def _word_starts(self, batch: Batch) -> tf.Tensor:
+        """First pieces of the words that may be hidden, bool [batch, length]."""
+        return batch["labels"] >= 0
+
+    def _with_hidden_words(self, batch: Batch, boundaries: tf.Tensor) -> tf.Tensor:
+        """Hides words behind `[MASK]`, all pieces of each, so that their context has to say what they are.
+
+        Args:
+            batch: token_ids, labels and padding_mask int32 [batch, length].
+            boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
+
+        Returns:
+            token_ids int32 [batch, length], a fraction of the words and a fraction of the entities hidden.
+        """
+        pieces, labels, starts = batch["token_ids"], batch["labels"], self._word_starts(batch)
+        words = tf.cumsum(tf.cast(starts, tf.int32), axis=1)
+        chosen = self._draw(words) < self.config.word_mask_fraction
+        if self.config.entity_mask_fraction > 0:
+            last = tf.shape(pieces)[1] - 1
+            first_pieces = tf.sort(tf.where(starts, tf.range(last + 1), last), axis=1)
+            own_first = tf.gather(first_pieces, tf.maximum(words - 1, 0), batch_dims=1)
+            named = tf.gather(labels, own_first, batch_dims=1) > 0
+            names = tf.cumsum(tf.cast(labels == 0, tf.int32), axis=1)  # names side by side are hidden together
+            chosen |= named & (self._draw(names) < self.config.entity_mask_fraction)
+        chosen &= ~boundaries & (batch["padding_mask"] > 0) & (words > 0)
+        return tf.where(chosen, self.special.mask, pieces)
+
+    def _draw(self, groups: tf.Tensor) -> tf.Tensor:
+        """A random number in [0, 1) for each group of a row, at all its places; groups int32 [batch, length]."""
+        chances = self._mask_random.uniform(tf.shape(groups))
+        return tf.gather(chances, tf.minimum(groups, tf.shape(groups)[1] - 1), batch_dims=1)

@@ -111,7 +111,9 @@ def compute_rates(config: TrainingConfig, depths: Mapping[str, int]) -> dict[str
 def check_parts(config: TrainingConfig) -> None:
     """Raises InputError if the number of parts of a batch is still to be found."""
     if not config.accumulation_steps:
-        raise InputError("training.accumulation_steps=0 (found by trial) works with --mode=pretrain; set a number")
+        raise InputError(
+            "training.accumulation_steps=0 (found by trial) works with --mode=pretrain and finetune; set a number"
+        )
 
 
 def build_optimizer(

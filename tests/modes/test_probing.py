@@ -24,20 +24,21 @@ def limited(config: Config, megabytes: int) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, memory_limit_mb=megabytes))
 
 
-def test_as_few_parts_as_fit_are_chosen_and_a_resumed_run_keeps_them(config, tmp_path, capsys):
+@pytest.mark.parametrize("mode", ["pretrain", "finetune"])
+def test_as_few_parts_as_fit_are_chosen_and_a_resumed_run_keeps_them(config, tmp_path, capsys, mode):
     run_dir = RunDirectory(tmp_path / "run")
-    free = decide_parts(Request(limited(config, 100_000), run_dir)).config
+    free = decide_parts(Request(limited(config, 100_000), run_dir), mode=mode).config
     peak = int(re.search(r"1 part\(s\) of 1024 rows on 1 replica\(s\): ([\d,]+) of 100,000 MB", capsys.readouterr().err)
                .group(1).replace(",", ""))  # fmt: skip
     assert free.training.accumulation_steps == 1
-    found = decide_parts(Request(limited(config, peak - 60), run_dir)).config
+    found = decide_parts(Request(limited(config, peak - 60), run_dir), mode=mode).config
     parts = found.training.accumulation_steps
     assert parts > 1 and 1024 % parts == 0
     assert dataclasses.replace(found.training, accumulation_steps=0) == limited(config, peak - 60).training
     with run_dir.open_for_training(found):
         pass
     assert run_dir.plan_training(limited(config, peak - 60)) == "resume"  # the same command: still to be found
-    again = decide_parts(Request(limited(config, peak - 60), run_dir)).config
+    again = decide_parts(Request(limited(config, peak - 60), run_dir), mode=mode).config
     assert again == found and run_dir.plan_training(again) == "resume"
     assert "trial" in capsys.readouterr().err.splitlines()[0]
 

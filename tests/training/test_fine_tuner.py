@@ -151,37 +151,58 @@ def test_r_drop_adds_half_the_sum_of_both_divergences_between_two_dropout_sample
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_masking_hides_about_the_given_fraction_and_never_special_pieces_or_padding(tagger, batch):
-    tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3))
-    pieces, mask = batch["token_ids"], batch["padding_mask"]
-    boundaries = (pieces == 2) | (pieces == 3)
-    may = ((~boundaries) & (mask > 0)).numpy()
+def hide(tuner, batch) -> np.ndarray:
+    """Which pieces of a batch are hidden, bool [rows, length]; nothing else may change."""
+    pieces = batch["token_ids"]
+    found = tuner._with_hidden_words(batch, (pieces == 2) | (pieces == 3)).numpy()
+    changed = found != pieces.numpy()
+    assert (found[changed] == 4).all()
+    return changed
+
+
+@pytest.mark.parametrize(
+    "settings", [{"word_mask_fraction": 0.3}, {"entity_mask_fraction": 0.3}], ids=["words", "entities"]
+)
+def test_about_the_given_fraction_is_hidden_and_never_special_pieces_or_padding(tagger, batch, settings):
+    tuner = make_tuner(tagger, replace(PLAIN, **settings))
+    pieces, labels = batch["token_ids"].numpy(), batch["labels"].numpy()
+    may = (pieces > 3) & (batch["padding_mask"].numpy() > 0)
+    counted = labels > 0 if "entity_mask_fraction" in settings else labels >= 0
     hidden = 0
     for _ in range(40):
-        found = tuner._with_hidden_words(pieces, batch["labels"], boundaries, mask).numpy()
-        changed = found != pieces.numpy()
-        assert (found[changed] == 4).all() and not changed[~may].any()
-        hidden += changed.sum()
-    assert 0.25 < hidden / (40 * may.sum()) < 0.35
+        changed = hide(tuner, batch)
+        assert not changed[~may].any()
+        hidden += changed[counted].sum()
+    assert 0.25 < hidden / (40 * counted.sum()) < 0.35
 
 
-def test_masking_hides_all_pieces_of_a_word_or_none(tagger):
-    tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.5))
-    pieces = tf.constant([[2, 10, 11, 12, 3, 13, 14, 15, 3, 0]] * 50)
-    labels = tf.constant([[-1, 1, -1, -1, -1, 0, 2, -1, -1, -1]] * 50)
-    found = tuner._with_hidden_words(pieces, labels, (pieces == 2) | (pieces == 3), tf.cast(pieces > 0, tf.int32))
-    hidden = (found == 4).numpy()
-    assert (hidden[:, 1:4].sum(axis=1) % 3 == 0).all() and (hidden[:, 6] == hidden[:, 7]).all()
-    assert {0, 3} == set(hidden[:, 1:4].sum(axis=1)) and (hidden[:, 5] != hidden[:, 6]).any()
+ROWS = {  # a name of three words (4 pieces), a plain word of three pieces, a plain word, padding
+    "token_ids": tf.constant([[2, 10, 11, 12, 13, 14, 15, 16, 3, 17, 3, 0]] * 80),
+    "labels": tf.constant([[-1, 1, 2, -1, 2, 0, -1, -1, -1, 0, -1, -1]] * 80),
+    "padding_mask": tf.constant([[1] * 11 + [0]] * 80),
+}
+
+
+def test_a_word_is_hidden_with_all_its_pieces_or_not_at_all(tagger):
+    hidden = hide(make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.5)), ROWS)
+    assert set(hidden[:, 5:8].sum(axis=1)) == {0, 3} and (hidden[:, 2] == hidden[:, 3]).all()
+    assert (hidden[:, 1] != hidden[:, 2]).any() and (hidden[:, 5] != hidden[:, 9]).any()
+
+
+def test_an_entity_is_hidden_with_all_its_words_or_not_at_all_and_other_words_stay(tagger):
+    hidden = hide(make_tuner(tagger, replace(PLAIN, entity_mask_fraction=0.5)), ROWS)
+    assert set(hidden[:, 1:5].sum(axis=1)) == {0, 4} and not hidden[:, 5:].any()
+
+
+def test_words_without_a_label_are_left_alone(tagger):
+    tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.9, entity_mask_fraction=0.9))
+    assert not hide(tuner, {**ROWS, "labels": tf.fill([80, 12], -1)}).any()
 
 
 def test_masks_differ_from_step_to_step_and_repeat_with_the_seed(tagger, batch):
-    pieces, mask = batch["token_ids"], batch["padding_mask"]
-
     def draws(seed: int) -> list[bytes]:
-        tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3), seed=seed)
-        labels = batch["labels"]
-        return [tuner._with_hidden_words(pieces, labels, pieces == 2, mask).numpy().tobytes() for _ in range(3)]
+        tuner = make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.3, entity_mask_fraction=0.1), seed=seed)
+        return [hide(tuner, batch).tobytes() for _ in range(3)]
 
     assert len(set(draws(1))) == 3 and draws(1) == draws(1) and draws(1) != draws(2)
 
