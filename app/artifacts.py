@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.config import Config, InputError, flatten
+from app.config import FOUND_BY_TRIAL, Config, InputError, flatten
 from app.config_loading import load_config, read_yaml, to_yaml
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ class RunDirectory:
         if overwrite:
             return "overwrite"
         asked, old = flatten(config), flatten(self.read_config())
-        if not asked["training.accumulation_steps"]:  # to be found, and this run has found it
-            asked["training.accumulation_steps"] = old["training.accumulation_steps"]
+        asked |= {name: old[name] for name in FOUND_BY_TRIAL if not asked[name]}  # this run has found it
         different = _differences(old, asked)
         if different:
             raise InputError(

@@ -60,7 +60,11 @@ class DataConfig:
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
     tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own")
     max_length: int = option(
-        192, "word pieces in a sequence, [CLS] and [SEP] included", at_least=8, at_most=512
+        192,
+        "word pieces in a sequence, [CLS] and [SEP] included; 0 = finetune: the longest that trains nearly as fast as "
+        "any, found by trial and written to config.yaml",
+        at_least=0,
+        at_most=512,
     )
     overlap_tokens: int = option(
         64, "pieces a window shares with the one before when a text is scored", at_least=0
@@ -193,6 +197,9 @@ class TrainingConfig:
     )
     keep_structure: bool = option(
         False, "weights of the start that are exactly 0, or share a value (pruned, clustered), stay so"
+    )
+    input_threads: int = option(
+        0, "threads that prepare the batches; 0 = as few as a short probe finds fast enough", at_least=0
     )
     log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
     checkpoint_every_steps: int = option(
@@ -408,6 +415,10 @@ class DistillConfig:
     unlabelled_limit_words: int = option(
         0, "words read from data.unlabelled_path at most; 0 = all", at_least=0
     )
+
+
+# Settings whose 0 stands for a number that is found by trial when a run starts, and written to its config.yaml.
+FOUND_BY_TRIAL = ("data.max_length", "training.accumulation_steps")
 
 
 @dataclass(frozen=True)

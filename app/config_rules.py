@@ -6,11 +6,15 @@ from collections.abc import Iterator
 
 from app.config import Config
 
+FEWEST_PIECES = 8  # in a sequence
+
 
 def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yields (keys, what must hold) for each rule between settings that the configuration breaks."""
     data, backbone, training = config.data, config.backbone, config.training
-    if data.overlap_tokens >= data.max_length - 2:
+    if 0 < data.max_length < FEWEST_PIECES:
+        yield ("data.max_length",), f"a sequence has at least {FEWEST_PIECES} pieces, or 0 to find its length by trial"
+    elif data.max_length and data.overlap_tokens >= data.max_length - 2:
         yield (
             ("data.overlap_tokens", "data.max_length"),
             "the overlap must be smaller than the sequence without [CLS] and [SEP]",

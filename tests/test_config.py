@@ -96,7 +96,7 @@ def test_an_unknown_key_far_from_all_others_lists_the_sections(write):
         ("training.epochs=", ["training.epochs must be an integer", "''"]),
         ("training.learning_rate=nan", ["training.learning_rate must be a number"]),
         ("training.learning_rate=0", ["training.learning_rate must be above 0"]),
-        ("data.max_length=640", ["data.max_length must be at least 8 and at most 512", "'640'"]),
+        ("data.max_length=640", ["data.max_length must be at least 0 and at most 512", "'640'"]),
         ("data.strict=maybe", ["data.strict must be true or false", "'maybe'"]),
         ("model.head=softmaks", ["model.head must be one of softmax, crf", "did you mean softmax?"]),
         ("backbone.dropout=1", ["backbone.dropout must be at least 0 and below 1"]),
@@ -116,6 +116,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
 @pytest.mark.parametrize(
     ("overrides", "keys"),
     [
+        (["data.max_length=7"], ["data.max_length=7 (--set)", "at least 8 pieces"]),
         (
             ["data.max_length=64", "data.overlap_tokens=62"],
             ["data.overlap_tokens=62 (--set)", "data.max_length"],

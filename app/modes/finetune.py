@@ -13,7 +13,7 @@ from app.data.masking import PieceMasker, with_masks
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
 from app.modes.opening import open_run
-from app.modes.probing import decide_parts
+from app.modes.probing import decide
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import (
     TaggerTraining,
@@ -33,7 +33,7 @@ def run(request: Request) -> dict[str, float]:
     """Fine-tunes, then scores the validation and the test split."""
     run_dir = request.run_dir
     run_dir.plan_training(request.config, overwrite=request.overwrite)
-    request = decide_parts(request, mode="finetune")
+    request = decide(request, mode="finetune")
     config = request.config
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)

@@ -15,7 +15,7 @@ from app.models.presets import save_preset
 from app.modes.opening import open_run
 from app.modes.pretraining_network import PretrainingNetwork
 from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
-from app.modes.probing import decide_parts
+from app.modes.probing import decide
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
@@ -33,7 +33,7 @@ def run(request: Request) -> dict[str, float]:
     run_dir = request.run_dir
     plan = run_dir.plan_training(request.config, overwrite=request.overwrite)
     check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
-    request = decide_parts(request)
+    request = decide(request, mode="pretrain")
     config = request.config
     # Before anything computes with TensorFlow.
     mesh = build_mesh(config.pretrain.model_parallel) if config.pretrain.model_parallel > 1 else None

@@ -1,7 +1,8 @@
-"""Modes room: `training.accumulation_steps=0`: the fewest parts of a batch that fit into memory, found by trial.
+"""Modes room: settings that are found by trial.
 
-Trials run in a process of their own: what they do to random state, weights and memory ends with it. If it is killed for
-lack of memory, what it found before then counts.
+`training.accumulation_steps=0`: the fewest parts of a batch that fit into memory. `data.max_length=0`: the longest
+sequence that is trained on nearly as fast as any. Trials run in a process of their own (`trial.py`): what they do to
+random state, weights and memory ends with it. If it is killed for lack of memory, what it found before then counts.
 """
 
 from __future__ import annotations
@@ -13,50 +14,73 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from app.artifacts import Request, RunDirectory
-from app.config import BackboneConfig, Config, InputError, RunError, TrainingConfig
+from app.config import FOUND_BY_TRIAL, Config, InputError, RunError, TrainingConfig
+from app.config_rules import FEWEST_PIECES
 from app.modes.scoring import say
-from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory, try_parts
+from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from app.training.step import StepTuner
-
-_MODULE = "app.modes.probing"
-_BAD_INPUT = 2
+_MODULE = "app.modes.trial"
+BAD_INPUT = 2
 _PROJECT = Path(__file__).resolve().parents[2]
 
 
-def decide_parts(request: Request, *, mode: str = "pretrain") -> Request:
-    """The request with a number for `training.accumulation_steps`: the one asked for, the run's own, or the probe's.
+def decide(request: Request, *, mode: str) -> Request:
+    """The request with numbers for the settings of `FOUND_BY_TRIAL` that are 0: the run's own, or what trials find.
 
     Args:
         request: what is asked of the mode.
-        mode: whose step is tried, a key of `_TRIALS`.
+        mode: whose step is tried, "pretrain" or "finetune".
 
     Raises:
-        RunError: the trial failed for another reason than memory.
+        RunError: a trial failed for another reason than memory.
         InputError: several machines or a TPU, whose memory one process cannot probe; or not even a row fits.
     """
-    training = request.config.training
-    if training.accumulation_steps:
-        return request
-    if request.run_dir.is_run() and not request.overwrite:
-        return _with_parts(request, request.run_dir.read_config().training.accumulation_steps)
-    return _with_parts(request, _probe(request.config, mode))
+    config = request.config
+    used = FOUND_BY_TRIAL if mode == "finetune" else (_PARTS,)
+    wanted = [name for name in used if not _get(config, name)]
+    if wanted and request.run_dir.is_run() and not request.overwrite:
+        old = request.run_dir.read_config()
+        for name in wanted:
+            config = _put(config, name, _get(old, name))
+        return dataclasses.replace(request, config=config)
+    if _LENGTH in wanted:
+        config = _put(config, _LENGTH, _find_length(config))
+    if _PARTS in wanted:
+        config = _put(config, _PARTS, _find_parts(config, mode))
+    return dataclasses.replace(request, config=config)
 
 
-def _with_parts(request: Request, parts: int) -> Request:
-    training = dataclasses.replace(request.config.training, accumulation_steps=parts)
-    return dataclasses.replace(request, config=dataclasses.replace(request.config, training=training))
+_LENGTH, _PARTS = FOUND_BY_TRIAL
+_LENGTHS = (64, 96, 128, 192, 256, 384, 512)
+_NEARLY = 0.9  # of the speed of the fastest length
 
 
-def _probe(config: Config, mode: str) -> int:
+def _get(config: Config, name: str) -> int:
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)
+
+
+def _put(config: Config, name: str, value: int) -> Config:
+    section, _, key = name.partition(".")
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{key: value})})
+
+
+def _find_length(config: Config) -> int:
+    shortest = max(config.data.overlap_tokens + 3, FEWEST_PIECES)
+    candidates = [length for length in _LENGTHS if length >= shortest] or [_LENGTHS[-1]]
+    done, found = _in_a_process(config, {"trial": "lengths", "mode": "finetune", "lengths": candidates})
+    _check(done, _LENGTH)
+    rates = {int(length): rate for length, rate in found}
+    length = max(length for length, rate in rates.items() if rate >= _NEARLY * max(rates.values()))
+    speeds = ", ".join(f"{length}: {rate:,.0f}" for length, rate in rates.items())
+    say(f"sequences of {length} pieces; pieces/s by length: {speeds}")
+    return length
+
+
+def _find_parts(config: Config, mode: str) -> int:
     training, settings = config.training, config.pretrain
     replicas, shares_memory = _replicas(training)
     batch = training.batch_size // replicas
@@ -71,22 +95,15 @@ def _probe(config: Config, mode: str) -> int:
         budget = training.memory_limit_mb * 10**6
     counts = allowed_parts(batch, long)
     task = {
+        "trial": "parts",
         "mode": mode,
         "lengths": [[batch, length], *([[long, settings.long_length]] if long else [])],
         "parts": counts,
         "limit": budget // (replicas if shares_memory else 1),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        RunDirectory(folder).write_config(config)
-        search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", _MODULE, folder, json.dumps(task)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    if done.returncode not in (0, -signal.SIGKILL):  # the kernel kills what takes too much memory
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        if done.returncode == _BAD_INPUT:
-            raise InputError(reason)
-        raise RunError(f"the trial of training.accumulation_steps=0 ended with status {done.returncode}: {reason}")
+    done, found = _in_a_process(config, task)
+    if done.returncode != -signal.SIGKILL:  # the kernel kills what takes too much memory
+        _check(done, _PARTS)
     if not found:
         raise InputError(
             f"a step with {batch // counts[0]} row(s) does not fit into {budget / 1e6:,.0f} MB of memory "
@@ -98,6 +115,25 @@ def _probe(config: Config, mode: str) -> int:
         f"{peak / 1e6:,.0f} of {budget / 1e6:,.0f} MB, found by {len(found)} trial(s)"
     )
     return int(parts)
+
+
+def _in_a_process(config: Config, task: dict) -> tuple[subprocess.CompletedProcess[str], list[list[float]]]:
+    """A trial in a process of its own, and the lines of numbers it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        RunDirectory(folder).write_config(config)
+        search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", _MODULE, folder, json.dumps(task)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
+    return done, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+
+
+def _check(done: subprocess.CompletedProcess[str], name: str) -> None:
+    if not done.returncode:
+        return
+    reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if done.returncode == BAD_INPUT:
+        raise InputError(reason)
+    raise RunError(f"the trial of {name}=0 ended with status {done.returncode}: {reason}")
 
 
 def _replicas(config: TrainingConfig) -> tuple[int, bool]:
@@ -116,113 +152,3 @@ def _replicas(config: TrainingConfig) -> tuple[int, bool]:
         return config.logical_devices, True
     gpus = len(tf.config.list_physical_devices("GPU"))
     return (1 if config.strategy == "one_device" else max(1, gpus)), False
-
-
-Batches = Callable[[int, int], dict]  # (rows, length) -> arrays
-
-
-def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> tuple[StepTuner, dict[str, int], Batches]:
-    """What a run of `--mode=pretrain` trains, the depths of its variables, and batches for it."""
-    from app.models.activation import compile_activations
-    from app.models.backbone import build_backbone
-    from app.models.masked_lm import build_pretrainer
-    from app.training.fine_tuner import SpecialIds
-    from app.training.masked_lm import MaskedLmTuner
-
-    backbone = build_backbone(_with_some_vocabulary(config, folder))
-    compile_activations(backbone.model)
-    network, depths = build_pretrainer(backbone, pairs=config.pretrain.objective != "masked_lm")
-    tuner = MaskedLmTuner(network, special=SpecialIds(2, 3, 4), config=training, seed=0)
-
-    def make_batch(rows: int, length: int) -> dict:
-        hidden = max(1, round(config.pretrain.mask_fraction * length))
-        pieces = _random_integers(backbone.model.vocabulary_size, rows, length)
-        return {
-            "token_ids": pieces, "segment_ids": pieces * 0, "padding_mask": pieces * 0 + 1,
-            "positions": pieces[:, :hidden] * 0, "targets": pieces[:, :hidden],
-            "weights": (pieces[:, :hidden] * 0 + 1).astype("float32"), "pair_label": pieces[:, 0] * 0,
-        }  # fmt: skip
-
-    return tuner, depths, make_batch
-
-
-def _finetuning(config: Config, training: TrainingConfig, _: Path) -> tuple[StepTuner, dict[str, int], Batches]:
-    """The same for `--mode=finetune`; how many labels there are makes no difference that could be seen."""
-    from app.modes.tagger_training import start_tagger
-    from app.training.fine_tuner import FineTuner, SpecialIds
-
-    labels = ["O", *(f"{prefix}-{kind}" for kind in range(8) for prefix in "BI")]
-    backbone = dataclasses.replace(config.backbone, source=config.init_from or config.backbone.source)
-    tagger = start_tagger(dataclasses.replace(config, backbone=backbone), labels)
-    tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=SpecialIds(2, 3, 4), config=training, seed=0)
-
-    def make_batch(rows: int, length: int) -> dict:
-        pieces = _random_integers(tagger.backbone.model.vocabulary_size, rows, length)
-        return {
-            "token_ids": pieces, "shape_ids": pieces * 0 + 1, "padding_mask": pieces * 0 + 1,
-            "labels": pieces % len(labels),
-        }  # fmt: skip
-
-    return tuner, tagger.layer_depths(), make_batch
-
-
-_TRIALS = {"pretrain": _pretraining, "finetune": _finetuning}
-
-
-def _random_integers(below: int, rows: int, length: int) -> np.ndarray:
-    import numpy as np
-
-    return np.random.default_rng(0).integers(0, below, (rows, length), np.int32)
-
-
-def _try(
-    config: Config, mode: str, lengths: list[list[int]], parts: list[int], limit: int, folder: Path
-) -> None:
-    """Prints [parts, peak in bytes] for each trial that fits."""
-    import tensorflow as tf
-
-    from app.training.optimizers import build_optimizer
-    from app.training.strategy import set_up
-
-    # Two parts, so that the sum of their gradients is there too.
-    training = dataclasses.replace(config.training, accumulation_steps=2, jit_compile=False)
-    precision = set_up(training, seed=config.seed)
-    tuner, depths, make_batch = _TRIALS[mode](config, training, folder)
-    tuner.compile(optimizer=build_optimizer(training, total_steps=1000, depths=depths, precision=precision))
-    specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in make_batch(1, 8).items()}
-    step = tf.function(tuner.train_step, input_signature=[specs])
-
-    def run(number: int) -> None:
-        for rows, length in lengths:
-            batch = make_batch(2 * max(1, rows // number), length)
-            float(step({name: tf.constant(value) for name, value in batch.items()})["step_loss"])
-
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    peak = (lambda: int(tf.config.experimental.get_memory_info("GPU:0")["peak"])) if gpu else _host_peak
-    for found in try_parts(parts, run, limit=2**63 if gpu else limit, peak=peak):
-        print(json.dumps(found), flush=True)
-
-
-def _host_peak() -> int:
-    return own_memory("VmHWM")
-
-
-def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:
-    """The backbone's section; a vocabulary that is not learnt yet is stood in for by one of its size."""
-    size = config.pretrain.vocabulary_size
-    if not size:
-        return config.backbone
-    from app.data.word_pieces import SPECIAL_PIECES
-
-    pieces = [*SPECIAL_PIECES, *(f"piece{number}" for number in range(size - len(SPECIAL_PIECES)))]
-    path = folder / "vocabulary.txt"
-    path.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
-    return dataclasses.replace(config.backbone, vocabulary_path=str(path), lowercase="true")
-
-
-if __name__ == "__main__":
-    try:
-        _try(RunDirectory(sys.argv[1]).read_config(), **json.loads(sys.argv[2]), folder=Path(sys.argv[1]))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        sys.exit(_BAD_INPUT)

@@ -41,6 +41,8 @@ def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = N
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
     """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
     backbone = tagger.backbone
+    if not data.max_length:
+        raise InputError("data.max_length=0 (found by trial) works with --mode=finetune; set a number")
     positions = backbone.model.max_sequence_length
     if data.max_length > positions:
         raise InputError(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.training.checkpoints import Checkpoints, Position
+from app.training.input_threads import with_input_threads
 from app.training.plan import Plan
 from app.training.progress import ProgressDisplay
 from app.training.run_keeper import RunKeeper
@@ -45,6 +46,9 @@ def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
         unit=plan.unit,
         quiet=not workers.is_chief,
     )
+    plan, found = with_input_threads(plan, config.input_threads, total_steps=total_steps)
+    if found:
+        progress.say(found)
     keeper = RunKeeper(config, plan, checkpoints, position, progress, workers)
     keeper.set_model(tuner)  # Keras would do so in `fit`, which a finished run does not enter
     callbacks = [progress, *plan.callbacks, keeper]

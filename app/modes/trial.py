@@ -1,0 +1,167 @@
+"""Modes room: the process in which `probing.py` tries what fits into memory and what is fast.
+
+    python -m app.modes.trial FOLDER TASK
+
+FOLDER holds a config.yaml, TASK is JSON. Prints lists of numbers, one a line. Nothing of it reaches the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from app.artifacts import RunDirectory
+from app.config import BackboneConfig, Config, InputError, TrainingConfig
+from app.data.word_pieces import SPECIAL_PIECES
+from app.models.activation import compile_activations
+from app.models.backbone import build_backbone
+from app.models.masked_lm import build_pretrainer
+from app.modes.probing import BAD_INPUT
+from app.modes.tagger_training import start_tagger
+from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.masked_lm import MaskedLmTuner
+from app.training.memory import own_memory, try_parts
+from app.training.optimizers import build_optimizer
+from app.training.step import StepTuner
+from app.training.strategy import set_up
+
+TIMED_STEPS = 3
+_SPECIAL = SpecialIds(2, 3, 4)
+_LABELS = ("O", *(f"{prefix}-{kind}" for kind in range(8) for prefix in "BI"))  # how many makes no visible difference
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """What a mode trains.
+
+    Attributes:
+        tuner: its step.
+        depths: of its variables.
+        positions: pieces of the longest sequence.
+        make_batch: (rows, length) -> made-up arrays.
+    """
+
+    tuner: StepTuner
+    depths: dict[str, int]
+    positions: int
+    make_batch: Callable[[int, int], dict[str, np.ndarray]]
+
+
+def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> Subject:
+    backbone = build_backbone(_with_some_vocabulary(config, folder))
+    compile_activations(backbone.model)
+    network, depths = build_pretrainer(backbone, pairs=config.pretrain.objective != "masked_lm")
+    tuner = MaskedLmTuner(network, special=_SPECIAL, config=training, seed=0)
+
+    def make_batch(rows: int, length: int) -> dict:
+        hidden = max(1, round(config.pretrain.mask_fraction * length))
+        pieces = _random_integers(backbone.model.vocabulary_size, rows, length)
+        return {
+            "token_ids": pieces, "segment_ids": pieces * 0, "padding_mask": pieces * 0 + 1,
+            "positions": pieces[:, :hidden] * 0, "targets": pieces[:, :hidden],
+            "weights": (pieces[:, :hidden] * 0 + 1).astype("float32"), "pair_label": pieces[:, 0] * 0,
+        }  # fmt: skip
+
+    return Subject(tuner, depths, backbone.model.max_sequence_length, make_batch)
+
+
+def _finetuning(config: Config, training: TrainingConfig, _: Path) -> Subject:
+    backbone = dataclasses.replace(config.backbone, source=config.init_from or config.backbone.source)
+    tagger = start_tagger(dataclasses.replace(config, backbone=backbone), _LABELS)
+    tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=_SPECIAL, config=training, seed=0)
+
+    def make_batch(rows: int, length: int) -> dict:
+        pieces = _random_integers(tagger.backbone.model.vocabulary_size, rows, length)
+        return {
+            "token_ids": pieces, "shape_ids": pieces * 0 + 1, "padding_mask": pieces * 0 + 1,
+            "labels": pieces % len(_LABELS),
+        }  # fmt: skip
+
+    return Subject(tuner, tagger.layer_depths(), tagger.backbone.model.max_sequence_length, make_batch)
+
+
+_SUBJECTS = {"pretrain": _pretraining, "finetune": _finetuning}
+
+
+def _random_integers(below: int, rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, below, (rows, length), np.int32)
+
+
+def _make_step(config: Config, mode: str, folder: Path, *, parts: int) -> tuple[Callable[[int, int], float], int]:
+    """A training step on made-up rows, (rows, length) -> its loss; and the length of the longest sequence."""
+    training = dataclasses.replace(config.training, accumulation_steps=parts, jit_compile=False)
+    precision = set_up(training, seed=config.seed)
+    subject = _SUBJECTS[mode](config, training, folder)
+    optimizer = build_optimizer(training, total_steps=1000, depths=subject.depths, precision=precision)
+    subject.tuner.compile(optimizer=optimizer)
+    specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in subject.make_batch(1, 8).items()}
+    step = tf.function(subject.tuner.train_step, input_signature=[specs])
+
+    def run(rows: int, length: int) -> float:
+        batch = {name: tf.constant(value) for name, value in subject.make_batch(rows, length).items()}
+        return float(step(batch)["step_loss"])
+
+    return run, subject.positions
+
+
+def _try_parts(
+    config: Config, folder: Path, *, mode: str, lengths: list[list[int]], parts: list[int], limit: int
+) -> None:
+    """Prints [parts, peak in bytes] for each trial that fits."""
+    step, _ = _make_step(config, mode, folder, parts=2)  # two, so that the sum of their gradients is there too
+
+    def run(number: int) -> None:
+        for rows, length in lengths:
+            step(2 * max(1, rows // number), length)
+
+    gpu = bool(tf.config.list_physical_devices("GPU"))
+    peak = (lambda: int(tf.config.experimental.get_memory_info("GPU:0")["peak"])) if gpu else _host_peak
+    for found in try_parts(parts, run, limit=2**63 if gpu else limit, peak=peak):
+        print(json.dumps(found), flush=True)
+
+
+def _try_lengths(config: Config, folder: Path, *, mode: str, lengths: list[int]) -> None:
+    """Prints [length, pieces a second] for each length, none longer than the backbone's positions."""
+    step, positions = _make_step(config, mode, folder, parts=1)
+    rows = max(1, config.training.batch_size // max(1, config.training.accumulation_steps))
+    for length in sorted({min(length, positions) for length in lengths}):
+        step(rows, length)
+        seconds = []
+        for _ in range(TIMED_STEPS):
+            began = time.perf_counter()
+            step(rows, length)
+            seconds.append(time.perf_counter() - began)
+        print(json.dumps([length, rows * length / statistics.median(seconds)]), flush=True)
+
+
+def _host_peak() -> int:
+    return own_memory("VmHWM")
+
+
+def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:
+    """The backbone's section; a vocabulary that is not learnt yet is stood in for by one of its size."""
+    size = config.pretrain.vocabulary_size
+    if not size:
+        return config.backbone
+    pieces = [*SPECIAL_PIECES, *(f"piece{number}" for number in range(size - len(SPECIAL_PIECES)))]
+    path = folder / "vocabulary.txt"
+    path.write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+    return dataclasses.replace(config.backbone, vocabulary_path=str(path), lowercase="true")
+
+
+if __name__ == "__main__":
+    task: dict[str, Any] = json.loads(sys.argv[2])
+    try:
+        (_try_parts if task.pop("trial") == "parts" else _try_lengths)(RunDirectory(sys.argv[1]).read_config(), Path(sys.argv[1]), **task)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(BAD_INPUT)
