@@ -164,8 +164,6 @@ class RunDirectory:
         self.plan_training(config, overwrite=overwrite)
         with self.locked():
             plan = self.plan_training(config, overwrite=overwrite)
-            for leftover in list(self.path.rglob(f"{TEMPORARY_PREFIX}*")):
-                _remove(leftover)
             if plan == "overwrite":
                 self._clear()
             if plan != "resume":
@@ -174,13 +172,17 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes on this machine from writing the directory. A kill frees the lock.
+        """Keeps other processes on this machine from writing the directory; clears away what a kill left half-written.
+
+        A kill frees the lock.
 
         Raises:
             InputError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.path, otherwise="choose another --run_dir"):
+            for leftover in list(self.path.rglob(f"{TEMPORARY_PREFIX}*")):
+                _remove(leftover)
             yield
 
     def write_text(self, path: str | Path, text: str) -> None:

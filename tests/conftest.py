@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import pytest
 import app  # noqa: F401  (sets the environment before any test imports TensorFlow)
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
+import preloaded
 import toy
 
 hypothesis.settings.register_profile("project", deadline=None)  # a first call may trace a TensorFlow graph
@@ -40,10 +42,17 @@ def vocabulary(tmp_path_factory) -> Path:
     return toy.write_vocabulary(tmp_path_factory.mktemp("vocabulary"))
 
 
-def start_app(*arguments: str, cwd: Path, **options) -> subprocess.Popen[str]:
-    """`python -m app.main`, as a user starts it."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+@cache
+def preloaded_server() -> preloaded.Server:
+    return preloaded.Server()
+
+
+def start_app(*arguments: str, cwd: Path, fresh: bool = False, **options) -> subprocess.Popen[str]:
+    """`python -m app.main`: a fork of a process that has imported TensorFlow, or a fresh one, as a user starts it."""
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    if not fresh:
+        return preloaded.Preloaded(preloaded_server(), list(arguments), cwd=cwd, **pipes)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-m", "app.main", *arguments]
     return subprocess.Popen(command, cwd=cwd, env=environment, text=True, **pipes)
 

@@ -51,7 +51,7 @@ class Preloaded(subprocess.Popen):
 
     def __init__(self, server: Server, arguments: list[str], *, cwd: Path, **pipes) -> None:
         self._server = server
-        super().__init__(arguments, cwd=cwd, text=True, **pipes)
+        super().__init__(arguments, cwd=cwd, **{"text": True} | pipes)
 
     def _execute_child(
         self, args, _executable, _preexec, _close, _pass, cwd, _env, _info, _flags, _shell, p2cread, p2cwrite,
@@ -75,11 +75,10 @@ def serve(end: socket.socket) -> None:
         asked, arriving = json.loads(message), os.pipe()
         child = os.fork()
         if child:
-            os.close(arriving[1])
+            os.waitpid(child, 0)  # from now on the grandchild is the test process's own
             end.send(os.read(arriving[0], 100))
-            for number in (*files, arriving[0]):
+            for number in (*files, *arriving):
                 os.close(number)
-            os.waitpid(child, 0)
             continue
         grandchild = os.fork()  # its parent ends at once, so that the test process adopts it
         if grandchild:
@@ -95,6 +94,9 @@ def become_app(asked: dict, files: list[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
+    sys.stdin = open(0, closefd=False)
+    sys.stdout = open(1, "w", closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -19,7 +19,7 @@ from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
-from app.modes.export_companions import describe_model, write_companions
+from app.modes.export_companions import describe_model, forget_file, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
@@ -143,6 +143,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
             "split": job.config.evaluation.split,
             "vectors_tagged_as_by_the_float_model": agreeing,
         }
+        forget_file(job.run_dir, path.name)
     length = job.config.data.max_length
     write_companions(job.tagger, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
     say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {f1:.4f}  {path}")

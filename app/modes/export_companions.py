@@ -1,6 +1,7 @@
 """Modes room: what lies beside exported TFLite files, and what they say of themselves."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from app.artifacts import RunDirectory, sha256_of_file
@@ -39,6 +40,21 @@ def _lines(words: Sequence[str]) -> str:
     return "".join(f"{word}\n" for word in words)
 
 
+def forget_file(run_dir: RunDirectory, file: str) -> None:
+    """Takes a file that is about to be replaced out of `model.json`, so that a kill leaves no wrong entry."""
+    manifest = _read(run_dir.tflite)
+    if manifest.get("files", {}).pop(file, None):
+        run_dir.write_json(run_dir.tflite / MANIFEST, manifest)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, empty if there is none that can be read."""
+    try:
+        return read_manifest(folder)
+    except InputError:
+        return {}
+
+
 def write_companions(
     tagger: Tagger,
     run_dir: RunDirectory,
@@ -59,10 +75,7 @@ def write_companions(
         vectors: texts with the float model's answers.
     """
     folder, labels = run_dir.tflite, list(tagger.labels)
-    try:
-        old = read_manifest(folder)["files"]
-    except InputError:
-        old = {}
+    old = _read(folder).get("files", {})
     run_dir.write_text(folder / "labels.txt", _lines(labels))
     run_dir.write_text(folder / "vocab.txt", _lines(tagger.backbone.vocabulary))
     run_dir.write_jsonl(folder / "test_vectors.jsonl", vectors)

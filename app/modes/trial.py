@@ -160,8 +160,9 @@ def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:
 
 if __name__ == "__main__":
     task: dict[str, Any] = json.loads(sys.argv[2])
+    attempt = _try_parts if task.pop("trial") == "parts" else _try_lengths
     try:
-        (_try_parts if task.pop("trial") == "parts" else _try_lengths)(RunDirectory(sys.argv[1]).read_config(), Path(sys.argv[1]), **task)
+        attempt(RunDirectory(sys.argv[1]).read_config(), Path(sys.argv[1]), **task)
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(BAD_INPUT)

@@ -1,7 +1,10 @@
 """`--mode=export`: files that their own runtime has scored, and what happens to those that are not good."""
 
 import json
+import resource
 import shutil
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -170,3 +173,70 @@ def test_full_integer_files_are_read_from_training_rows_and_scored_like_all_othe
     path = trained_run.copy(tmp_path / "run")
     found = export.run(request_of(path, "export.formats=full_int8", "export.max_f1_loss=100"))
     assert found["export/full_int8/test/entity_f1"] == manifest_of(path)["files"]["full_int8.tflite"]["entity_f1"]
+
+
+def listed_files_are_whole(path) -> set[str]:
+    """Names in model.json; each has the checksum that stands there, and no temporary file is left under a real name."""
+    files = manifest_of(path)["files"]
+    for name, entry in files.items():
+        assert entry["sha256"] == sha256_of_file(path / "export" / "tflite" / name)
+    return set(files)
+
+
+def test_a_kill_between_a_file_and_its_entry_leaves_no_entry_that_is_wrong(exported, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    path = Path(shutil.copytree(exported, tmp_path / "run"))
+    again = request_of(path, "export.formats=int8", "export.max_f1_loss=100", "export.int8_table=float")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(export, "write_companions", kill)
+        export.run(again)
+    assert listed_files_are_whole(path) == {"float32.tflite", "float16.tflite"}
+    export.run(again)
+    assert listed_files_are_whole(path) == {f"{name}.tflite" for name in FORMATS}
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_whole_files_and_the_same_command_makes_the_rest(trained_run, tmp_path, app_process):
+    path, folder = trained_run.copy(tmp_path / "run"), tmp_path / "run" / "export"
+    command = ["--mode=export", f"--run_dir={path}", "--set=export.formats=float16,saved_model,float32"]
+    command.append("--set=export.max_f1_loss=100")
+    killed = app_process(*command, cwd=tmp_path)
+    limit = time.monotonic() + 200
+    while not list(folder.glob("saved_model/.tmp-*")):
+        assert killed.poll() is None and time.monotonic() < limit
+        time.sleep(0.005)
+    killed.kill()
+    killed.communicate(timeout=60)
+    assert listed_files_are_whole(path) == {"float16.tflite"}
+    assert not [each for each in folder.glob("saved_model/*") if not each.name.startswith(".tmp-")]
+    process = app_process(*command, cwd=tmp_path)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    assert listed_files_are_whole(path) == {"float16.tflite", "float32.tflite"}
+    assert [each.name for each in folder.glob("saved_model/*")] == ["1"] and not list(folder.rglob(".tmp-*"))
+
+
+def test_a_disk_that_is_full_when_a_file_is_written_leaves_the_one_before_it(exported, tmp_path, monkeypatch):
+    path = Path(shutil.copytree(exported, tmp_path / "run"))
+    before = sha256_of_file(path / "export" / "tflite" / "float32.tflite")
+    convert, (_, hard) = TFLiteWriter.write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def convert_and_fill_the_disk(writer, name):
+        content = convert(writer, name)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) // 2, hard))
+        return content
+
+    monkeypatch.setattr(TFLiteWriter, "write", convert_and_fill_the_disk)
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            export.run(request_of(path, "export.formats=float32"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert sha256_of_file(path / "export" / "tflite" / "float32.tflite") == before
+    assert listed_files_are_whole(path) == {f"{name}.tflite" for name in FORMATS}
+    assert not list((path / "export").rglob(".tmp-*"))

@@ -128,7 +128,7 @@ def test_a_killed_run_resumes_to_the_same_bits_and_is_not_trained_again(
     finish(killed)
     assert not (run / "metrics.json").exists()
 
-    status, _, messages = finish(app_process(*command, cwd=tmp_path))
+    status, _, messages = finish(app_process(*command, cwd=tmp_path, fresh=True))
     assert status == 0 and f"resuming {run}" in messages, messages
     whole, resumed = metrics_of(trained_run.path), metrics_of(run)
     same = ("weights_sha256", "test/entity_f1", "valid/entity_f1", "train/best_epoch", "train/words")
