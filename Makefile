@@ -3,7 +3,7 @@ SHELL  := /bin/bash
 VENV   ?= .venv
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c "" 2>/dev/null && echo $$p && break; done)
 ARGS   ?=
-JOBS   ?= 2
+JOBS   ?= 3
 UV     := uv==0.13.9
 STAMP  := $(VENV)/.installed
 IN     := $(VENV)/bin/python
@@ -19,7 +19,7 @@ venv: $(STAMP)  ## make the environment in .venv from the lock files
 finetune: $(STAMP)  ## fine-tune the default model on the sample corpus and print the report
 	@$(IN) -m app.main --mode=finetune $(ARGS)
 
-test: $(STAMP)  ## run the tests, JOBS=2 files at a time
+test: $(STAMP)  ## run the tests, JOBS=3 files at a time
 	@$(IN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-corpora: $(STAMP)  ## compare runtimes on all of CoNLL-2003 (needs the corpus, see data/README.md)
