@@ -5,6 +5,7 @@ one call streams one unit into one shard. So memory does not grow with the corpu
 settings alone, and a stopped run goes on with the shards that are missing.
 """
 
+import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -150,6 +151,8 @@ def _run(units: Sequence[tuple[int, Unit]], job: _Job, beam_options: Sequence[st
     options = PipelineOptions(list(beam_options))
     runner = options.view_as(StandardOptions).runner or ""
     local = runner in _LOCAL_RUNNERS
+    if local:
+        _check_local_options(beam_options)
     if local and not any(option.startswith("--direct_") for option in beam_options):
         direct = options.view_as(DirectOptions)
         large = len(units) >= _PROCESSES_FROM_UNITS
@@ -165,6 +168,21 @@ def _run(units: Sequence[tuple[int, Unit]], job: _Job, beam_options: Sequence[st
         _ = units_ | "write" >> beam.ParDo(_WriteShard(job))
     if fault := job.folder.first_fault():
         raise InputError(fault)
+
+
+def _check_local_options(given: Sequence[str]) -> None:
+    """Raises InputError for an option Beam would pass over in silence; runners of clusters have their own."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for kind in PipelineOptions.__subclasses__():
+        kind._add_argparse_args(parser)
+    try:
+        _, unknown = parser.parse_known_args(list(given))
+    except argparse.ArgumentError as error:
+        raise InputError(f"pretrain.beam_options {' '.join(given)}: {error}") from error
+    if unknown:
+        raise InputError(f"pretrain.beam_options {' '.join(given)}: Beam knows no option {unknown[0]!r}")
 
 
 class _WriteShard(beam.DoFn):

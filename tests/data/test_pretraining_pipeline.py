@@ -102,6 +102,12 @@ def test_an_unknown_runner_is_bad_input(text, tmp_path):
         make(text, tmp_path / "records", beam_options=["--runner=NoSuchRunner"])
 
 
+@pytest.mark.parametrize("option", ["--direct_num_worker=2", "--no_such_option", "--direct_num_workers=many"])
+def test_an_option_that_beam_does_not_know_or_cannot_read_is_bad_input(text, tmp_path, option):
+    with pytest.raises(InputError, match=rf"beam_options {option}: .*direct_num_worker|no_such_option"):
+        make(text, tmp_path / "records", beam_options=[option])
+
+
 def test_what_does_not_fit_the_backbone_or_is_damaged_is_refused(text, tmp_path):
     folder = tmp_path / "records"
     index = make(text, folder)
