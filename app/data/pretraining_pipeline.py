@@ -9,6 +9,7 @@ import argparse
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
@@ -176,7 +177,7 @@ def _check_local_options(given: Sequence[str]) -> None:
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for kind in PipelineOptions.__subclasses__():
-        kind._add_argparse_args(parser)
+        kind._add_argparse_args(cast(Any, parser))
     try:
         _, unknown = parser.parse_known_args(list(given))
     except argparse.ArgumentError as error:

@@ -64,7 +64,7 @@ def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
 
 def _fit(tuner: StepTuner, config: TrainingConfig, plan: Plan, keeper: RunKeeper, callbacks: list) -> None:
     """Keras counts epochs of equal length, so the rest of a broken-off epoch is a fit of its own."""
-    position = keeper.position
+    position, known = keeper.position, None
     while position.epoch < config.epochs and not keeper.stopped_early():
         rest = plan.steps_per_epoch - position.step
         if not rest:  # broken off in the validation
@@ -72,8 +72,13 @@ def _fit(tuner: StepTuner, config: TrainingConfig, plan: Plan, keeper: RunKeeper
             continue
         whole = position.step == 0
         until = min((at for at in plan.breaks if at > position.epoch), default=config.epochs)
+        batches = plan.batches(position.epoch, position.step)
+        if batches.element_spec != known:
+            # For a second shape, TensorFlow would trace a step of any shape, which rounds in another way than the one
+            # that a run resumed here traces.
+            tuner.train_function, known = None, batches.element_spec
         tuner.fit(
-            plan.batches(position.epoch, position.step),
+            batches,
             steps_per_epoch=rest,
             initial_epoch=position.epoch,
             epochs=until if whole else position.epoch + 1,

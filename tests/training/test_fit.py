@@ -363,6 +363,25 @@ def test_checkpoints_of_another_model_are_refused_by_name(start):
         start(replace(CONFIG, epochs=1), hidden_dim=8).fit()
 
 
+def test_the_step_of_each_length_is_traced_for_that_length_alone_as_a_resumed_run_traces_it(start):
+    run = start(replace(CONFIG, epochs=4))
+    shapes: list[tuple] = []
+
+    def batches(epoch: int, step: int) -> tf.data.Dataset:
+        length = 32 if epoch < 2 else 24
+
+        def cut(batch):
+            return {name: value[:, :length] for name, value in batch.items()}
+
+        return run.batches(epoch, step).map(cut)
+
+    tuner = make_tuner(run.tagger, run.config)
+    count = tuner._words
+    tuner._words = lambda batch: (shapes.append(tuple(batch["labels"].shape)), count(batch))[1]
+    run_fit(tuner, run.config, replace(run.plan, batches=batches, breaks=(2,)))
+    assert set(shapes) == {(4, 32), (4, 24)}
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
