@@ -39,14 +39,15 @@ def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     position = checkpoints.restore() or Position()
     if workers.is_chief:
         plan.forget(position.epoch)
+    first_step = position.epoch * plan.steps_per_epoch + position.step
     progress = ProgressDisplay(
         total_steps=total_steps,
-        first_step=position.epoch * plan.steps_per_epoch + position.step,
+        first_step=first_step,
         epochs=config.epochs,
         unit=plan.unit,
         quiet=not workers.is_chief,
     )
-    plan, found = with_input_threads(plan, config.input_threads, total_steps=total_steps)
+    plan, found = with_input_threads(plan, config.input_threads, steps=total_steps - first_step)
     if found:
         progress.say(found)
     keeper = RunKeeper(config, plan, checkpoints, position, progress, workers)

@@ -17,22 +17,22 @@ ENOUGH = 0.9  # of the speed of the fastest number of threads
 FEWEST_STEPS = 200  # a shorter run is over before a probe pays
 
 
-def with_input_threads(plan: Plan, threads: int, *, total_steps: int) -> tuple[Plan, str]:
+def with_input_threads(plan: Plan, threads: int, *, steps: int) -> tuple[Plan, str]:
     """The plan with a pool of threads of its own for its batches, which stay what they are.
 
     Args:
         plan: its batches.
         threads: how many; 0 = found by a probe, for runs of at least `FEWEST_STEPS` steps.
-        total_steps: of the run.
+        steps: that are left to train.
 
     Returns:
         the plan, and what the probe found for the person watching, "" without one.
     """
     found = ""
-    if not threads and total_steps < FEWEST_STEPS:
+    if not threads and steps < FEWEST_STEPS:
         return plan, found
     if not threads:
-        rates = measure_rates(plan.batches, most=os.cpu_count() or 1)
+        rates = measure_rates(plan.batches, most=len(os.sched_getaffinity(0)))
         threads = choose(rates)
         found = f"input: {threads} thread(s) prepare {rates[threads]:,.0f} batches/s"
     return dataclasses.replace(plan, batches=_limited(plan.batches, threads)), found

@@ -48,7 +48,7 @@ def test_threads_up_to_the_cores_are_tried_and_limit_the_pool():
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_the_batches_are_the_same_and_start_where_they_are_asked_to(threads):
-    plan, found = with_input_threads(make_plan(numbers), threads, total_steps=FEWEST_STEPS)
+    plan, found = with_input_threads(make_plan(numbers), threads, steps=FEWEST_STEPS)
     for epoch, step in ((0, 0), (2, 7)):
         expected = [int(n) for n in numbers(epoch, step)]
         assert [int(n) for n in plan.batches(epoch, step)] == expected
@@ -59,4 +59,4 @@ def test_the_batches_are_the_same_and_start_where_they_are_asked_to(threads):
 
 def test_a_short_run_is_not_probed():
     plan = make_plan(numbers)
-    assert with_input_threads(plan, 0, total_steps=FEWEST_STEPS - 1) == (plan, "")
+    assert with_input_threads(plan, 0, steps=FEWEST_STEPS - 1) == (plan, "")
