@@ -1,7 +1,8 @@
 """The report's charts, drawn by matplotlib as inline SVG that follows the page's colours.
 
 Colours are written as the page's CSS variables and text as text, so that one drawing serves light and
-dark pages and stays small. matplotlib is imported here and nowhere else, without pyplot.
+dark pages and stays small. matplotlib is imported here and nowhere else, without pyplot (adjustText, which only the
+frontier's PNG needs, brings it).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.text import Text
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from app.evaluation.errors import ErrorCounts
 from app.evaluation.frontier import Contestant
@@ -177,6 +179,8 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         best: names of those on the frontier.
         setting: (pieces, threads) of the latency.
     """
+    from adjustText import adjust_text  # brings pyplot, which the report does not need
+
     runs = list(dict.fromkeys(each.run for each in contestants))
     runtimes = list(dict.fromkeys(each.runtime for each in contestants))
     pieces, threads = setting
@@ -186,18 +190,21 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         ("megabytes", lambda each: each.bytes / 1e6),
         (f"milliseconds for {pieces} pieces, {threads} threads", lambda each: each.latency_ms[setting]),
     )
+    labels: list[list[Text]] = []
     for axes, (title, place) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
+        labels.append([])
         for each in contestants:
             colour = f"C{runs.index(each.run) % 10}"
             mark = _RUNTIME_MARKS[runtimes.index(each.runtime) % len(_RUNTIME_MARKS)]
             ring = {"edgecolors": "black", "linewidths": 1.4} if each.name in best else {"linewidths": 0}
             axes.scatter(place(each), 100 * each.entity_f1, color=colour, marker=mark, s=64, zorder=3, **ring)
-            axes.annotate(each.variant, (place(each), 100 * each.entity_f1), xytext=(6, 4),
-                          textcoords="offset points", fontsize=8, color="#444444", parse_math=False)  # fmt: skip
+            labels[-1].append(axes.text(place(each), 100 * each.entity_f1, each.variant,
+                                        fontsize=8, color="#444444", parse_math=False))  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.tick_params(axis="x", which="both", labelsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(labelsize=8)
         axes.set_xlabel(title)
         axes.grid(which="both", linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
@@ -210,6 +217,11 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         figure.axes[0].scatter([], [], color="#777777", marker=mark, label=runtime)
     figure.axes[0].scatter([], [], color="white", edgecolors="black", linewidths=1.4, label="on the frontier")
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    figure.draw_without_rendering()  # settles the layout, in which labels then find free places
+    figure.set_layout_engine("none")
+    for axes, texts in zip(figure.axes, labels, strict=True):
+        adjust_text(texts, ax=axes, iter_lim=500, expand=(1.2, 1.5),
+                    arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6})  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
     return buffer.getvalue()
