@@ -20,6 +20,7 @@ import tensorflow as tf
 from ai_edge_quantizer import qtyping, quantizer
 
 from app.config import ExportConfig, InputError, RunError
+from app.export.converter import open_converter
 from app.export.flatbuffer import give_unique_names, list_operators
 from app.export.graph import TaggingModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files
@@ -108,11 +109,10 @@ class TFLiteWriter:
                     f"export.block_size must divide all widths of the network for int4, received "
                     f"{self._config.block_size} and {widths}: leave int4 out of export.formats"
                 )
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([module.concrete()], module)
-            if half:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.target_spec.supported_types = [tf.float16]
-            with _quiet():
+            with _quiet(), open_converter(module, module.concrete()) as converter:
+                if half:
+                    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+                    converter.target_spec.supported_types = [tf.float16]
                 content = give_unique_names(converter.convert())
             # Before the file is quantized: the quantizer lays out the weights, which must then stay where they are.
             self._converted[key] = add_metadata(content, self._about) if self._about else content

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import InputError, RunError
@@ -240,3 +241,15 @@ def test_a_disk_that_is_full_when_a_file_is_written_leaves_the_one_before_it(exp
     assert sha256_of_file(path / "export" / "tflite" / "float32.tflite") == before
     assert listed_files_are_whole(path) == {f"{name}.tflite" for name in FORMATS}
     assert not list((path / "export").rglob(".tmp-*"))
+
+
+def test_a_disk_that_is_full_while_a_file_is_converted_is_what_the_error_says(exported, tmp_path):
+    path = Path(shutil.copytree(exported, tmp_path / "run"))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises((OSError, tf.errors.OpError), match="File too large"):
+            export.run(request_of(path, "export.formats=float32"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert listed_files_are_whole(path) == {f"{name}.tflite" for name in FORMATS}
