@@ -13,7 +13,7 @@ import tensorflow_text as tf_text
 from tensorflow.lite.python.interpreter import InterpreterWithCustomOps
 
 from app.config import InputError
-from app.export.converter import open_converter
+from app.export.converter import open_converter, quiet
 
 OUTPUTS = ("count", "label", "start", "end", "score")
 
@@ -33,7 +33,7 @@ def convert_text_tagger(tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]], 
 
     spec = [tf.TensorSpec([None], tf.string, name="text")]
     concrete = tf.function(tag, input_signature=spec).get_concrete_function()
-    with open_converter(module, concrete) as converter:
+    with quiet(), open_converter(module, concrete) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
         converter.allow_custom_ops = True

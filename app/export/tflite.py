@@ -9,9 +9,6 @@
 Converted by TensorFlow, quantized by ai-edge-quantizer; they are to be run by LiteRT.
 """
 
-import contextlib
-import io
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,7 +17,7 @@ import tensorflow as tf
 from ai_edge_quantizer import qtyping, quantizer
 
 from app.config import ExportConfig, InputError, RunError
-from app.export.converter import open_converter
+from app.export.converter import open_converter, quiet
 from app.export.flatbuffer import give_unique_names, list_operators
 from app.export.graph import TaggingModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files
@@ -88,7 +85,7 @@ class TFLiteWriter:
         worker = quantizer.Quantizer(bytearray(self._convert("float", unread=SMALL_UNREAD)))
         for operation in (_Operation.FULLY_CONNECTED, _Operation.BATCH_MATMUL, _Operation.SOFTMAX, _Operation.GELU):
             worker.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
-        with _quiet():
+        with quiet():
             ranges = worker.calibrate({"serving_default": list(self._representative())})
             return bytes(worker.quantize(ranges).quantized_model)
 
@@ -109,7 +106,7 @@ class TFLiteWriter:
                     f"export.block_size must divide all widths of the network for int4, received "
                     f"{self._config.block_size} and {widths}: leave int4 out of export.formats"
                 )
-            with _quiet(), open_converter(module, module.concrete()) as converter:
+            with quiet(), open_converter(module, module.concrete()) as converter:
                 if half:
                     converter.optimizations = [tf.lite.Optimize.DEFAULT]
                     converter.target_spec.supported_types = [tf.float16]
@@ -121,7 +118,7 @@ class TFLiteWriter:
     def _quantize(self, content: bytes, *, bits: int, granularity: qtyping.QuantGranularity) -> bytes:
         worker = quantizer.Quantizer(bytearray(content))
         worker.add_dynamic_config(".*", _Operation.FULLY_CONNECTED, bits, granularity)
-        with _quiet():
+        with quiet():
             return bytes(worker.quantize().quantized_model)
 
 
@@ -132,15 +129,3 @@ WRITERS: dict[str, Callable[[TFLiteWriter], bytes]] = {
     "int4": TFLiteWriter.int4,
     "full_int8": TFLiteWriter.full_int8,
 }
-
-
-@contextlib.contextmanager
-def _quiet() -> Any:
-    """Keeps the progress bars of the converter and the quantizer off the screen; errors are raised as ever."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)

@@ -50,6 +50,13 @@ def test_logits_are_those_of_keras_within_what_the_format_allows(tagger, tmp_pat
         assert np.abs(found - expected)[read].max() < np.abs(expected[read]).max() / 2  # and it is no accident
 
 
+def test_a_conversion_says_nothing_on_the_screen(tagger, capfd):
+    writer = make_writer(tagger)
+    for name in ("float32", "int8"):
+        writer.write(name)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
 def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(4, 20, len(LABELS))).astype(np.float32) * 2
