@@ -208,7 +208,7 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         axes.set_xlabel(title)
         axes.grid(which="both", linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.margins(0.12)
+        axes.margins(0.15)
     figure.axes[0].set_ylabel("entity F1")
     for number, run in enumerate(runs):
         figure.axes[0].scatter([], [], color=f"C{number % 10}", marker="s", label=_short(run))
@@ -220,7 +220,7 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
     figure.draw_without_rendering()  # settles the layout, in which labels then find free places
     figure.set_layout_engine("none")
     for axes, texts in zip(figure.axes, labels, strict=True):
-        adjust_text(texts, ax=axes, iter_lim=500, expand=(1.2, 1.5),
+        adjust_text(texts, ax=axes, iter_lim=1000, expand=(1.15, 1.4), force_text=(0.3, 0.5),
                     arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6})  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
