@@ -249,7 +249,7 @@ class CompressionConfig:
     """How a fine-tuned run is made smaller and faster. Batch size, optimizer and schedule: see TrainingConfig."""
 
     steps: tuple[str, ...] = option(
-        ("trim_vocabulary", "prune_structured"),
+        ("prune_structured",),
         "steps, in their order",
         choices=("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware"),
     )
@@ -257,7 +257,7 @@ class CompressionConfig:
         1, "trim_vocabulary: how often the text must have a piece for it to stay", at_least=1
     )
     kept_first_pieces: int = option(
-        10_000,
+        20_000,
         "trim_vocabulary: so many pieces from the beginning of the vocabulary stay anyway; published ones are sorted "
         "by frequency, so this is what other text needs",
         at_least=0,
