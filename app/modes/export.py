@@ -14,7 +14,7 @@ from app.data.corpus import Corpus, summarize
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
 from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel
-from app.export.flatbuffer import list_operators
+from app.export.flatbuffer import list_operators, measure_zero_fraction
 from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.models.tagger import Tagger
@@ -129,14 +129,16 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     path = folder / f"{name}.tflite"
     say(f"{name:<12} converting")
     with atomic(path) as waiting:
-        waiting.write_bytes(job.writer.write(name))
+        content = job.writer.write(name)
+        waiting.write_bytes(content)
         model = TFLiteModel(waiting)
         f1 = job.check(path.name, model.forward)
         agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
             "sha256": sha256_of_file(waiting),
-            "operators": list_operators(waiting.read_bytes()),
+            "operators": list_operators(content),
+            "zero_fraction_of_kernels": measure_zero_fraction(content),
             "entity_f1": f1,
             "entity_f1_of_the_float_model": job.float_f1,
             "corpus": Path(job.corpus.source).name,

@@ -1,0 +1,112 @@
+"""Raw text to entities with a SavedModel: all in the graph, against Python around the network.
+
+    python benchmarks/raw_text.py runs/finetune --text data/sample/test.conll
+
+The newest SavedModel of the run answers the same documents in two ways, in turns: `serving_default` takes the strings;
+`tokenized` takes word pieces that Python cuts from them, and Python decodes its logits, as `--mode=predict` does. Both
+give the same entities, which is checked first. One document a request, then `--batch_size` of them. Prints words/s,
+the ratios and JSON.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import tensorflow as tf  # noqa: E402
+
+from app.artifacts import RunDirectory  # noqa: E402
+from app.data.corpus import open_corpus  # noqa: E402
+from app.data.raw_text import split_words  # noqa: E402
+from app.export.saved_model import SavedModelForward, load_saved_model  # noqa: E402
+from app.models.tagger_bundle import load_tagger  # noqa: E402
+from app.modes.predict import tag_texts  # noqa: E402
+from app.modes.scoring import build_encoder, build_predictor  # noqa: E402
+
+Answers = list[list[tuple[str, int, int]]]
+
+
+def read_documents(path: str, data: Any, *, words: int) -> list[str]:
+    """Documents of a corpus as plain text, one sentence a line, of about so many words; 0 = all."""
+    sentences = open_corpus(path, split="test", config=data).sentences()
+    documents = ["\n".join(" ".join(each.words) for each in part)
+                 for _, part in groupby(sentences, key=lambda each: each.document)]  # fmt: skip
+    total = sum(len(document.split()) for document in documents)
+    return documents[:: max(1, round(total / words)) if words else 1]
+
+
+def ask_graph(signature: Any, texts: list[str]) -> Answers:
+    """Entities by `serving_default`."""
+    found = {name: value.numpy() for name, value in signature(text=tf.constant(texts)).items()}
+    return [
+        [
+            (found["label"][row][at].decode(), int(found["start"][row][at]), int(found["end"][row][at]))
+            for at in range(found["count"][row])
+        ]
+        for row in range(len(texts))
+    ]
+
+
+def ask_python(predictor: Any, texts: list[str]) -> Answers:
+    """Entities by `tokenized` with Python before and after it."""
+    return [[(each["label"], each["start"], each["end"]) for each in row["entities"]]
+            for row in tag_texts(texts, predictor)]  # fmt: skip
+
+
+def time_all(ask: Callable[[list[str]], Answers], batches: list[list[str]]) -> float:
+    began = time.perf_counter()
+    for batch in batches:
+        ask(batch)
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a run directory with export/saved_model")
+    parser.add_argument("--text", required=True, help="a corpus; its words are joined by spaces")
+    parser.add_argument("--words", type=int, default=5000, help="of the corpus; 0 = all")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    run = RunDirectory(options.run)
+    data, loaded, tagger = run.read_config().data, load_saved_model(run.saved_model), load_tagger(run.model)
+    forward = SavedModelForward.of(loaded, labels=len(tagger.labels))
+    predictor = build_predictor(tagger, build_encoder(tagger, data), batch_size=32, forward=forward)
+    ways = {
+        "strings in, all in the graph": partial(ask_graph, loaded.signatures["serving_default"]),
+        "word pieces in, Python around": partial(ask_python, predictor),
+    }
+    documents = read_documents(options.text, data, words=options.words)
+    graph, python = (ask(documents[:50]) for ask in ways.values())
+    if graph != python:
+        raise SystemExit("the two ways give other entities")
+    words = sum(len(split_words(document)) for document in documents)
+    print(f"{len(documents)} documents, {words:,} words; words/s, median of {options.rounds} rounds")
+    result = {}
+    for size in (1, options.batch_size):
+        batches = [documents[at : at + size] for at in range(0, len(documents), size)]
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(options.rounds + 1):
+            for name, ask in ways.items():
+                took = time_all(ask, batches)
+                if number:  # the first round warms up
+                    seconds[name].append(took)
+        speeds = {name: words / statistics.median(values) for name, values in seconds.items()}
+        first, second = speeds.values()
+        result[size] = {**speeds, "ratio": first / second}
+        print(f"{size} a request: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())
+              + f"; ratio {first / second:.2f}")  # fmt: skip
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
