@@ -46,6 +46,10 @@ class PruneMagnitude:
                 tfmot.sparsity.keras.prune_low_magnitude(
                     layer,
                     pruning_schedule=schedule,
+                    # Its own arithmetic, weights times masks, is on the weights as they are stored; the layer keeps its
+                    # precision. In mixed precision tfmot would read masks, and weights it writes back, in 16 bits.
+                    dtype="float32",
+                    autocast=False,
                     **({"sparsity_m_by_n": (2, 4)} if config.sparsity_2_by_4 else {}),
                 )
             )

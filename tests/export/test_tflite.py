@@ -1,5 +1,10 @@
 """TFLite files in LiteRT against the Keras network they were made of, for networks of several shapes."""
 
+import dataclasses
+import os
+from itertools import chain
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -72,3 +77,26 @@ def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
             if within.size:
                 (expected,), _ = decode_sentences([logits[row, within]], scores, probabilities=False)
                 np.testing.assert_array_equal(found[row, within], expected)
+
+
+@pytest.mark.whole_corpus
+def test_float32_tags_all_of_conll_2003_as_keras_does(tmp_path):
+    from app.artifacts import RunDirectory
+    from app.models.tagger_bundle import load_tagger
+    from app.modes.scoring import build_encoder, build_predictor, open_split
+
+    run_dir = RunDirectory(os.environ.get("NER_RUN", "runs/conll2003"))
+    corpus = Path("data/conll2003/test.txt")
+    if not run_dir.model.is_dir() or not corpus.is_file():
+        pytest.skip("needs runs/conll2003 (or another run in NER_RUN) and data/conll2003")
+    config, loaded = run_dir.read_config(), load_tagger(run_dir.model)
+    data = dataclasses.replace(config.data, test_path=str(corpus))
+    encoder = build_encoder(loaded, data)
+    path = tmp_path / "float32.tflite"
+    path.write_bytes(make_writer(loaded).write("float32"))
+    keras, lite = (
+        build_predictor(loaded, encoder, batch_size=32, **more) for more in ({}, {"forward": TFLiteModel(path).forward})
+    )
+    sentences = list(open_split(data, "test", labels=loaded.labels).sentences())
+    expected, found = (list(chain.from_iterable(s.tags for s in each.tag(sentences))) for each in (keras, lite))
+    assert found == expected and len(found) == sum(len(sentence.words) for sentence in sentences)

@@ -72,6 +72,35 @@ def test_every_step_has_a_row_and_the_run_leaves_no_stages(compressed, rows):
     assert (compressed / "report.txt").is_file() and "quantize_aware" in (compressed / "model/README.md").read_text()
 
 
+@pytest.mark.slow
+def test_two_replicas_compress_as_one_device_does(trained_run, tmp_path, app_process):
+    # No random draw that replicas would share out in another way, and an epsilon at which rounding decides nothing.
+    equal = {
+        "compression.steps": "trim_vocabulary,prune_structured,prune_magnitude", "compression.prune_frequency_steps": 2,
+        "backbone.dropout": 0, "model.head_dropout": 0, "training.word_mask_fraction": 0, "training.epsilon": 1e-3,
+        "data.test_path": "",
+    }  # fmt: skip
+    processes = []
+    for devices in (1, 2):
+        more = [f"--set={key}={value}" for key, value in {**equal, "training.logical_devices": devices}.items()]
+        processes.append(app_process(*command(trained_run, tmp_path / str(devices)), *more, cwd=tmp_path))
+    for process in processes:
+        _, messages = process.communicate(timeout=500)
+        assert process.returncode == 0, messages
+    one, two = (load_tagger(tmp_path / devices / "model").network.variables for devices in "12")
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4, err_msg=a.name)
+
+
+def test_steps_on_weights_work_in_mixed_precision(trained_run, tmp_path, app_process):
+    more = ("--set=compression.steps=prune_magnitude,cluster,quantize_aware", "--set=training.precision=mixed_bfloat16")
+    process = app_process(*command(trained_run, tmp_path / "run"), *more, cwd=tmp_path)
+    _, messages = process.communicate(timeout=500)
+    assert process.returncode == 0, messages
+    _, pruned, clustered, _ = json.loads((tmp_path / "run" / "compression.json").read_text())["rows"]
+    assert pruned["sparsity"] == pytest.approx(0.6, abs=0.01) and clustered["distinct_values"] <= 8
+
+
 def test_each_step_does_what_it_is_for(rows):
     assert rows["trim_vocabulary"]["parameters"] < rows["(nothing)"]["parameters"]
     assert rows["prune_structured"]["parameters"] < rows["trim_vocabulary"]["parameters"]
