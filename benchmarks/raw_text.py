@@ -10,7 +10,6 @@ the ratios and JSON.
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,8 +26,10 @@ import tensorflow as tf  # noqa: E402
 from app.artifacts import RunDirectory  # noqa: E402
 from app.data.corpus import open_corpus  # noqa: E402
 from app.data.raw_text import split_words  # noqa: E402
+from app.evaluation.rounds import time_in_rounds  # noqa: E402
 from app.export.saved_model import SavedModelForward, load_saved_model  # noqa: E402
 from app.models.tagger_bundle import load_tagger  # noqa: E402
+from app.modes.frontier_entrants import sample_documents  # noqa: E402
 from app.modes.predict import tag_texts  # noqa: E402
 from app.modes.scoring import build_encoder, build_predictor  # noqa: E402
 
@@ -37,11 +38,9 @@ Answers = list[list[tuple[str, int, int]]]
 
 def read_documents(path: str, data: Any, *, words: int) -> list[str]:
     """Documents of a corpus as plain text, one sentence a line, of about so many words; 0 = all."""
-    sentences = open_corpus(path, split="test", config=data).sentences()
-    documents = ["\n".join(" ".join(each.words) for each in part)
-                 for _, part in groupby(sentences, key=lambda each: each.document)]  # fmt: skip
-    total = sum(len(document.split()) for document in documents)
-    return documents[:: max(1, round(total / words)) if words else 1]
+    sentences = sample_documents(list(open_corpus(path, split="test", config=data).sentences()), words)
+    return ["\n".join(" ".join(each.words) for each in part)
+            for _, part in groupby(sentences, key=lambda each: each.document)]  # fmt: skip
 
 
 def ask_graph(signature: Any, texts: list[str]) -> Answers:
@@ -94,13 +93,9 @@ def main() -> None:
     result = {}
     for size in (1, options.batch_size):
         batches = [documents[at : at + size] for at in range(0, len(documents), size)]
-        seconds: dict[str, list[float]] = {name: [] for name in ways}
-        for number in range(options.rounds + 1):
-            for name, ask in ways.items():
-                took = time_all(ask, batches)
-                if number:  # the first round warms up
-                    seconds[name].append(took)
-        speeds = {name: words / statistics.median(values) for name, values in seconds.items()}
+        tasks = {name: partial(time_all, ask, batches) for name, ask in ways.items()}
+        time_in_rounds(tasks, rounds=1)  # warms up
+        speeds = {name: words / took for name, took in time_in_rounds(tasks, rounds=options.rounds).items()}
         first, second = speeds.values()
         result[size] = {**speeds, "ratio": first / second}
         print(f"{size} a request: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items())

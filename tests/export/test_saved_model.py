@@ -169,16 +169,12 @@ def test_a_model_with_other_labels_is_bad_input(saved_model):
 
 
 @pytest.mark.whole_corpus
-def test_all_of_conll_2003_gets_the_answers_of_predict(tmp_path):
-    from app.artifacts import RunDirectory
+def test_all_of_conll_2003_gets_the_answers_of_predict(conll_2003, tmp_path):
     from app.models.tagger_bundle import load_tagger
     from app.modes.saved_model import save_tagger_as_saved_model
     from app.modes.scoring import build_encoder, build_predictor
 
-    run_dir = RunDirectory(os.environ.get("NER_RUN", "runs/conll2003"))
-    corpus = Path("data/conll2003/test.txt")
-    if not run_dir.model.is_dir() or not corpus.is_file():
-        pytest.skip("needs runs/conll2003 (or another run in NER_RUN) and data/conll2003")
+    run_dir, corpus = conll_2003
     config, tagger = run_dir.read_config(), load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)
     save_tagger_as_saved_model(tagger, encoder, config.predict, tmp_path)

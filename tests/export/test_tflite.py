@@ -1,9 +1,7 @@
 """TFLite files in LiteRT against the Keras network they were made of, for networks of several shapes."""
 
 import dataclasses
-import os
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,15 +78,11 @@ def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
 
 
 @pytest.mark.whole_corpus
-def test_float32_tags_all_of_conll_2003_as_keras_does(tmp_path):
-    from app.artifacts import RunDirectory
+def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
     from app.models.tagger_bundle import load_tagger
     from app.modes.scoring import build_encoder, build_predictor, open_split
 
-    run_dir = RunDirectory(os.environ.get("NER_RUN", "runs/conll2003"))
-    corpus = Path("data/conll2003/test.txt")
-    if not run_dir.model.is_dir() or not corpus.is_file():
-        pytest.skip("needs runs/conll2003 (or another run in NER_RUN) and data/conll2003")
+    run_dir, corpus = conll_2003
     config, loaded = run_dir.read_config(), load_tagger(run_dir.model)
     data = dataclasses.replace(config.data, test_path=str(corpus))
     encoder = build_encoder(loaded, data)
