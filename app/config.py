@@ -50,6 +50,11 @@ class DataConfig:
         "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
     )
     test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    train_on_valid: bool = option(
+        False,
+        "learn from the validation corpus too, in a last run with settings that it has chosen before; nothing is then "
+        "scored on it, and the last weights are kept",
+    )
     unlabelled_path: str = option(
         "",
         "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "

@@ -37,6 +37,13 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
         )
+    if training.early_stopping_patience_epochs and data.train_on_valid:
+        yield (
+            ("training.early_stopping_patience_epochs", "data.train_on_valid"),
+            "early stopping needs a validation corpus that is not learnt from",
+        )
+    if data.train_on_valid and not (data.train_path and data.valid_path):
+        yield ("data.train_on_valid", "data.train_path", "data.valid_path"), "learning from both needs both corpora"
     if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
         yield (
             ("training.lazy_embeddings", "training.optimizer", "training.jit_compile"),

@@ -129,6 +129,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["backbone.source=random", "backbone.num_heads=3"], ["backbone.hidden_dim=128 (default)"]),
         (["backbone.source=random", "backbone.max_positions=64"], ["data.max_length=192 (default)"]),
         (["training.early_stopping_patience_epochs=1", "data.valid_path="], ["data.valid_path"]),
+        (["training.early_stopping_patience_epochs=1", "data.train_on_valid=true"], ["train_on_valid=True (--set)"]),
+        (["data.train_on_valid=true", "data.valid_path="], ["data.valid_path= (--set)"]),
         (["training.strategy=tpu", "training.precision=mixed_float16"], ["training.precision"]),
         (["distill.labels_weight=0", "distill.soft_weight=0"], ["distill.soft_weight=0.0 (--set)"]),
         (

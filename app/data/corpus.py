@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -120,6 +120,21 @@ def open_corpus(path: str, *, split: str, config: DataConfig, types: Sequence[st
         read, detect = partial(conll.read_conll, path), partial(conll.detect_conll_scheme, path)
     scheme = detect() if config.scheme == "auto" else config.scheme
     return Corpus(path, split, scheme, config.strict, None if types is None else tuple(types), read)
+
+
+def join_corpora(parts: Sequence[Corpus]) -> Corpus:
+    """Corpora one after the other as one, each read by its own scheme; documents are numbered on."""
+
+    def read(*, on_repair: Callable[[int], None] | None, **_: object) -> Iterator[Sentence]:
+        first = 0
+        for part in parts:
+            document = -1
+            for sentence in part.sentences(on_repair):
+                document = sentence.document
+                yield replace(sentence, document=first + document)
+            first += document + 1
+
+    return replace(parts[0], source=" and ".join(part.source for part in parts), _read=read)
 
 
 def _is_jsonl(path: str, file_format: str) -> bool:

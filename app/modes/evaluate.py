@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.artifacts import Request, RunDirectory
-from app.config import Config, InputError
-from app.data.corpus import summarize
+from app.config import Config
 from app.evaluation.predictor import Forward
 from app.evaluation.tflite_runtime import load_tflite_forward
 from app.export.saved_model import SavedModelForward, load_saved_model
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
-from app.modes.scoring import build_encoder, build_predictor, open_split, score_split, show_results
+from app.modes.scoring import build_encoder, build_predictor, open_scored_split, score_split, show_results
 
 
 def run(request: Request) -> dict[str, float]:
@@ -24,10 +23,8 @@ def run(request: Request) -> dict[str, float]:
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
     tagger = load_tagger(run_dir.model)
-    corpus = open_split(config.data, split, labels=tagger.labels)
-    if corpus is None:
-        raise InputError(f"data.{split}_path is empty; evaluation.split is {split}, so it must name a corpus")
-    summarize(corpus)
+    purpose = f"evaluation.split is {split}, so it must name a corpus"
+    corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     forward = FORWARDS[config.predictor](config, run_dir, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.artifacts import Request, RunDirectory, atomic, sha256_of_file
 from app.config import Config, InputError, RunError
-from app.data.corpus import Corpus, summarize
+from app.data.corpus import Corpus
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
 from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel
@@ -22,7 +22,7 @@ from app.models.tagger_bundle import load_tagger
 from app.modes.export_companions import describe_model, forget_file, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.saved_model import save_tagger_as_saved_model
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say
+from app.modes.scoring import Tagged, build_encoder, build_predictor, open_scored_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
 
 
@@ -90,12 +90,8 @@ def run(request: Request) -> dict[str, float]:
     tagger = load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)
     split = config.evaluation.split
-    corpus = open_split(config.data, split, labels=tagger.labels)
-    if corpus is None:
-        raise InputError(
-            f"data.{split}_path is empty; exports are scored on evaluation.split={split} before they are kept"
-        )
-    summarize(corpus)
+    purpose = f"exports are scored on evaluation.split={split} before they are kept"
+    corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     with run_dir.locked():
         predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
         float_f1 = Tagged.by(predictor, corpus.sentences()).scores().strict.micro.f1

@@ -51,7 +51,7 @@ def run(request: Request) -> dict[str, float]:
         metrics = _train(tagger, train, summary, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
-        card = _card(config, summary.labels, metrics)
+        card = _card(config, summary, metrics)
         return finish_run(tagger, metrics, card=card, config=config, run_dir=run_dir)
 
 
@@ -94,15 +94,14 @@ def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: Tagger
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 
 
-def _card(config: Config, labels: list[str], metrics: dict) -> str:
+def _card(config: Config, summary: CorpusSummary, metrics: dict) -> str:
     """The model card beside the weights."""
-    types = ", ".join(label[2:] for label in labels if label.startswith("B-"))
     best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
     return f"""# Named-entity tagger
 
-- Entity types: {types}
+- Entity types: {", ".join(summary.types)}
 - Backbone: `{config.backbone.source}`, head: {config.model.head}, word shapes: {config.model.word_shape}
-- Trained on: `{config.data.train_path}`, {metrics["train/epochs"]} epochs, seed {config.seed}
+- Trained on: `{summary.source}`, {metrics["train/epochs"]} epochs, seed {config.seed}
 - Entity F1 on the validation split while training: {best}; other scores: `../metrics.json`, `../report.txt`
 - Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
   with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.

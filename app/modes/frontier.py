@@ -14,7 +14,6 @@ import numpy as np
 
 from app.artifacts import Request, RunDirectory
 from app.config import BenchmarkConfig, Config, InputError, RunError
-from app.data.corpus import summarize
 from app.data.sentence import Sentence
 from app.environment import describe_environment
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, text_table, within
@@ -33,7 +32,7 @@ from app.modes.frontier_entrants import (
     write_batches,
 )
 from app.modes.frontier_peer import check_peer
-from app.modes.scoring import Tagged, build_predictor, open_split, say
+from app.modes.scoring import Tagged, build_predictor, open_scored_split, say
 
 CALLS = 3  # calls in a turn of latency, after one that does not count; the median of them is the turn's
 POINTS = (0.5, 1.0)  # losses of F1, in points of 100, for which the fastest and the smallest file are named
@@ -71,10 +70,8 @@ def measure_frontier(request: Request) -> dict[str, float]:
 
 def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> list[Sentence]:
     split = config.evaluation.split
-    corpus = open_split(config.data, split, labels=runs[0].tagger.labels)
-    if corpus is None:
-        raise InputError(f"data.{split}_path is empty; F1 and words/s are measured on evaluation.split={split}")
-    summarize(corpus)
+    purpose = f"F1 and words/s are measured on evaluation.split={split}"
+    corpus = open_scored_split(config.data, split, labels=runs[0].tagger.labels, purpose=purpose)
     return list(corpus.sentences())
 
 

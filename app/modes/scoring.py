@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from app.artifacts import RunDirectory
 from app.config import DataConfig, InputError
-from app.data.corpus import Corpus, open_corpus
+from app.data.corpus import Corpus, join_corpora, open_corpus, summarize
 from app.data.encoding import Encoder
 from app.data.labels import types_from
 from app.data.sentence import Sentence
@@ -32,10 +32,34 @@ def say(text: str) -> None:
 
 
 def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
-    """The corpus of a split, or None if the configuration names none; with `labels`, other types are an error."""
-    path = getattr(data, f"{split}_path")
+    """The corpus of a split, or None if there is none; with `labels`, other types are an error.
+
+    With `data.train_on_valid` the validation corpus is part of the training corpus and no split of its own.
+    """
     types = None if labels is None else types_from(labels)
-    return open_corpus(path, split=split, config=data, types=types) if path else None
+
+    def opened(name: str) -> Corpus | None:
+        path = getattr(data, f"{name}_path")
+        return open_corpus(path, split=name, config=data, types=types) if path else None
+
+    if not data.train_on_valid or split == "test":
+        return opened(split)
+    return join_corpora([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
+
+
+def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], purpose: str) -> Corpus:
+    """The corpus of a split that must be there, read through once; `purpose` says what it is needed for.
+
+    Raises:
+        InputError: there is none, or a fault in it.
+    """
+    corpus = open_split(data, split, labels=labels)
+    if corpus is None:
+        learnt = split == "valid" and data.train_on_valid
+        reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
+        raise InputError(f"data.{split}_path {reason}; {purpose}")
+    summarize(corpus)
+    return corpus
 
 
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:

@@ -37,7 +37,7 @@ def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> 
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     summary = summarize(train)
     if summary.repaired:
-        say(f"{config.data.train_path}: {summary.repaired} I- tags that began an entity were read as B-")
+        say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
     return train, summary
 
 
