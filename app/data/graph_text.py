@@ -14,8 +14,8 @@ from app.data.graph_shapes import GraphShapes
 from app.data.graph_words import GraphWords, TextWords, changes
 from app.data.labels import OUTSIDE
 
-# features -> logits float32 [windows, length, labels]
-Network = Callable[[dict[str, tf.Tensor]], tf.Tensor]
+# features, places int32 [scored, 2] as window and piece, windows ascending -> logits float32 [scored, labels]
+Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
 # emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
 Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -28,7 +28,7 @@ class GraphTagger:
 
     Args:
         encoder: vocabulary, labels and row length of the model.
-        network: the tagger.
+        network: the tagger, asked for the first pieces of words alone.
         decode: emissions to label ids.
         split_sentences: whether texts are split into sentences first.
         longest_sentence: words; longer sentences are cut.
@@ -88,7 +88,7 @@ class GraphTagger:
             pieces = ahead * (1 + tf.range(tf.size(ahead)))  # of a batch that ends with each
             end = at + tf.maximum(1, tf.reduce_sum(tf.cast(pieces <= PIECES_AT_A_TIME, tf.int32)))
             features, scored, places = self._rows.batch(stream, windows, order[at:end])
-            found = tf.gather_nd(self._network(features), places)
+            found = self._network(features, places)
             return end, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
 
         _, emissions = tf.while_loop(

@@ -25,31 +25,33 @@ class SelfAttention(keras.layers.MultiHeadAttention):
         attention_mask: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
-        """Hidden states to hidden states, float [batch, length, width].
+        """Hidden states to hidden states, float [batch, asking, width].
 
         Args:
-            query: hidden states.
-            value: the same hidden states; queries, keys and values of self-attention come from one place.
-            attention_mask: bool [batch, 1 or length, length], true where a piece (row) may read another (column).
+            query: hidden states of the pieces that ask, float [batch, asking, width]: all of them, or some.
+            value: hidden states of all pieces, float [batch, length, width].
+            attention_mask: bool [batch, 1 or asking, length], true where a piece (row) may read another (column).
             training: whether attention weights are dropped.
         """
-        batch, length = tf.unstack(tf.shape(query)[:2])
+        batch, asking = tf.unstack(tf.shape(query)[:2])
         heads, size = self._num_heads, self._key_dim
         width = heads * size
-        pieces = tf.reshape(query, [-1, query.shape[-1]])  # [batch * length, width]
+        askers = tf.reshape(query, [-1, query.shape[-1]])  # [batch * asking, width]
+        pieces = askers if value is query else tf.reshape(value, [-1, value.shape[-1]])  # [batch * length, width]
 
-        def per_head(dense: keras.layers.EinsumDense) -> tf.Tensor:
+        def per_head(x: tf.Tensor, dense: keras.layers.EinsumDense) -> tf.Tensor:
             kernel, bias = tf.reshape(dense.kernel, [-1, width]), tf.reshape(dense.bias, [width])
-            projected = tf.nn.bias_add(tf.matmul(pieces, kernel), bias)
-            return tf.transpose(tf.reshape(projected, [batch, length, heads, size]), [0, 2, 1, 3])
+            projected = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+            return tf.transpose(tf.reshape(projected, [batch, -1, heads, size]), [0, 2, 1, 3])
 
-        queries, keys, values = map(per_head, (self._query_dense, self._key_dense, self._value_dense))
-        scores = tf.matmul(queries / math.sqrt(size), keys, transpose_b=True)  # [batch, heads, length, length]
+        queries = per_head(askers, self._query_dense)
+        keys, values = per_head(pieces, self._key_dense), per_head(pieces, self._value_dense)
+        scores = tf.matmul(queries / math.sqrt(size), keys, transpose_b=True)  # [batch, heads, asking, length]
         weights = self._dropout_layer(self._masked_softmax(scores, attention_mask), training=training)
         read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, width])
         output = tf.reshape(self._output_dense.kernel, [width, -1])
         mixed = tf.nn.bias_add(tf.matmul(read, output), self._output_dense.bias)
-        return tf.reshape(mixed, [batch, length, output.shape[-1]])
+        return tf.reshape(mixed, [batch, asking, output.shape[-1]])
 
 
 def use_matrix_products(attention: keras.layers.MultiHeadAttention) -> None:

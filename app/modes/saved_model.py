@@ -9,6 +9,7 @@ from app.data.graph_text import GraphTagger
 from app.export.saved_model import export_saved_model
 from app.models.graph_decoding import GraphDecoder
 from app.models.tagger import Tagger
+from app.models.word_network import build_word_network
 from app.modes.predict import LONGEST_SENTENCE_WORDS
 
 
@@ -31,7 +32,7 @@ def save_tagger_as_saved_model(
     """
     graph = GraphTagger(
         encoder,
-        lambda features: tagger.network(features, training=False),
+        build_word_network(tagger),
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,

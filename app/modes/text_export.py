@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+import tensorflow as tf
+
 from app.config import Config
 from app.data.encoding import Encoder
 from app.data.graph_text import GraphTagger
@@ -40,7 +42,9 @@ def write_text_tflite(tagger: Tagger, encoder: Encoder, config: Config) -> bytes
     module = TaggingModule(tagger, table="int8", block=config.export.block_size, boundary_ids=boundary_ids)
     module.texts = GraphTagger(
         encoder,
-        lambda rows: module.compute_logits(rows["token_ids"], rows["shape_ids"], rows["padding_mask"]),
+        lambda rows, places: tf.gather_nd(
+            module.compute_logits(rows["token_ids"], rows["shape_ids"], rows["padding_mask"]), places
+        ),
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.predict.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,

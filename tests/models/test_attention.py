@@ -55,6 +55,13 @@ def test_output_and_every_gradient_equal_those_of_keras(layers, hidden, mask):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
+def test_some_pieces_may_ask_alone(layers, hidden):
+    mask = list(masks())[1]
+    theirs, ours = (layer(hidden[:, 1:4], hidden, attention_mask=mask[:, 1:4]) for layer in layers)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(ours, layers[1](hidden, hidden, attention_mask=mask)[:, 1:4], rtol=1e-4, atol=2e-5)
+
+
 def test_attention_is_dropped_in_training_only(layers, hidden):
     ours = layers[1]
     assert np.array_equal(ours(hidden, hidden), ours(hidden, hidden, training=False))
