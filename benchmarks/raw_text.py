@@ -2,10 +2,10 @@
 
     python benchmarks/raw_text.py runs/finetune --text data/sample/test.conll
 
-The newest SavedModel of the run answers the same documents in two ways, in turns: `serving_default` takes the strings;
+The newest SavedModel of the run answers the same texts in two ways, in turns: `serving_default` takes the strings;
 `tokenized` takes word pieces that Python cuts from them, and Python decodes its logits, as `--mode=predict` does. Both
-give the same entities, which is checked first. One document a request, then `--batch_size` of them. Prints words/s,
-the ratios and JSON.
+give the same entities, which is checked first. One sentence a request, one document, then `--batch_size` documents.
+Prints words/s, the ratios and JSON.
 """
 
 import argparse
@@ -91,8 +91,14 @@ def main() -> None:
     words = sum(len(split_words(document)) for document in documents)
     print(f"{len(documents)} documents, {words:,} words; words/s, median of {options.rounds} rounds")
     result = {}
-    for size in (1, options.batch_size):
-        batches = [documents[at : at + size] for at in range(0, len(documents), size)]
+    requests = {
+        "1 sentence": [[line] for document in documents for line in document.split("\n")],
+        "1 document": [[document] for document in documents],
+        f"{options.batch_size} documents": [
+            documents[at : at + options.batch_size] for at in range(0, len(documents), options.batch_size)
+        ],
+    }
+    for size, batches in requests.items():
         tasks = {name: partial(time_all, ask, batches) for name, ask in ways.items()}
         time_in_rounds(tasks, rounds=1)  # warms up
         speeds = {name: words / took for name, took in time_in_rounds(tasks, rounds=options.rounds).items()}
