@@ -19,7 +19,8 @@ Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
 # emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
 Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-PIECES_AT_A_TIME = 1024  # padding included; larger batches do not fit the caches of a CPU (docs/results.md)
+PIECES_AT_A_TIME = 512  # padding included; small batches fit the caches of a CPU (docs/results.md)
+BATCHES_AT_A_TIME = 4  # while one waits for memory, another computes
 WINDOWS_AT_A_TIME = 256
 
 
@@ -95,7 +96,7 @@ class GraphTagger:
             lambda at, _: at < tf.size(order),
             step,
             (tf.constant(0), tf.zeros([words, len(self._labels)])),
-            parallel_iterations=1,
+            parallel_iterations=BATCHES_AT_A_TIME,
         )
         return emissions
 
