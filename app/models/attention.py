@@ -25,19 +25,40 @@ class SelfAttention(keras.layers.MultiHeadAttention):
         attention_mask: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> tf.Tensor:
-        """Hidden states to hidden states, float [batch, asking, width].
+        """Hidden states to hidden states, float [batch, length, width].
 
         Args:
-            query: hidden states of the pieces that ask, float [batch, asking, width]: all of them, or some.
-            value: hidden states of all pieces, float [batch, length, width].
-            attention_mask: bool [batch, 1 or asking, length], true where a piece (row) may read another (column).
+            query: hidden states.
+            value: the same hidden states; queries, keys and values of self-attention come from one place.
+            attention_mask: bool [batch, 1 or length, length], true where a piece (row) may read another (column).
             training: whether attention weights are dropped.
         """
-        batch, asking = tf.unstack(tf.shape(query)[:2])
+        pieces = tf.reshape(query, [-1, query.shape[-1]])  # [batch * length, width]
+        return self._attend(pieces, pieces, tf.shape(query), attention_mask, training)
+
+    def call_for(self, asking: tf.Tensor, states: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+        """What `call` gives for some of the pieces, without dropout: float [batch, asking, width].
+
+        Args:
+            asking: hidden states of these pieces, float [batch, asking, width].
+            states: hidden states of all pieces, float [batch, length, width].
+            attention_mask: bool [batch, asking, length].
+        """
+        askers, pieces = (tf.reshape(each, [-1, each.shape[-1]]) for each in (asking, states))
+        return self._attend(askers, pieces, tf.shape(asking), attention_mask, training=False)
+
+    def _attend(
+        self,
+        askers: tf.Tensor,
+        pieces: tf.Tensor,
+        shape: tf.Tensor,
+        attention_mask: tf.Tensor | None,
+        training: bool | None,
+    ) -> tf.Tensor:
+        """Flat hidden states, of those that ask and of all they may read, to hidden states of `shape`."""
+        batch, asking = tf.unstack(shape[:2])
         heads, size = self._num_heads, self._key_dim
         width = heads * size
-        askers = tf.reshape(query, [-1, query.shape[-1]])  # [batch * asking, width]
-        pieces = askers if value is query else tf.reshape(value, [-1, value.shape[-1]])  # [batch * length, width]
 
         def per_head(x: tf.Tensor, dense: keras.layers.EinsumDense) -> tf.Tensor:
             kernel, bias = tf.reshape(dense.kernel, [-1, width]), tf.reshape(dense.bias, [width])

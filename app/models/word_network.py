@@ -48,7 +48,7 @@ def _run_at(layer: TransformerEncoder, states: tf.Tensor, windows: tf.Tensor, pl
     pieces = by_row.to_tensor()  # [batch, most]; a row with fewer asks for its first piece again
     asking = tf.gather(states, pieces, batch_dims=1)
     may_read = tf.equal(tf.gather(windows, pieces, batch_dims=1)[:, :, tf.newaxis], windows[:, tf.newaxis, :])
-    read = layer._self_attention_layer(query=asking, value=states, attention_mask=may_read, training=False)
+    read = layer._self_attention_layer.call_for(asking, states, may_read)
     column = tf.range(tf.size(rows)) - tf.gather(by_row.row_starts(), rows)
     x = tf.gather_nd(asking + read, tf.stack([rows, column], axis=1))[tf.newaxis]  # as one row, without padding
     x = layer._self_attention_layer_norm(x)

@@ -56,10 +56,11 @@ def test_output_and_every_gradient_equal_those_of_keras(layers, hidden, mask):
 
 
 def test_some_pieces_may_ask_alone(layers, hidden):
+    theirs, ours = layers
     mask = list(masks())[1]
-    theirs, ours = (layer(hidden[:, 1:4], hidden, attention_mask=mask[:, 1:4]) for layer in layers)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
-    np.testing.assert_allclose(ours, layers[1](hidden, hidden, attention_mask=mask)[:, 1:4], rtol=1e-4, atol=2e-5)
+    some = ours.call_for(hidden[:, 1:4], hidden, mask[:, 1:4])
+    np.testing.assert_allclose(some, theirs(hidden[:, 1:4], hidden, attention_mask=mask[:, 1:4]), rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(some, ours(hidden, hidden, attention_mask=mask)[:, 1:4], rtol=1e-4, atol=2e-5)
 
 
 def test_attention_is_dropped_in_training_only(layers, hidden):
