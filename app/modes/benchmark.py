@@ -20,7 +20,7 @@ from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
 from app.training.optimizers import build_optimizer
 from app.training.speed import compute_step_operations, measure_matrix_peak, measure_steps
-from app.training.strategy import set_up
+from app.training.strategy import run_in_order, set_up
 
 
 def run(request: Request) -> dict[str, float]:
@@ -33,6 +33,7 @@ def run(request: Request) -> dict[str, float]:
     if config.benchmark.objective == "frontier":
         return measure_frontier(request)
     with run_dir.locked():
+        run_in_order(config.training)
         precision = set_up(config.training, seed=config.seed)
         measure = {"tagging": _measure_tagging, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
         metrics = measure(config, run_dir, precision)

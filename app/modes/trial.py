@@ -32,7 +32,7 @@ from app.training.masked_lm import MaskedLmTuner
 from app.training.memory import own_memory, try_parts
 from app.training.optimizers import build_optimizer
 from app.training.step import StepTuner
-from app.training.strategy import set_up
+from app.training.strategy import run_in_order, set_up
 
 TIMED_STEPS = 3
 _SPECIAL = SpecialIds(2, 3, 4)
@@ -99,6 +99,7 @@ def _random_integers(below: int, rows: int, length: int) -> np.ndarray:
 def _make_step(config: Config, mode: str, folder: Path, *, parts: int) -> tuple[Callable[[int, int], float], int]:
     """A training step on made-up rows, (rows, length) -> its loss; and the length of the longest sequence."""
     training = dataclasses.replace(config.training, accumulation_steps=parts, jit_compile=False)
+    run_in_order(training)
     precision = set_up(training, seed=config.seed)
     subject = _SUBJECTS[mode](config, training, folder)
     optimizer = build_optimizer(training, total_steps=1000, depths=subject.depths, precision=precision)

@@ -30,6 +30,32 @@ def test_auto_on_a_machine_without_several_gpus_is_one_device():
         assert isinstance(strategy, tf.distribute.OneDeviceStrategy) and strategy.num_replicas_in_sync == 1
 
 
+# Both the sum and another operation read `a`; which is done with it first decided in what order the sum was added up.
+SUMS = """
+import numpy as np
+import tensorflow as tf
+from app.config import TrainingConfig
+from app.training.strategy import build_strategy, set_up
+
+config = TrainingConfig(precision="float32")
+build_strategy(config)
+set_up(config, seed=0)
+parts = [tf.constant(part, tf.float32) for part in np.random.default_rng(0).normal(size=(3, 1536, 384))]
+
+@tf.function
+def add():
+    a, b, c = map(tf.exp, parts)
+    return tf.add_n([a, b, c]), tf.reduce_sum(a), tf.reduce_sum(tf.sin(b))
+
+print(len({add()[0].numpy().tobytes() for _ in range(50)}))
+"""
+
+
+def test_a_deterministic_run_adds_up_in_one_order():
+    done = subprocess.run([sys.executable, "-c", SUMS], capture_output=True, text=True, timeout=200, check=True)
+    assert done.stdout.split()[-1] == "1"
+
+
 def test_mirrored_without_gpus_runs_on_the_processor():
     assert isinstance(build_strategy(TrainingConfig(strategy="mirrored")), tf.distribute.MirroredStrategy)
 
