@@ -295,9 +295,6 @@ class CompressionConfig:
     cluster_epochs: int = option(1, "cluster: epochs in which the values are tuned", at_least=0)
     quantize_epochs: int = option(2, "quantize_aware: epochs", at_least=1)
     distill: bool = option(True, "learn from the uncompressed network beside the labels while fine-tuning")
-    teachers: tuple[str, ...] = option(
-        (), "distill: runs to learn from, their answers averaged; empty = init_from, the run that is compressed"
-    )
 
 
 @dataclass(frozen=True)

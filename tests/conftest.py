@@ -1,8 +1,6 @@
 """Shared set-up: the program's environment, and the corpora that are not part of the project."""
 
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -71,16 +69,6 @@ class TrainedRun:
 
     def copy(self, folder: Path) -> Path:
         return Path(shutil.copytree(self.path, folder))
-
-    def relabelled(self, folder: Path, labels: list[str]) -> Path:
-        """A copy that claims to have learnt other labels, its checksums in order."""
-        from app.artifacts import sha256_of_file
-
-        shutil.copytree(self.path, folder, ignore=shutil.ignore_patterns("checkpoints"))
-        settings, sums = (folder / "model" / name for name in ("tagger.json", "SHA256SUMS"))
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"labels": labels}))
-        sums.write_text(re.sub("[0-9a-f]{64}(?=  tagger.json)", sha256_of_file(settings), sums.read_text()))
-        return folder
 
 
 @pytest.fixture(scope="session")

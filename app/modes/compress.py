@@ -14,7 +14,6 @@ from app.data.corpus import Corpus, open_corpus, summarize
 from app.data.labels import types_from
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
-from app.modes.distilling import as_distillation, read_teacher_labels
 from app.modes.opening import open_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
 from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_run
@@ -33,7 +32,7 @@ def run(request: Request) -> dict[str, float]:
     run_dir.plan_training(config, overwrite=request.overwrite)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    labels = _read_labels(config)
+    labels = list(read_labels(RunDirectory(config.init_from).model))
     train, summary = read_training_corpus(config, labels=labels)
     check_other_splits(config, labels)
     other = _open_other(config, labels)
@@ -47,19 +46,6 @@ def run(request: Request) -> dict[str, float]:
         metrics = _finish(bench, config, run_dir)
         print(bench.state.table())
         return metrics | score_run(config, run_dir)
-
-
-def _read_labels(config: Config) -> list[str]:
-    """Of the run that is compressed; those it learns from must have the same."""
-    labels = read_labels(RunDirectory(config.init_from).model)
-    if config.compression.teachers:
-        taught = read_teacher_labels(as_distillation(config), key="compression.teachers") or ()
-        if taught != labels:
-            raise InputError(
-                f"compression.teachers have the labels {', '.join(taught) or '(none)'}, {config.init_from} has "
-                f"{', '.join(labels)}; they must be the same"
-            )
-    return list(labels)
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:

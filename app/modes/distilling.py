@@ -1,12 +1,11 @@
 """Modes room: teachers, a student and the tuner that brings them together, shared by distillation and compression."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from app.artifacts import RunDirectory
-from app.config import BackboneConfig, Config, DistillConfig, InputError, ModelConfig, TrainingConfig
+from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, TrainingConfig
 from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone, detect_source
@@ -19,33 +18,23 @@ from app.training.fine_tuner import SpecialIds
 from app.training.kept_structure import KeptStructure
 
 
-def as_distillation(config: Config) -> DistillConfig:
-    """How the steps of a compression learn: from the answers of their teachers, whose layers are others by then."""
-    teachers = config.compression.teachers or (config.init_from,)
-    return dataclasses.replace(config.distill, teachers=teachers, hidden_weight=0.0, relation_weight=0.0)
-
-
-def read_teacher_labels(config: DistillConfig, *, key: str = "distill.teachers") -> tuple[str, ...] | None:
+def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
     """The labels all teachers share; None if the one teacher is a backbone that does not tag. Reads no weights.
-
-    Args:
-        config: names the teachers.
-        key: of the setting that named them, for messages.
 
     Raises:
         InputError: a teacher is missing, half-written or altered, teachers differ, or a backbone should tag.
     """
     if not config.teachers:
-        raise InputError(f"{key} is empty; distillation needs at least one run")
+        raise InputError("distill.teachers is empty; distillation needs at least one run")
     if not any(_tags(source) for source in config.teachers):
-        _check_backbone_teacher(config, key)
+        _check_backbone_teacher(config)
         return None
-    found = {source: _labels_of(source, key) for source in config.teachers}
+    found = {source: _labels_of(source) for source in config.teachers}
     first = config.teachers[0]
     for source, labels in found.items():
         if labels != found[first]:
             raise InputError(
-                f"{key} must have the same labels: {first} has {', '.join(found[first])}, "
+                f"distill.teachers must have the same labels: {first} has {', '.join(found[first])}, "
                 f"{source} has {', '.join(labels)}"
             )
     return found[first]
@@ -129,36 +118,36 @@ def _tags(source: str) -> bool:
     return (RunDirectory(source).model / SETTINGS_FILE).is_file()
 
 
-def _labels_of(source: str, key: str) -> tuple[str, ...]:
+def _labels_of(source: str) -> tuple[str, ...]:
     if not _tags(source):
-        _check_exists(source, key)
+        _check_exists(source)
         raise InputError(
-            f"{key}: {source} does not tag (it has no model/{SETTINGS_FILE}): "
+            f"distill.teachers: {source} does not tag (it has no model/{SETTINGS_FILE}): "
             "of several teachers, each must be a finished run of --mode=finetune or distill"
         )
     return read_labels(RunDirectory(source).model)
 
 
-def _check_backbone_teacher(config: DistillConfig, key: str) -> None:
+def _check_backbone_teacher(config: DistillConfig) -> None:
     """A backbone can be the only teacher, of hidden states and relations."""
     for source in config.teachers:
-        _check_exists(source, key)
+        _check_exists(source)
     tagging = [name for name in ("soft_weight", "chain_weight") if getattr(config, name)]
     if tagging or len(config.teachers) > 1:
         raise InputError(
-            f"{key}: {', '.join(config.teachers)} has no tagger; a backbone can only be the one teacher of "
+            f"distill.teachers: {', '.join(config.teachers)} has no tagger; a backbone can only be the one teacher of "
             "distill.hidden_weight and distill.relation_weight, with distill.soft_weight and distill.chain_weight 0"
         )
 
 
-def _check_exists(source: str, key: str) -> None:
+def _check_exists(source: str) -> None:
     try:
         detect_source(source)
     except InputError as error:
         folder = Path(source)
         fault = "is not a finished run" if folder.exists() else "does not exist"
         raise InputError(
-            f"{key}: {source} {fault}: name finished runs of --mode=finetune or distill"
+            f"distill.teachers: {source} {fault}: name finished runs of --mode=finetune or distill"
         ) from error
 
 

@@ -23,7 +23,7 @@ from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
 from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
 from app.models.tagger_bundle import save_tagger
 from app.modes.compression_state import CompressionState
-from app.modes.distilling import as_distillation, build_distillation, load_teachers
+from app.modes.distilling import build_distillation, load_teachers
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import TaggerTraining, start_tagger
 from app.one_keras import keras
@@ -143,11 +143,13 @@ class Workbench:
         return tagger
 
     def _tuner(self, student: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
-        """Trains on the labels and, with `compression.distill`, on the answers of the teachers."""
+        """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
         config = self._training.config
         if not self.config.distill:
             return self._training.tuner(student, encoder, settings)
-        distill = as_distillation(config)
+        distill = dataclasses.replace(
+            config.distill, teachers=(config.init_from,), hidden_weight=0.0, relation_weight=0.0
+        )
         tuner, _ = build_distillation(
             student,
             load_teachers(distill, labels=self._labels),

@@ -16,7 +16,6 @@ from app.config import InputError
 from app.config_loading import load_config
 from app.models.tagger_bundle import load_tagger
 from app.modes import compress, evaluate
-from app.modes.distilling import as_distillation
 
 STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
 RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())
@@ -200,23 +199,6 @@ def test_a_run_without_weights_or_with_other_labels_is_bad_input_and_nothing_is_
     data = dataclasses.replace(asked.config.data, train_path=str(tmp_path / "new.conll"))
     with pytest.raises(InputError, match="DRINK"):
         compress.run(dataclasses.replace(asked, config=dataclasses.replace(asked.config, data=data)))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("teachers", [(), ("runs/a", "runs/b")])
-def test_answers_are_learnt_from_the_run_itself_or_from_the_teachers_named(teachers):
-    config = load_config(None, ["init_from=runs/start", f"compression.teachers={','.join(teachers)}"])
-    distillation = as_distillation(config)
-    assert distillation.teachers == (teachers or ("runs/start",))
-    assert (distillation.hidden_weight, distillation.relation_weight) == (0, 0)
-
-
-def test_a_teacher_that_is_missing_or_has_other_labels_is_bad_input_and_nothing_is_written(trained_run, tmp_path):
-    with pytest.raises(InputError, match=r"compression\.teachers: runs/none does not exist"):
-        compress.run(request(trained_run, tmp_path / "run", teachers="runs/none"))
-    other = trained_run.relabelled(tmp_path / "other", ["O", "B-DRINK", "I-DRINK"])
-    with pytest.raises(InputError, match=r"compression\.teachers have the labels O, B-DRINK, I-DRINK, .* has O, B-LOC"):
-        compress.run(request(trained_run, tmp_path / "run", teachers=other))
     assert not (tmp_path / "run").exists()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory
+from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import InputError
 from app.config_loading import load_config
 from app.models.tagger_bundle import load_tagger
@@ -146,12 +146,15 @@ BAD = {
 @pytest.fixture(scope="module")
 def faulty(trained_run, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("faulty")
-    trained_run.relabelled(folder / "other", ["O", "B-DRINK", "I-DRINK"])
-    for name in ("half", "altered"):
+    for name in ("half", "altered", "other"):
         shutil.copytree(trained_run.path, folder / name, ignore=shutil.ignore_patterns("checkpoints"))
     shutil.rmtree(folder / "half" / "model")
     weights = folder / "altered" / "model" / "head.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    settings = folder / "other" / "model" / "tagger.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"labels": ["O", "B-DRINK", "I-DRINK"]}))
+    sums = settings.parent / "SHA256SUMS"
+    sums.write_text(re.sub("[0-9a-f]{64}(?=  tagger.json)", sha256_of_file(settings), sums.read_text()))
     (folder / "drinks.conll").write_text("Tea B-DRINK\n")
     (folder / "empty.txt").write_text("")
     (folder / "blank.txt").write_text("\n  \n")
