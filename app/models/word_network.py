@@ -43,8 +43,7 @@ def _run_at(layer: TransformerEncoder, states: tf.Tensor, windows: tf.Tensor, pl
         places: int32 [chosen, 2].
     """
     rows = places[:, 0]
-    batch = tf.shape(states)[0]
-    by_row = tf.RaggedTensor.from_value_rowids(places[:, 1], rows, nrows=tf.cast(batch, tf.int32), validate=False)
+    by_row = tf.RaggedTensor.from_value_rowids(places[:, 1], rows, nrows=tf.shape(states)[0], validate=False)
     pieces = by_row.to_tensor()  # [batch, most]; a row with fewer asks for its first piece again
     asking = tf.gather(states, pieces, batch_dims=1)
     may_read = tf.equal(tf.gather(windows, pieces, batch_dims=1)[:, :, tf.newaxis], windows[:, tf.newaxis, :])

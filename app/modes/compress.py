@@ -16,7 +16,13 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.opening import open_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
-from app.modes.tagger_training import TaggerTraining, check_other_splits, read_training_corpus, score_run
+from app.modes.tagger_training import (
+    TaggerTraining,
+    check_other_splits,
+    labelled_sources,
+    read_training_corpus,
+    score_run,
+)
 from app.modes.workbench import Workbench, measure_latency_ms
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
@@ -133,11 +139,12 @@ def _variables(tagger: Tagger) -> list:
 def _card(config: Config, table: str, tagger: Tagger) -> str:
     """The model card beside the weights."""
     types = ", ".join(label[2:] for label in tagger.labels if label.startswith("B-"))
+    corpora = ", ".join(f"`{path}`" for path in labelled_sources(config.data))
     return f"""# Named-entity tagger, compressed
 
 - Entity types: {types}
 - Made from: `{config.init_from}` by {", ".join(config.compression.steps)}; seed {config.seed}
-- Trained on: `{config.data.train_path}`; scores: `../metrics.json`, `../report.txt`
+- Trained on: {corpora}; scores: `../metrics.json`, `../report.txt`
 - Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
   with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
 - Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`

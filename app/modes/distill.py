@@ -22,7 +22,13 @@ from app.models.tagger_bundle import read_labels
 from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
 from app.modes.opening import open_run
 from app.modes.scoring import build_encoder, open_split, say
-from app.modes.tagger_training import TaggerTraining, check_other_splits, finish_run, start_tagger
+from app.modes.tagger_training import (
+    TaggerTraining,
+    check_other_splits,
+    finish_run,
+    labelled_sources,
+    start_tagger,
+)
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.strategy import build_strategy, set_up
@@ -177,7 +183,7 @@ def _card(config: Config, labels: Sequence[str], metrics: dict) -> str:
     """The model card beside the weights."""
     types = ", ".join(label[2:] for label in labels if label.startswith("B-"))
     best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
-    texts = ", ".join(f"`{path}`" for path in (config.data.train_path, config.data.unlabelled_path) if path)
+    texts = ", ".join(f"`{path}`" for path in (*labelled_sources(config.data), config.data.unlabelled_path) if path)
     weights = {
         field.name: getattr(config.distill, field.name)
         for field in dataclasses.fields(config.distill)

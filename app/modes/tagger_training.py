@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from app.artifacts import RunDirectory, sha256_of_arrays
-from app.config import Config, InputError, TrainingConfig
+from app.config import Config, DataConfig, InputError, TrainingConfig
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
@@ -39,6 +39,11 @@ def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> 
     if summary.repaired:
         say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
     return train, summary
+
+
+def labelled_sources(data: DataConfig) -> list[str]:
+    """What is learnt from with labels, for a model card."""
+    return [path for path in (data.train_path, data.valid_path if data.train_on_valid else "") if path]
 
 
 def check_other_splits(config: Config, labels: Sequence[str]) -> None:
