@@ -43,7 +43,7 @@ def measure_importance(
     kernels = [(attention.kernel, feed_forward.kernel) for attention, feed_forward in outputs]
     biases = [(attention.bias, feed_forward.bias) for attention, feed_forward in outputs]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def gates(batch: dict[str, tf.Tensor]) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         with tf.GradientTape() as tape:
             value = loss(batch)

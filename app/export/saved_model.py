@@ -48,12 +48,12 @@ def export_saved_model(
     module.network = network
     spec = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUT_NAMES}
 
-    @tf.function(input_signature=[spec["token_ids"], spec["shape_ids"], spec["padding_mask"]])
+    @tf.function(input_signature=[spec["token_ids"], spec["shape_ids"], spec["padding_mask"]], autograph=False)
     def tokenized(token_ids: tf.Tensor, shape_ids: tf.Tensor, padding_mask: tf.Tensor) -> dict[str, tf.Tensor]:
         features = {"token_ids": token_ids, "shape_ids": shape_ids, "padding_mask": padding_mask}
         return {"logits": network(features, training=False)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")], autograph=False)
     def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
         return tag_texts(text)
 

@@ -32,7 +32,7 @@ def convert_text_tagger(tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]], 
         return {name: found[name][: tf.shape(text)[0]] for name in OUTPUTS}
 
     spec = [tf.TensorSpec([None], tf.string, name="text")]
-    concrete = tf.function(tag, input_signature=spec).get_concrete_function()
+    concrete = tf.function(tag, input_signature=spec, autograph=False).get_concrete_function()
     with quiet(), open_converter(module, concrete) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]

@@ -17,12 +17,12 @@ def _normal_distribution(x: tf.Tensor) -> tf.Tensor:
     return 0.5 * (1.0 + tf.math.erf(x * math.sqrt(0.5)))
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _gelu(x: tf.Tensor) -> tf.Tensor:
     return x * _normal_distribution(x)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True, autograph=False)
 def _gelu_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     density = tf.exp(-0.5 * x * x) * (1.0 / math.sqrt(2.0 * math.pi))
     return upstream * (_normal_distribution(x) + x * density)

@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import tensorflow as tf
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
@@ -70,6 +71,7 @@ class BertSettings:
 SLIM_SETTINGS = ("head_dim", "layer_heads", "layer_intermediate_dims")
 
 
+@tf.autograph.experimental.do_not_convert  # nothing in it branches on a tensor, and translating it takes a second
 def make_bert_backbone(settings: BertSettings) -> BertBackbone:
     """A randomly initialised encoder with all its settings in force."""
     sizes: dict[str, Any] = {

@@ -199,7 +199,8 @@ def compute_chain_divergence(
         tf.TensorSpec([None, None, None], tf.float32),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None, None], tf.float32),
-    ]
+    ],
+    autograph=False,
 )
 def decode_tags(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor) -> tf.Tensor:
     """Most probable label ids by Viterbi: int32 [sentences, words], 0 after a sentence's end.
@@ -218,7 +219,8 @@ def decode_tags(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor
         tf.TensorSpec([None, None, None], tf.float32),
         tf.TensorSpec([None], tf.int32),
         tf.TensorSpec([None, None], tf.float32),
-    ]
+    ],
+    autograph=False,
 )
 def compute_marginals(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor) -> tf.Tensor:
     """Posterior probability of each label at each word: float32 [sentences, words, labels], 0 after a sentence's end.

@@ -13,6 +13,7 @@ LOGITS = "masked_lm_logits"
 PAIR_LOGITS = "pair_logits"
 
 
+@tf.autograph.experimental.do_not_convert
 def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, dict[str, int]]:
     """A network that names hidden pieces, on the tagger's own encoder (Devlin et al. 2019, section 3.1).
 
@@ -27,6 +28,7 @@ def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, dict[str, int]]:
     return network, _depths(network, tagger.layer_depths())
 
 
+@tf.autograph.experimental.do_not_convert
 def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, dict[str, int]]:
     """The network of BERT's pretraining: hidden pieces, and on request whether two segments belong together.
 

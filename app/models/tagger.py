@@ -91,6 +91,7 @@ def with_layers(tagger: Tagger, replace: Replace) -> Tagger:
     return _connect(tagger.backbone, tagger.config, names.get("word_shape"), lambda: tagger.head, replace)
 
 
+@tf.autograph.experimental.do_not_convert
 def _connect(
     backbone: Backbone,
     config: ModelConfig,

@@ -19,7 +19,7 @@ from app.modes.probing import decide
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
-from app.training.masked_lm import compute_masked_scores
+from app.training.masked_lm import build_masked_scorer
 from app.training.model_parallel import MeshMaskedLmTuner, build_mesh
 from app.training.speed import compute_step_operations, measure_matrix_peak
 from app.training.strategy import build_strategy, set_up
@@ -103,8 +103,10 @@ def _train(
     held_out = _held_out_batches(records.held_out, masker, config)
     stages = _Stages(records, settings, config, steps_per_epoch)
 
+    scorer = build_masked_scorer(subject.network)
+
     def score() -> dict[str, float]:
-        return compute_masked_scores(subject.network, subject.to_devices(held_out)) if held_out else {}
+        return scorer(subject.to_devices(held_out)) if held_out else {}
 
     with strategy.scope():
         tuner = subject.make_tuner(SpecialIds.of(records.pieces), training, seed=seed)

@@ -103,7 +103,7 @@ def build_keras_forward(tagger: Tagger) -> Forward:
     """The Keras network as it is now, traced once for all shapes."""
     spec = {name: tf.TensorSpec([None, None], tf.int32) for name in INPUT_NAMES}
 
-    @tf.function(input_signature=[spec])  # one trace for all shapes
+    @tf.function(input_signature=[spec], autograph=False)  # one trace for all shapes
     def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
         return tagger.network(features, training=False)
 

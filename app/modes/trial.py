@@ -105,7 +105,7 @@ def _make_step(config: Config, mode: str, folder: Path, *, parts: int) -> tuple[
     optimizer = build_optimizer(training, total_steps=1000, depths=subject.depths, precision=precision)
     subject.tuner.compile(optimizer=optimizer)
     specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in subject.make_batch(1, 8).items()}
-    step = tf.function(subject.tuner.train_step, input_signature=[specs])
+    step = tf.function(subject.tuner.train_step, input_signature=[specs], autograph=False)
 
     def run(rows: int, length: int) -> float:
         batch = {name: tf.constant(value) for name, value in subject.make_batch(rows, length).items()}

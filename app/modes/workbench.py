@@ -238,7 +238,11 @@ def measure_latency_ms(tagger: Tagger, *, length: int) -> float:
         length: of the text in pieces.
     """
     spec = {name: tf.TensorSpec([1, length], tf.int32) for name in INPUT_NAMES}
-    forward = tf.function(lambda features: tagger.network(features, training=False), input_signature=[spec])
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tagger.network(features, training=False)
+
     features = {name: tf.ones([1, length], tf.int32) for name in INPUT_NAMES}
     seconds = time_calls(lambda: forward(features).numpy(), calls=LATENCY_CALLS, warm_up=LATENCY_WARM_UP_CALLS)
     return 1000 * seconds

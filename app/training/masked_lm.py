@@ -1,6 +1,7 @@
 """Training room: the masked-language-model objective, on the same step and the same fit loop as fine-tuning."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -56,17 +57,15 @@ class MaskedLmTuner(StepTuner):
         return loss
 
 
-def compute_masked_scores(network: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
-    """Scores on batches whose pieces are hidden already.
+def build_masked_scorer(network: keras.Model) -> Callable[[tf.data.Dataset], dict[str, float]]:
+    """Scores on batches whose pieces are hidden already; traced at the first call, for batches of one kind.
 
     Returns:
-        `masked_accuracy` (share of hidden pieces named right), `loss` (mean negative log-likelihood of a hidden piece,
-        nats), `perplexity` (its exponential), and `pair_accuracy` if the network answers pairs.
+        batches -> `masked_accuracy` (share of hidden pieces named right), `loss` (mean negative log-likelihood of a
+        hidden piece, nats), `perplexity` (its exponential), and `pair_accuracy` if the network answers pairs.
     """
     asks_pairs = PAIR_LOGITS in network.output_names
-    specs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in batches.element_spec.items()}
 
-    @tf.function(input_signature=[specs])
     def count(batch: Batch) -> tf.Tensor:
         outputs = network({name: batch[name] for name in network.input_names}, training=False)
         logits, targets, weights = outputs["masked_lm_logits"], batch["targets"], batch["weights"]
@@ -79,7 +78,16 @@ def compute_masked_scores(network: keras.Model, batches: tf.data.Dataset) -> dic
             counts += [tf.reduce_sum(known), tf.reduce_sum(right * known)]
         return tf.stack(counts)
 
-    sums = np.sum([count(batch).numpy().astype(np.float64) for batch in batches], axis=0)
-    loss = float(sums[1] / sums[0])
-    scores = {"masked_accuracy": float(sums[2] / sums[0]), "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-    return scores | ({"pair_accuracy": float(sums[4] / sums[3])} if asks_pairs and sums[3] else {})
+    traced = None
+
+    def score(batches: tf.data.Dataset) -> dict[str, float]:
+        nonlocal traced
+        if traced is None:
+            specs = {name: tf.TensorSpec(spec.shape, spec.dtype) for name, spec in batches.element_spec.items()}
+            traced = tf.function(count, input_signature=[specs], autograph=False)
+        sums = np.sum([traced(batch).numpy().astype(np.float64) for batch in batches], axis=0)
+        loss = float(sums[1] / sums[0])
+        scores = {"masked_accuracy": float(sums[2] / sums[0]), "loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        return scores | ({"pair_accuracy": float(sums[4] / sums[3])} if asks_pairs and sums[3] else {})
+
+    return score

@@ -148,7 +148,7 @@ class MeshMaskedLmTuner(MaskedLmTuner):
     def make_train_function(self, force: bool = False) -> Callable[[Any], dict[str, tf.Tensor]]:
         """Batch and rate go to the devices, numbers come back; between them is the step of `FineTuner`."""
         if self.train_function is None or force:
-            step = tf.function(self.train_step)
+            step = tf.function(self.train_step, autograph=False)
 
             def train(iterator: Iterator[Batch]) -> dict[str, tf.Tensor]:
                 batch = {name: to_mesh(value, self._mesh) for name, value in next(iterator).items()}

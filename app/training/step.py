@@ -69,6 +69,7 @@ class StepTuner(keras.Model):
     def call(self, inputs: dict[str, tf.Tensor], training: bool | None = None) -> tf.Tensor:
         return self.network(inputs, training=training)
 
+    @tf.autograph.experimental.do_not_convert  # no step branches on a tensor, and translating one takes a second
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         replicas = tf.distribute.get_replica_context()
         weight = self._weight(batch)
@@ -142,7 +143,7 @@ class StepTuner(keras.Model):
             decay = min(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
             self._move_averages(tf.constant(1.0 - decay**every))
 
-    @tf.function
+    @tf.function(autograph=False)
     def _move_averages(self, part: tf.Tensor) -> None:
         for average, variable in zip(self.averages, self.network.trainable_variables, strict=True):
             average.assign_sub(part * (average - variable))

@@ -78,7 +78,7 @@ def test_two_replicas_compress_as_one_device_does(trained_run, tmp_path, app_pro
     equal = {
         "compression.steps": "prune_structured,prune_magnitude", "compression.prune_frequency_steps": 2,
         "backbone.dropout": 0, "model.head_dropout": 0, "training.word_mask_fraction": 0, "training.epsilon": 1e-3,
-        "data.valid_path": "", "data.test_path": "", "compression.distill": True,
+        "data.valid_path": "", "data.test_path": "",
     }  # fmt: skip
     processes = []
     for devices in (1, 2):

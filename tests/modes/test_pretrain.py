@@ -83,7 +83,7 @@ def test_a_run_killed_in_the_middle_ends_with_the_same_bits(pretrained, folder, 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    status, _, messages = finish(app_process(*command, cwd=where, fresh=True))
+    status, _, messages = finish(app_process(*command, cwd=where))
     assert status == 0 and "resuming" in messages, messages
     assert read_metrics(where / "killed")["weights_sha256"] == read_metrics(run)["weights_sha256"]
 

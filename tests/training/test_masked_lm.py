@@ -14,7 +14,7 @@ from app.models.backbone import build_backbone
 from app.models.masked_lm import build_masked_lm, build_pretrainer
 from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
-from app.training.masked_lm import MaskedLmTuner, compute_masked_scores
+from app.training.masked_lm import MaskedLmTuner, build_masked_scorer
 from app.training.optimizers import build_optimizer
 
 FRACTION = 0.25
@@ -49,15 +49,15 @@ def test_losses_and_weights_do_not_depend_on_the_parts_a_batch_is_computed_in(tm
     config = replace(TRAINING, learning_rate=2e-3, epsilon=1e-3)  # at which rounding decides about no step
     vocabulary = write_vocabulary(tmp_path)
     results = []
-    for count in (1, 2, 4):
+    for count in (1, 2):
         keras.utils.set_random_seed(3)  # the head begins at random
         _, tuner, batches = make_parts(vocabulary, replace(config, accumulation_steps=count))
         losses = tuner.fit(batches, steps_per_epoch=3, epochs=3, verbose=0).history["loss"]
         results.append((losses, [variable.numpy() for variable in tuner.network.variables]))
-    for losses, weights in results[1:]:
-        np.testing.assert_allclose(losses, results[0][0], atol=1e-5)
-        for one, other in zip(results[0][1], weights, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-5)
+    (whole, weights), (parted, other_weights) = results
+    np.testing.assert_allclose(parted, whole, atol=1e-5)
+    for one, other in zip(weights, other_weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_scores_agree_with_a_count_by_hand(parts):
@@ -73,7 +73,7 @@ def test_scores_agree_with_a_count_by_hand(parts):
         right += (logits.argmax(-1) == targets)[asked].sum()
         loss -= np.log(chances[asked]).sum()
         count += asked.sum()
-    found = compute_masked_scores(tuner.network, batches.take(3))
+    found = build_masked_scorer(tuner.network)(batches.take(3))
     assert found["masked_accuracy"] == pytest.approx(right / count)
     assert found["loss"] == pytest.approx(loss / count, rel=1e-4)
     assert found["perplexity"] == pytest.approx(np.exp(loss / count), rel=1e-4)

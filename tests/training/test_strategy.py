@@ -1,13 +1,10 @@
 """Which devices train, and that their number and the process do not change what is learnt."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -103,15 +100,15 @@ def test_precision_is_what_was_asked_for_and_bfloat16_on_a_tpu():
     assert resolve_precision(TrainingConfig(strategy="tpu", tpu_address="local")) == "mixed_bfloat16"
 
 
-START = """
-import json, sys
+REPLICAS = """
+import sys
 from pathlib import Path
 import app
 sys.path[:0] = [str(Path({here!r})), str(Path({here!r}).parent)]
-import tensorflow as tf
-from test_fit import DROPOUT, TRAINING, Run, crash, keras, replace, same_bits, weights_of
 import numpy as np
-from app.training.strategy import build_strategy, set_up
+import tensorflow as tf
+from test_fit import TRAINING, Run, crash, keras, replace, weights_of
+from app.training.strategy import set_up
 folder, vocabulary = Path(sys.argv[1]), Path(sys.argv[2])
 # An epsilon at which the last bits of a gradient near 0 do not decide about the sign of a step.
 CONFIG = replace(TRAINING, epochs=2, learning_rate=2e-3, epsilon=1e-3, precision="float32", average_weights_decay=0.5)
@@ -122,12 +119,6 @@ def train(strategy, name, config=CONFIG, **more):
         run.fit()
     return run
 
-def compare(one, other):
-    for a, b in zip(weights_of(one.tagger), weights_of(other.tagger), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-"""
-
-MIRRORED = """
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 set_up(CONFIG, seed=1)
@@ -144,7 +135,8 @@ with mirrored.scope():
 resumed = train(mirrored, "two", two, seed=9)
 assert [len(run.rows) for run in (broken, resumed)] == [1, 1]
 assert abs(broken.rows[0]["loss"] / one.rows[0]["loss"] - 1) < 1e-4
-compare(one, resumed)
+for a, b in zip(weights_of(one.tagger), weights_of(resumed.tagger), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
 
 logged = []
 with mirrored.scope():
@@ -159,58 +151,12 @@ assert abs(logged[0]["step_loss"] - logged[0]["loss"]) < 1e-5, logged
 print("same")
 """
 
-WORKER = """
-set_up(CONFIG, seed=1)
-strategy = build_strategy(replace(CONFIG, strategy="auto"))
-assert isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.num_replicas_in_sync == 2
-run = train(strategy, "worker" + sys.argv[3])
-np.savez(folder / f"weights{sys.argv[3]}.npz", *weights_of(run.tagger))
-if sys.argv[3] == "0":
-    np.savez(folder / "alone.npz", *weights_of(train(tf.distribute.OneDeviceStrategy("CPU:0"), "alone").tagger))
-print("done")
-"""
 
-
-def start(script: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", START.format(here=str(HERE)) + script, *map(str, arguments)],
-        cwd=HERE.parents[1], env={**os.environ, **environment}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+def test_two_replicas_learn_what_one_device_learns_and_resume_where_they_stopped(tmp_path, vocabulary):
+    script = REPLICAS.format(here=str(HERE))
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), str(vocabulary)], cwd=HERE.parents[1],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, messages = process.communicate(timeout=240)
-    assert process.returncode == 0, messages[-3000:]
-    return output.splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def replicas(tmp_path_factory, vocabulary) -> subprocess.Popen[str]:
-    """Two replicas in one process, beside the test that asks for them first."""
-    return start(MIRRORED, tmp_path_factory.mktemp("replicas"), vocabulary)
-
-
-def test_two_workers_learn_what_one_device_learns(tmp_path, vocabulary, replicas):
-    ports = []
-    for _ in range(2):
-        with socket.socket() as probe:
-            probe.bind(("localhost", 0))
-            ports.append(probe.getsockname()[1])
-    cluster = {"worker": [f"localhost:{port}" for port in ports]}
-    started = [
-        start(
-            WORKER, tmp_path, vocabulary, index,
-            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}}),
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    assert [finish(process) for process in started] == ["done", "done"]
-    alone, *workers = (np.load(tmp_path / f"{name}.npz") for name in ("alone", "weights0", "weights1"))
-    for name in alone.files:
-        for worker in workers:
-            np.testing.assert_allclose(worker[name], alone[name], atol=1e-5)
-
-
-def test_two_replicas_learn_what_one_device_learns_and_resume_where_they_stopped(replicas):
-    assert finish(replicas) == "same"
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "same"
