@@ -194,14 +194,15 @@ def compute_chain_divergence(
     return student_norm - tf.stop_gradient(teacher_norm) + gained
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None, None], tf.float32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None, None], tf.float32),
-    ],
-    autograph=False,
-)
+# Emissions [sentences, words, labels], lengths [sentences], transitions [labels, labels].
+_SENTENCES = [
+    tf.TensorSpec([None, None, None], tf.float32),
+    tf.TensorSpec([None], tf.int32),
+    tf.TensorSpec([None, None], tf.float32),
+]
+
+
+@tf.function(input_signature=_SENTENCES, autograph=False)
 def decode_tags(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor) -> tf.Tensor:
     """Most probable label ids by Viterbi: int32 [sentences, words], 0 after a sentence's end.
 
@@ -214,14 +215,7 @@ def decode_tags(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor
     return tags
 
 
-@tf.function(
-    input_signature=[
-        tf.TensorSpec([None, None, None], tf.float32),
-        tf.TensorSpec([None], tf.int32),
-        tf.TensorSpec([None, None], tf.float32),
-    ],
-    autograph=False,
-)
+@tf.function(input_signature=_SENTENCES, autograph=False)
 def compute_marginals(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor) -> tf.Tensor:
     """Posterior probability of each label at each word: float32 [sentences, words, labels], 0 after a sentence's end.
 
