@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 FILES = sorted(APP.rglob("*.py"))
 ROOMS = {"data", "models", "training", "evaluation", "compression", "export", "serving"}
-FOUNDATION = {"app.config", "app.artifacts", "app.one_keras"}
+FOUNDATION = {"app.config", "app.artifacts", "app.one_keras", "app.quiet"}
 LIGHT = [
     "__init__",
     "main",
@@ -18,6 +18,7 @@ LIGHT = [
     "config_rules",
     "artifacts",
     "environment",
+    "quiet",
     "data/sentence",
     "data/labels",
 ]

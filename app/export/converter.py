@@ -1,9 +1,6 @@
 """Export room: a function of a module on its way to TFLite."""
 
 import contextlib
-import io
-import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -28,22 +25,3 @@ def open_converter(module: tf.Module, concrete: Any) -> Iterator[tf.lite.TFLiteC
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, {"serving_default": concrete})
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps off the screen what converter and quantizer say at length, the C++ below included.
-
-    Errors are raised as ever.
-    """
-    level, screen = logging.root.manager.disable, os.dup(2)
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with tempfile.TemporaryFile() as unread:
-                os.dup2(unread.fileno(), 2)
-                yield
-    finally:
-        os.dup2(screen, 2)
-        os.close(screen)
-        logging.disable(level)

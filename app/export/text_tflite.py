@@ -13,7 +13,8 @@ import tensorflow_text as tf_text
 from tensorflow.lite.python.interpreter import InterpreterWithCustomOps
 
 from app.config import InputError
-from app.export.converter import open_converter, quiet
+from app.export.converter import open_converter
+from app.quiet import quiet
 
 OUTPUTS = ("count", "label", "start", "end", "score")
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_nlp.models import BertBackbone
 
 from app.one_keras import keras
+from app.quiet import quiet
 
 
 def _normal_distribution(x: tf.Tensor) -> tf.Tensor:
@@ -42,3 +43,5 @@ def compile_activations(model: BertBackbone) -> None:
     for layer in model.transformer_layers:
         if layer.activation is keras.activations.gelu:
             layer._feedforward_intermediate_dense.activation = compiled_gelu
+    with quiet():  # XLA tells of the first thing it compiles, at any log level
+        compiled_gelu(tf.zeros([1]))

@@ -54,6 +54,7 @@ def test_the_report_is_printed_and_says_where_everything_lies(trained_run):
     assert trained_run.output.strip() == (trained_run.path / "report.txt").read_text().strip()
     assert str(trained_run.path / "report.html") in trained_run.messages
     assert "Traceback" not in trained_run.messages
+    assert "InitializeLog" not in trained_run.messages and "XLA" not in trained_run.messages  # no library speaks
 
 
 def test_the_metrics_are_flat_and_hold_scores_speed_and_the_digest_of_the_weights(trained_run):
