@@ -40,8 +40,9 @@ def compile_activations(model: BertBackbone) -> None:
 
     Saved models do not hold it: XLA's kernels stay out of exports. Backbones with another activation are left alone.
     """
-    for layer in model.transformer_layers:
-        if layer.activation is keras.activations.gelu:
-            layer._feedforward_intermediate_dense.activation = compiled_gelu
-    with quiet():  # XLA tells of the first thing it compiles, at any log level
-        compiled_gelu(tf.zeros([1]))
+    exact = [layer for layer in model.transformer_layers if layer.activation is keras.activations.gelu]
+    for layer in exact:
+        layer._feedforward_intermediate_dense.activation = compiled_gelu
+    if exact:
+        with quiet():  # XLA tells of the first thing it compiles, at any log level
+            compiled_gelu(tf.zeros([1]))
