@@ -41,8 +41,25 @@ class Encoder:
         return max(1, (self.max_length - 2 - self.overlap) // 4)
 
     def training_rows(self, sentences: Iterable[Sentence]) -> Iterator[Example]:
-        """Rows to learn from: windows of several documents share a row, no piece is read twice."""
-        return self._rows(sentences, context=0, share_rows=True)
+        """Rows to learn from: windows of several documents share a row, no piece is read twice.
+
+        Raises:
+            AssertionError: the label of a word outside entities, or of an entity's first word, was lost on the way.
+        """
+        goes_on = np.array([label.startswith("I-") for label in self.labels] + [True])  # the last one is for IGNORED
+        expected = found = 0
+
+        def counted() -> Iterator[Sentence]:
+            nonlocal expected
+            for sentence in sentences:
+                expected += sum(not tag.startswith("I-") for tag in sentence.tags)
+                yield sentence
+
+        for row in self._rows(counted(), context=0, share_rows=True):
+            found += int(np.count_nonzero(~goes_on[row.labels]))
+            yield row
+        if found != expected:
+            raise AssertionError(f"{expected:,} labels were to be learnt, the rows hold {found:,}")
 
     def scoring_rows(self, sentences: Iterable[Sentence]) -> Iterator[Example]:
         """Rows to score, in corpus order: their cores, read in order, are the words of the corpus in order."""

@@ -39,7 +39,10 @@ class EncodedDocument:
     first_word: int
 
     def learnable_labels(self, left: int, right: int) -> np.ndarray:
-        """Labels of words [left, right); an entity whose beginning lies before `left` is not learnt from."""
+        """Labels of words [left, right); what continues an entity that begins before `left` is not learnt from.
+
+        Only an entity longer than a window is cut in training, see `cut_windows`.
+        """
         labels = self.labels[left:right]
         if not left or left in self.sentence_ends or not self.inside[left]:
             return labels
@@ -76,7 +79,9 @@ class Example:
     word_ids: np.ndarray
 
 
-def cut_windows(document: EncodedDocument, *, capacity: int, context: int) -> list[Window]:
+def cut_windows(
+    document: EncodedDocument, *, capacity: int, context: int, whole_entities: bool = False
+) -> list[Window]:
     """Cuts a document into windows whose cores cover every word exactly once.
 
     Args:
@@ -84,10 +89,12 @@ def cut_windows(document: EncodedDocument, *, capacity: int, context: int) -> li
         capacity: pieces a window may hold, `[CLS]` not counted.
         context: pieces kept free for words before and after the core, half on each side; a window at an end of the
             document, or with a small core, reads more of the other side.
+        whole_entities: cut a long sentence between entities where it can be, so that all labels are learnt from. For
+            training only: where a text is cut to be scored must not depend on its labels.
     """
     cores: list[tuple[int, int]] = []
     core_left = core_right = 0
-    for left, right in _units(document, limit=capacity - context):
+    for left, right in _units(document, limit=capacity - context, whole_entities=whole_entities):
         whole = document.starts[right] - document.starts[core_left]
         at_an_end = core_left == 0 or right == len(document.starts) - 1
         room = capacity - (context // 2 if at_an_end else context)
@@ -104,13 +111,16 @@ def cut_windows(document: EncodedDocument, *, capacity: int, context: int) -> li
     return [_widened(document.starts, left, right, capacity=capacity) for left, right in cores]
 
 
-def _units(document: EncodedDocument, *, limit: int) -> Iterator[tuple[int, int]]:
+def _units(document: EncodedDocument, *, limit: int, whole_entities: bool) -> Iterator[tuple[int, int]]:
     """Sentences, and sentences longer than `limit` pieces in runs of words that fit."""
     starts, left = document.starts, 0
     for end in document.sentence_ends.tolist():
         while starts[end] - starts[left] > limit:
             right = int(np.searchsorted(starts, starts[left] + limit, side="right")) - 1
             right = max(right, left + 1)
+            if whole_entities:
+                between = np.flatnonzero(~document.inside[left + 1 : right + 1])
+                right = left + 1 + int(between[-1]) if between.size else right
             yield left, right
             left = right
         if end > left:
@@ -185,7 +195,8 @@ def pack(
     finish = {"max_length": max_length, "start_id": start_id, "pad_id": pad_id}
     rows: list[_Row] = []
     for document in documents:
-        for window in cut_windows(document, capacity=max_length - 1, context=context):
+        windows = cut_windows(document, capacity=max_length - 1, context=context, whole_entities=share_rows)
+        for window in windows:
             size = 1 + int(document.starts[window.right] - document.starts[window.left])
             # Best fit: the row that this window fills most, so that few rows stay half empty.
             fitting = [row for row in rows if row.used + size <= max_length]
@@ -234,8 +245,8 @@ def encode_document(
     lengths = np.diff(piece_splits)
     kept = np.minimum(lengths, max_pieces_per_word)
     if (kept != lengths).any():
-        inside = np.arange(len(piece_ids)) - np.repeat(piece_splits[:-1], lengths)
-        piece_ids = piece_ids[inside < max_pieces_per_word]
+        places = np.arange(len(piece_ids)) - np.repeat(piece_splits[:-1], lengths)  # of each piece in its word
+        piece_ids = piece_ids[places < max_pieces_per_word]
     sentence_ends = np.cumsum(words_per_sentence).astype(np.int32)
     sizes = kept.copy()
     sizes[sentence_ends - 1] += 1

@@ -58,3 +58,17 @@ def test_a_word_of_hundreds_of_pieces_does_not_push_its_neighbours_out(pieces):
     sentence = Sentence(("met", "." * 3000, "Ada"), ("O", "O", "B-PER"), 0)
     rows = list(make_encoder(pieces).training_rows([sentence]))
     assert sorted(word for row in rows for word in row.word_ids if word != IGNORED) == [0, 1, 2]
+
+
+def test_an_overlong_word_and_a_sentence_cut_in_two_cost_no_label(pieces):
+    words = ("." * 3000, *("met", "Ada", "Lovelace", "met") * 20)
+    tags = ("O", *("O", "B-PER", "I-PER", "O") * 20)
+    rows = list(make_encoder(pieces, max_length=24).training_rows([Sentence(words, tags, 0)]))
+    assert sum(int((row.labels != IGNORED).sum()) for row in rows) == len(words)
+
+
+def test_a_label_that_packing_would_lose_is_not_lost_in_silence(pieces, monkeypatch):
+    lose_all = lambda document, left, right: np.full(right - left, IGNORED, np.int32)  # noqa: E731
+    monkeypatch.setattr("app.data.packing.EncodedDocument.learnable_labels", lose_all)
+    with pytest.raises(AssertionError, match="labels were to be learnt"):
+        list(make_encoder(pieces).training_rows([Sentence(("Ada", "met"), ("B-PER", "O"), 0)]))

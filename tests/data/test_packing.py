@@ -105,6 +105,44 @@ def test_a_window_that_begins_inside_an_entity_does_not_learn_from_its_rest():
     assert learnt == [[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, 10, 11]]
 
 
+@st.composite
+def hostile_documents(draw):
+    """Sentences of words with up to 9 pieces (4 are kept), and which words continue an entity of the word before."""
+    sentences = draw(
+        st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=40), min_size=1, max_size=4)
+    )
+    inside = [draw(st.booleans()) and i > 0 for sentence in sentences for i in range(len(sentence))]
+    return sentences, inside
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(hostile_documents(), min_size=1, max_size=4), st.integers(16, 40))
+def test_every_label_is_learnt_except_the_ends_of_entities_longer_than_a_row(documents, max_length):
+    made, first_word = [], 0
+    for sentences, inside in documents:
+        made.append(make_document(sentences, first_word=first_word, inside=inside))
+        first_word += len(inside)
+    rows = pack_all(made, max_length=max_length)
+    learnt = {int(word) for row in rows for word in row.word_ids[row.labels != IGNORED]}
+    for document, (_, inside) in zip(made, documents, strict=True):
+        begins = [word for word, goes_on in enumerate(inside) if not goes_on]
+        for first, after in zip(begins, [*begins[1:], len(inside)], strict=True):
+            words = range(document.first_word + first, document.first_word + after)
+            if document.starts[after] - document.starts[first] <= max_length - 1:
+                assert learnt.issuperset(words)
+            else:
+                assert words[0] in learnt
+
+
+def test_where_a_text_is_cut_to_be_scored_does_not_depend_on_its_labels():
+    sizes, inside = [[2] * 100], [False] + [True] * 60 + [False] * 39
+    cuts = [
+        cut_windows(make_document(sizes, inside=labels), capacity=30, context=context)
+        for labels in (inside, None) for context in (0, 10)
+    ]
+    assert cuts[0] == cuts[2] and cuts[1] == cuts[3]
+
+
 def test_a_sentence_that_begins_a_window_keeps_its_first_label():
     document = make_document([[1] * 5, [1] * 5], inside=[False] * 10)
     assert all((row.labels != IGNORED).sum() == 5 for row in pack_all([document], max_length=8, share_rows=False))
