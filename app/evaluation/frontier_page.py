@@ -7,6 +7,13 @@ from html import escape
 from app.evaluation.frontier import Contestant
 from app.evaluation.html_style import CSS
 
+_CSS = """
+img { width: 100%; border-radius: .5rem; }
+th { white-space: normal; }
+td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
+p + p { margin-top: .4rem; }
+"""
+
 
 def frontier_page(
     contestants: Sequence[Contestant], *, picture: bytes, best: set[str], title: str, notes: Sequence[str]
@@ -28,7 +35,7 @@ def frontier_page(
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}img {{ width: 100%; border-radius: .5rem; }}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}{_CSS}</style>\n</head>\n"
         f'<body>\n<main>\n<header><h1>{escape(title)}</h1></header>\n<section class="card">'
         f'<img alt="Entity F1 against size and against latency" src="data:image/png;base64,{image}"/></section>\n'
         '<section class="card"><h2>Numbers</h2><p class="quiet">Milliseconds a text; bold: no other is smaller, better '

@@ -18,6 +18,7 @@ from app.evaluation.html_style import CSS
 from app.evaluation.scores import EntityScores, Row, Scores
 
 MAX_EXAMPLES = 200
+CONFUSION_CAPTION = "Entities paired by overlap; the darker, the larger the part of its row (the gold type)"
 _CONTEXT_WORDS = 25  # shown on either side of the errors of a long sentence
 _MAX_WORDS = 150
 # Characters that XML cannot hold, lone surrogates among them.
@@ -55,9 +56,9 @@ def html_report(
         f"<header><h1>{_text(title)}</h1>{lines}</header>",
         _tiles(scores, words_per_second),
         '<div class="grid">',
-        _card("Learning curve", "Last value of each epoch", plots.learning_curve(history)),
+        _card("Learning curve", "At the end of each epoch", plots.learning_curve(history)),
         _card("Entity types", "Exact spans", plots.type_bars(scores)),
-        _card("Who is taken for whom", "Entities paired by overlap", plots.confusion_matrix(errors)),
+        _card("Confusion matrix", CONFUSION_CAPTION, plots.confusion_matrix(errors)),
         _card("Kinds of error", _wrong_sentences(errors), plots.error_kinds(errors)),
         "</div>",
         f'<div class="grid">{_token_table(scores)}',

@@ -1,8 +1,7 @@
 """The report's charts, drawn by matplotlib as inline SVG that follows the page's colours.
 
 Colours are written as the page's CSS variables and text as text, so that one drawing serves light and
-dark pages and stays small. matplotlib is imported here and nowhere else, without pyplot (adjustText, which only the
-frontier's PNG needs, brings it).
+dark pages and stays small. matplotlib is imported here and nowhere else, without pyplot.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from app.evaluation.errors import ErrorCounts
 from app.evaluation.frontier import Contestant
@@ -63,33 +63,39 @@ _STYLE: Any = {  # matplotlib types its settings as one literal of all their nam
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> str:
-    """Training loss and validation entity F1 by epoch, or ``""`` when there is neither.
+    """Training and validation loss and validation entity F1 by epoch, or ``""`` when there is none of them.
 
     Args:
         history: rows of ``history.jsonl``; the last finite value of each epoch is drawn.
     """
-    loss, f1 = _by_epoch(history, "loss"), _by_epoch(history, "valid/entity_f1")
-    if not loss and not f1:
+    f1 = _by_epoch(history, "valid/entity_f1")
+    losses = {name: _by_epoch(history, key) for name, key in (("training", "loss"), ("validation", "valid/loss"))}
+    losses = {name: points for name, points in losses.items() if points}
+    if not losses and not f1:
         return ""
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(2.9)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
-        if loss:
-            axes.plot(*_points(loss), color=_SECOND, marker="o", markersize=4, linewidth=2)
-            axes.set_ylabel("training loss", color=_SECOND)
+        for name, points in losses.items():
+            axes.plot(*_points(points), color=_SECOND, marker="o", markersize=4, linewidth=2, clip_on=False,
+                      linestyle="-" if name == "training" else "--", label=f"{name} loss")  # fmt: skip
+        if losses:
+            axes.set_ylabel("loss per word", color=_SECOND)
             axes.set_ylim(bottom=0)
+        if len(losses) > 1:
+            figure.legend(loc="outside lower center", ncols=2)
         if f1:
-            right = axes.twinx() if loss else axes
-            right.plot(*_points(f1), color=_ACCENT, marker="o", markersize=4, linewidth=2)
+            right = axes.twinx() if losses else axes
+            right.plot(*_points(f1), color=_ACCENT, marker="o", markersize=4, linewidth=2, clip_on=False)
             right.set_ylabel("validation entity F1", color=_ACCENT)
             right.tick_params(axis="y", length=0)
             best = max(f1, key=lambda epoch: f1[epoch])
             right.annotate(f"{f1[best]:.3f}", (best, f1[best]), xytext=(0, 7), textcoords="offset points",
                            ha="center", color=_ACCENT, fontsize=10, fontweight="bold")  # fmt: skip
             right.margins(y=0.18)
-        return _page_svg(figure, "learning-curve", "Training loss and validation entity F1 by epoch")
+        return _page_svg(figure, "learning-curve", "Losses and validation entity F1 by epoch")
 
 
 def type_bars(scores: Scores) -> str:
@@ -102,13 +108,13 @@ def type_bars(scores: Scores) -> str:
         places = range(len(rows))
         axes.barh(places, [row.f1 for row in rows], height=0.56, color=_ACCENT, label="F1")
         axes.scatter([row.precision for row in rows], places, marker="d", s=52, color=_SECOND,
-                     edgecolors=_CARD, linewidths=0.8, zorder=3, label="precision")  # fmt: skip
+                     edgecolors=_CARD, linewidths=0.8, zorder=3, clip_on=False, label="precision")  # fmt: skip
         axes.scatter([row.recall for row in rows], places, marker="o", s=46, color=_INK,
-                     edgecolors=_CARD, linewidths=0.8, zorder=3, label="recall")  # fmt: skip
+                     edgecolors=_CARD, linewidths=0.8, zorder=3, clip_on=False, label="recall")  # fmt: skip
         for place, row in enumerate(rows):
-            axes.text(1.03, place, f"{row.f1:.3f}", va="center", fontweight="bold")
+            axes.text(1.05, place, f"{row.f1:.3f}", va="center", fontweight="bold")
             axes.text(1.2, place, f"{row.support:,}", va="center", ha="left", color=_MUTED, fontsize=9)
-        for x, name in ((1.03, "F1"), (1.2, "entities")):
+        for x, name in ((1.05, "F1"), (1.2, "entities")):
             axes.text(x, -0.72, name, va="bottom", color=_MUTED, fontsize=8)
         axes.set_yticks(places, [_short(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.6)
@@ -172,34 +178,36 @@ def error_kinds(errors: ErrorCounts) -> str:
 
 
 def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: tuple[int, int]) -> bytes:
-    """Entity F1 against size and against latency, as a PNG: a colour a run, a mark a runtime, a ring on the frontier.
+    """Entity F1 against size and against latency, as a PNG: a colour per run, a mark per runtime.
+
+    A line joins what nothing beats in the two numbers of its panel, a ring marks what nothing beats in all three.
 
     Args:
         contestants: what was measured.
-        best: names of those on the frontier.
+        best: names of those with a ring.
         setting: (pieces, threads) of the latency.
     """
-    from adjustText import adjust_text  # brings pyplot, which the report does not need
-
     runs = list(dict.fromkeys(each.run for each in contestants))
     runtimes = list(dict.fromkeys(each.runtime for each in contestants))
     pieces, threads = setting
-    figure = Figure(figsize=(10.0, 4.6), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(11.0, 5.4), dpi=160, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     sides = (
         ("megabytes", lambda each: each.bytes / 1e6),
         (f"milliseconds for {pieces} pieces, {threads} threads", lambda each: each.latency_ms[setting]),
     )
-    labels: list[list[Text]] = []
+    drawn: list[tuple[Axes, list[tuple[float, float]]]] = []
+    heights = [100 * each.entity_f1 for each in contestants]
     for axes, (title, place) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
-        labels.append([])
-        for each in contestants:
+        places = [place(each) for each in contestants]
+        steps = _undominated(places, heights)
+        axes.plot(*steps, color="#999999", linewidth=1.2, drawstyle="steps-post", zorder=2)
+        for each, x, y in zip(contestants, places, heights, strict=True):
             colour = f"C{runs.index(each.run) % 10}"
             mark = _RUNTIME_MARKS[runtimes.index(each.runtime) % len(_RUNTIME_MARKS)]
             ring = {"edgecolors": "black", "linewidths": 1.4} if each.name in best else {"linewidths": 0}
-            axes.scatter(place(each), 100 * each.entity_f1, color=colour, marker=mark, s=64, zorder=3, **ring)
-            labels[-1].append(axes.text(place(each), 100 * each.entity_f1, each.variant,
-                                        fontsize=8, color="#444444", parse_math=False))  # fmt: skip
+            axes.scatter(x, y, color=colour, marker=mark, s=64, zorder=3, **ring)
+        drawn.append((axes, list(zip(places, heights, strict=True))))
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter("{x:g}")
@@ -210,21 +218,75 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.15)
     figure.axes[0].set_ylabel("entity F1")
-    for number, run in enumerate(runs):
-        figure.axes[0].scatter([], [], color=f"C{number % 10}", marker="s", label=_short(run))
-    for number, runtime in enumerate(runtimes):
-        mark = _RUNTIME_MARKS[number % len(_RUNTIME_MARKS)]
-        figure.axes[0].scatter([], [], color="#777777", marker=mark, label=runtime)
-    figure.axes[0].scatter([], [], color="white", edgecolors="black", linewidths=1.4, label="on the frontier")
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    _frontier_legend(figure, runs, runtimes)
     figure.draw_without_rendering()  # settles the layout, in which labels then find free places
     figure.set_layout_engine("none")
-    for axes, texts in zip(figure.axes, labels, strict=True):
-        adjust_text(texts, ax=axes, iter_lim=1000, expand=(1.15, 1.4), force_text=(0.3, 0.5),
-                    arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6})  # fmt: skip
+    for axes, points in drawn:
+        _label_points(axes, points, [each.variant for each in contestants])
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _frontier_legend(figure: Figure, runs: Sequence[str], runtimes: Sequence[str]) -> None:
+    axes = figure.axes[0]
+    for number, run in enumerate(runs):
+        axes.scatter([], [], color=f"C{number % 10}", marker="s", label=run)
+    for number, runtime in enumerate(runtimes):
+        mark = _RUNTIME_MARKS[number % len(_RUNTIME_MARKS)]
+        axes.scatter([], [], color="#777777", marker=mark, label=runtime)
+    axes.plot([], [], color="#999999", linewidth=1.2, label="frontier of this panel")
+    axes.scatter([], [], color="white", edgecolors="black", linewidths=1.4,
+                 label="nothing is smaller, better and faster at once")  # fmt: skip
+    widest = max(len(text) for text in axes.get_legend_handles_labels()[1])
+    figure.legend(loc="outside lower center", ncols=max(1, min(4, 150 // (widest + 6))), frameon=False, fontsize=9)
+
+
+def _label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Writes a name beside each point, where it covers no mark and no other name; a line leads to one further away."""
+    renderer = axes.figure.canvas.get_renderer()
+    centres = [axes.transData.transform(point) for point in points]
+    taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in centres]
+    for line in axes.get_lines():
+        corners = line.get_path().interpolated(1).transformed(line.get_transform()).vertices
+        taken += [Bbox([before, after]) for before, after in pairwise(corners)]
+    frame = axes.get_window_extent(renderer)
+    around = [(1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)]
+    for point, name, (x, y) in zip(points, names, centres, strict=True):
+        text = axes.annotate(name, point, (0, 0), textcoords="offset pixels", fontsize=8, color="#444444",
+                             ha="center", va="center", parse_math=False)  # fmt: skip
+        size = text.get_window_extent(renderer)
+        width, height = size.width + 4, size.height + 2
+        places = [
+            (right * (11 + width / 2 + far), up * ((11 if right == 0 else 3) + height / 2 + far), far)
+            for far in range(0, 200, 20)
+            for right, up in around
+        ]
+
+        def box(place: tuple[float, float, int]) -> Bbox:
+            return Bbox.from_bounds(x + place[0] - width / 2, y + place[1] - height / 2, width, height)  # noqa: B023
+
+        free = (
+            place
+            for place in places
+            if not any(box(place).overlaps(other) for other in taken)
+            and frame.contains(*box(place).min) and frame.contains(*box(place).max)
+        )
+        place = next(free, places[0])
+        taken.append(box(place))
+        text.set_position(place[:2])
+        if place[2]:
+            axes.annotate("", point, place[:2], textcoords="offset pixels", zorder=1,
+                          arrowprops={"arrowstyle": "-", "color": "#aaaaaa", "linewidth": 0.6})  # fmt: skip
+
+
+def _undominated(costs: Sequence[float], gains: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The points that no other one beats in both numbers, from the cheapest to the best."""
+    best: list[tuple[float, float]] = []
+    for cost, gain in sorted(zip(costs, gains, strict=True), key=lambda point: (point[0], -point[1])):
+        if not best or gain > best[-1][1]:
+            best.append((cost, gain))
+    return [cost for cost, _ in best], [gain for _, gain in best]
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -45,10 +45,17 @@ class WordsOfDocument(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaggedSentence:
-    """Tags of one sentence, a tag a word, and the posterior probability of each if asked for."""
+    """One tag per word of a sentence, the posterior probability of each if asked for, and what they come from.
+
+    Attributes:
+        tags: the most probable ones.
+        probabilities: float32 [words], or empty.
+        emissions: logits float32 [words, labels].
+    """
 
     tags: list[str]
     probabilities: np.ndarray
+    emissions: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Predictor:
         tags, chances = self.decode(per_sentence, probabilities)
         for number, ids in enumerate(tags):
             chance = chances[number] if probabilities else np.zeros(0, np.float32)
-            yield TaggedSentence([self.labels[i] for i in ids], chance)
+            yield TaggedSentence([self.labels[i] for i in ids], chance, per_sentence[number])
 
     def compute_emissions(self, rows: Iterable[Row], *, words: int) -> np.ndarray:
         """Logits of the first piece of every word, float32 [words, labels].

@@ -223,3 +223,11 @@ def compute_marginals(emissions: tf.Tensor, lengths: tf.Tensor, transitions: tf.
     """
     forward, backward, _ = _pass_messages(emissions, lengths, transitions)
     return _posterior(emissions, forward, backward, lengths)
+
+
+@tf.function(
+    input_signature=[_SENTENCES[0], tf.TensorSpec([None, None], tf.int32), *_SENTENCES[1:]], autograph=False
+)
+def score_tags(emissions: tf.Tensor, labels: tf.Tensor, lengths: tf.Tensor, transitions: tf.Tensor) -> tf.Tensor:
+    """Log-probability of the given tags of each sentence: float32 [sentences]. `labels` int32 [sentences, words]."""
+    return compute_log_likelihood(emissions, labels, lengths, transitions)

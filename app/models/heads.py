@@ -1,13 +1,13 @@
 """Models room: the tagging head, softmax or CRF, on top of any backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from app.models.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags
+from app.models.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags, score_tags
 from app.one_keras import keras
 
 HEADS = ("softmax", "crf")
@@ -81,6 +81,30 @@ class TaggingHead(keras.layers.Layer):
         learnt = self.transitions.numpy()
         return DecodingScores(self.start + learnt[0], self.constraints + learnt, learnt[:, 0])
 
+    def measure_loss(self, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> float:
+        """Mean negative log-likelihood per word of the tags of sentences: what `compute_loss` sums, without dropout.
+
+        Args:
+            emissions: for each sentence float32 [words, labels].
+            tags: for each sentence its tags.
+        """
+        ids = {label: number for number, label in enumerate(self.labels)}
+        labels = [np.array([ids[tag] for tag in sentence], np.int32) for sentence in tags]
+        total = 0.0
+        if self.transitions is None:
+            for logits, chosen in zip(emissions, labels, strict=True):
+                largest = logits.max(axis=1)
+                log_norm = np.log(np.exp(logits - largest[:, None]).sum(axis=1)) + largest
+                total += float((log_norm - np.take_along_axis(logits, chosen[:, None], axis=1)[:, 0]).sum())
+        else:
+            scoring = self.decoding_scores()
+            for numbers, lengths, batch in _in_batches(emissions, scoring):
+                chosen = np.zeros(batch.shape[:2], np.int32)
+                for row, number in enumerate(numbers):
+                    chosen[row, : lengths[row]] = labels[number]
+                total -= float(score_tags(batch, chosen, lengths, scoring.transitions).numpy().sum())
+        return total / max(1, sum(map(len, labels)))
+
 
 @dataclass(frozen=True)
 class DecodingScores:
@@ -106,6 +130,22 @@ def decode_sentences(
     """
     tags: list[np.ndarray] = [np.zeros(0, np.int32)] * len(emissions)
     chances: list[np.ndarray] = [np.zeros(0, np.float32)] * len(emissions) if probabilities else []
+    for chosen, lengths, batch in _in_batches(emissions, scoring):
+        found = decode_tags(batch, lengths, scoring.transitions).numpy()
+        chance = compute_marginals(batch, lengths, scoring.transitions).numpy() if probabilities else None
+        for row, i in enumerate(chosen):
+            tags[i] = found[row, : lengths[row]]
+            if chance is not None:
+                chances[i] = np.take_along_axis(chance[row, : lengths[row]], tags[i][:, None], axis=1)[:, 0]
+    return tags, chances
+
+
+def _in_batches(
+    emissions: Sequence[np.ndarray], scoring: DecodingScores
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Sentences of like length together: their numbers, lengths int32 [sentences], and emissions with start and end
+    scores, float32 [sentences, words, labels]. Empty sentences are left out.
+    """
     order = sorted((i for i in range(len(emissions)) if len(emissions[i])), key=lambda i: len(emissions[i]))
     for at in range(0, len(order), 256):
         chosen = order[at : at + 256]
@@ -115,10 +155,4 @@ def decode_sentences(
             batch[row, : lengths[row]] = emissions[i]
         batch[:, 0] += scoring.start
         batch[np.arange(len(chosen)), lengths - 1] += scoring.end
-        found = decode_tags(batch, lengths, scoring.transitions).numpy()
-        chance = compute_marginals(batch, lengths, scoring.transitions).numpy() if probabilities else None
-        for row, i in enumerate(chosen):
-            tags[i] = found[row, : lengths[row]]
-            if chance is not None:
-                chances[i] = np.take_along_axis(chance[row, : lengths[row]], tags[i][:, None], axis=1)[:, 0]
-    return tags, chances
+        yield chosen, lengths, batch

@@ -212,7 +212,8 @@ def _summaries(contestants: list[Contestant], first: Contestant, metrics: dict[s
         fastest, smallest = max(good, key=lambda each: each.words_per_second), min(good, key=lambda each: each.bytes)
         metrics[f"benchmark/frontier/fastest_within_{points}/words_per_second"] = fastest.words_per_second
         metrics[f"benchmark/frontier/smallest_within_{points}/bytes"] = smallest.bytes
-        line = f"within {points} points of F1: smallest {smallest.name}, {smallest.bytes / 1e6:.2f} MB; "
+        line = f"of the {TFLITE} files within {points} points of the float model's F1: "
+        line += f"smallest {smallest.name}, {smallest.bytes / 1e6:.2f} MB; "
         line += f"fastest {fastest.name}, {fastest.words_per_second:,.0f} words/s"
         if peer:
             ratio = fastest.words_per_second / peer.words_per_second

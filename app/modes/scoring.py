@@ -121,10 +121,11 @@ class Tagged:
         self.gold: list[list[str]] = []
         self.predicted: list[list[str]] = []
         self.documents: list[int] = []
+        self.emissions: list[np.ndarray] = []
 
     @classmethod
-    def by(cls, predictor: Predictor, sentences: Iterable[Sentence]) -> "Tagged":
-        """Tags a corpus; a sentence is held once, as words and two columns of tags."""
+    def by(cls, predictor: Predictor, sentences: Iterable[Sentence], *, keep_emissions: bool = False) -> "Tagged":
+        """Tags a corpus; a sentence is held once, as words and two columns of tags, with its logits on request."""
         tagged = cls()
 
         def remembered() -> Iterator[Sentence]:
@@ -134,7 +135,10 @@ class Tagged:
                 tagged.documents.append(sentence.document)
                 yield sentence
 
-        tagged.predicted = [found.tags for found in predictor.tag(remembered())]
+        for found in predictor.tag(remembered()):
+            tagged.predicted.append(found.tags)
+            if keep_emissions:
+                tagged.emissions.append(found.emissions)
         return tagged
 
     def scores(self) -> Scores:

@@ -122,8 +122,9 @@ class TaggerTraining:
         predictor = build_predictor(tagger, encoder, batch_size=self.config.evaluation.batch_size)
 
         def validate() -> dict[str, float]:
-            scores = Tagged.by(predictor, valid.sentences()).scores()
-            return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1}
+            tagged = Tagged.by(predictor, valid.sentences(), keep_emissions=True)
+            scores, loss = tagged.scores(), tagger.head.measure_loss(tagged.emissions, tagged.gold)
+            return {"entity_f1": scores.strict.micro.f1, "token_macro_f1": scores.token.macro.f1, "loss": loss}
 
         return validate
 

@@ -100,3 +100,16 @@ def test_sentences_of_every_length_come_back_in_their_order():
     alone = [decode_sentences([e], scoring)[0][0].tolist() for e in emissions]
     assert [t.tolist() for t in tags] == alone
     assert [len(c) for c in chances] == [3, 0, 7, 1, 3]
+
+
+@pytest.mark.parametrize("kind", ["softmax", "crf"])
+def test_the_loss_of_sentences_is_the_training_loss_of_the_row_they_would_be_packed_in(kind):
+    head, random = make_head(kind), np.random.default_rng(3)
+    tags = [["O", "B-LOC", "I-LOC"], ["B-PER"], [], ["O", "O"]]
+    emissions = [random.normal(size=(len(sentence), 5)).astype(np.float32) for sentence in tags]
+    mark = np.zeros((1, 5), np.float32)
+    row = np.concatenate([mark, *(np.concatenate([each, mark]) for each in emissions if len(each))])
+    labels = [-1, *(i for sentence in tags if sentence for i in [*map(LABELS.index, sentence), -1])]
+    boundaries = np.array(labels) < 0
+    expected = head.compute_loss(row[None], np.array([labels], np.int32), boundaries[None]) / 6
+    assert head.measure_loss(emissions, tags) == pytest.approx(float(expected), rel=1e-5)
