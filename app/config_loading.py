@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config import Config, InputError, fields_by_key, flatten
+from app.config import MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
 from app.config_rules import impossible_combinations
 
 _FIELDS = fields_by_key()
@@ -29,12 +29,15 @@ _TYPE_NAMES = {
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def load_config(path: str | None, overrides: Sequence[str] = (), *, defaults: str | None = None) -> Config:
-    """Builds the configuration: dataclass default < `defaults` < `base:` of `path` < `path` < `overrides`.
+def load_config(
+    path: str | None, overrides: Sequence[str] = (), *, mode: str = "", defaults: str | None = None
+) -> Config:
+    """Builds the configuration: default (of the mode) < `defaults` < `base:` of `path` < `path` < `overrides`.
 
     Args:
         path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base.
         overrides: "section.key=value"; the value may itself contain "=".
+        mode: whose own defaults hold, see `MODE_DEFAULTS`.
         defaults: YAML file below `path`, such as the config.yaml of the run directory to evaluate.
 
     Raises:
@@ -42,7 +45,7 @@ def load_config(path: str | None, overrides: Sequence[str] = (), *, defaults: st
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for text, origin in _layers(path, overrides, defaults):
+    for text, origin in _layers(path, overrides, mode, defaults):
         for key, raw in text.items():
             values[key] = _coerce(key, raw, origin=origin)
             origins[key] = origin
@@ -84,9 +87,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def _layers(
-    path: str | None, overrides: Sequence[str], defaults: str | None
+    path: str | None, overrides: Sequence[str], mode: str, defaults: str | None
 ) -> Iterator[tuple[dict[str, Any], str]]:
     """Yields ({key: raw value}, origin), the weakest first."""
+    yield MODE_DEFAULTS.get(mode, {}), f"the default of --mode={mode}"
     if defaults:
         yield _flat_keys(read_yaml(defaults), origin=defaults), defaults
     if path:

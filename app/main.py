@@ -199,7 +199,7 @@ def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:
         source = RunDirectory(load_config(path, settings).init_from or f"runs/{mode.starts_from}")
         source.require_run("init_from")
         return load_config(path, [*settings, f"init_from={source}"], defaults=str(source.config_yaml))
-    config = load_config(path, settings)
+    config = load_config(path, settings, mode=_MODE.value)
     if mode is MODES["benchmark"] and config.benchmark.objective == "frontier":
         run_dir.require_run()  # its exports are what is measured
         return load_config(path, settings, defaults=str(run_dir.config_yaml))

@@ -212,3 +212,11 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
 def test_config_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config().seed = 3
+
+
+def test_a_mode_has_defaults_of_its_own_below_every_file_and_set(tmp_path):
+    assert load_config(None, mode="pretrain").training.epochs < load_config(None).training.epochs
+    file = tmp_path / "own.yaml"
+    file.write_text("training:\n  epochs: 7\n", encoding="utf-8")
+    assert load_config(str(file), mode="pretrain").training.epochs == 7
+    assert load_config(None, ["training.epochs=9"], mode="pretrain").training.epochs == 9
