@@ -251,11 +251,17 @@ def full_disk(error: BaseException) -> int:
     return next((number for number, words in _FULL.items() if words in str(error)), 0)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, without the name of the node that TensorFlow begins with."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return re.sub(r"^\{\{.*?\}\}\s*", "", text)
+
+
 def reason_of(error: BaseException) -> str:
     """Why a library could not write, in one short clause with the paths that users know."""
     if full := full_disk(error):
         return "the disk is full" if full == errno.ENOSPC else "the disk quota is used up"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = real_names(next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__))
+    text = real_names(first_line(error) or type(error).__name__)
     return text if len(text) <= _MOST_REASON else text[:_MOST_REASON].rpartition(" ")[0] + " ..."

@@ -20,7 +20,7 @@ from absl import flags, logging
 from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
-from app.files import full_disk, reason_of
+from app.files import first_line, full_disk, reason_of
 from app.paths import escape_controls, expand, shown
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -228,7 +228,7 @@ def explain(error: Exception) -> str:
     """One sentence for the user; what a library says is cut to its first line."""
     if isinstance(error, InputError | RunError):
         return str(error)
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    text = first_line(error)
     if full_disk(error):
         what = f"{error.filename} could not be written" if isinstance(error, OSError) and error.filename else text
         return (

@@ -251,3 +251,8 @@ def test_a_part_of_a_run_that_is_a_mount_point_is_emptied(small_disk):
     (small_disk / "old").touch()
     discard(small_disk)
     assert os.path.ismount(small_disk) and os.listdir(small_disk) == []
+
+
+def test_the_first_line_of_a_librarys_words_has_no_name_of_a_node():
+    error = RuntimeError("\n{{function_node __wrapped__Save/job:x}} /a/b; No space left on device [Op:Save]\nmore")
+    assert files.first_line(error) == "/a/b; No space left on device [Op:Save]"
