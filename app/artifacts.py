@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,24 @@ from typing import TYPE_CHECKING, Any
 
 from app.config import FOUND_BY_TRIAL, Config, InputError, flatten
 from app.config_loading import load_config, read_yaml, to_yaml
+from app.files import (
+    TEMPORARY_PREFIX,
+    check_links,
+    discard,
+    find_leftovers,
+    flush,
+    follow_links,
+    grant_usual_access,
+    is_special,
+    lock,
+    named,
+    remove,
+    temporary_beside,
+)
 
 if TYPE_CHECKING:
     import numpy as np
 
-TEMPORARY_PREFIX = ".tmp-"
 _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
@@ -61,11 +73,9 @@ def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    import fcntl
-
-    with open(Path(path) / _LOCK, "a", encoding="ascii") as lock:
+    with open(Path(path) / _LOCK, "a", encoding="ascii") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file.fileno(), Path(path))
         except BlockingIOError as error:
             raise InputError(f"another process is writing {path}: wait for it, or {otherwise}") from error
         yield
@@ -181,13 +191,14 @@ class RunDirectory:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.path, otherwise="choose another --run_dir"):
-            for leftover in list(self.path.rglob(f"{TEMPORARY_PREFIX}*")):
-                _remove(leftover)
+            check_links(self.path, _CONTENTS, emptied=False)
+            for leftover in list(find_leftovers(self.path)):
+                remove(leftover)
             yield
 
     def write_text(self, path: str | Path, text: str) -> None:
-        with atomic(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        with atomic(path) as temporary:  # a byte of a path that is not UTF-8 becomes \\udc.., as JSON writes it
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     def write_bytes(self, path: str | Path, content: bytes) -> None:
         with atomic(path) as temporary:
@@ -197,21 +208,21 @@ class RunDirectory:
         self.write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def write_jsonl(self, path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
-        with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        with atomic(path) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.writelines(_json_line(record) for record in records)
 
     def append_jsonl(self, path: str | Path, record: Mapping[str, Any]) -> None:
         """Adds one line. The half line a kill may have left before it is cut off first."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
+        with named(path), path.open("ab+") as file:
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(max(0, end - 2**16))
                 tail = file.read()
                 if not tail.endswith(b"\n"):
                     file.truncate(end - len(tail) + tail.rfind(b"\n") + 1)
-            file.write(_json_line(record).encode("utf-8"))
+            file.write(_json_line(record).encode("utf-8", "backslashreplace"))
 
     def rewind_history(self, key: str, last: int) -> None:
         """Drops the rows of history.jsonl whose `key` is above `last`: logged, but lost again with a checkpoint."""
@@ -258,33 +269,38 @@ class RunDirectory:
         return sorted(os.listdir(self.path)) if self.path.is_dir() else []
 
     def _clear(self) -> None:
+        check_links(self.path, _CONTENTS, emptied=True)
         for name in _CONTENTS:
-            content = self.path / name
-            if content.is_symlink() or content.exists():
-                # Renamed first: a kill while deleting leaves no half checkpoint under its own name.
-                doomed = self.path / f"{TEMPORARY_PREFIX}deleted-{name}"
-                _remove(doomed)
-                os.rename(content, doomed)
-                _remove(doomed)
+            discard(self.path / name)
 
 
 @contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path (same folder, same ending) and renames it to `path` if the block succeeds.
 
-    On failure the temporary file is removed and an older file at `path` stays as it was.
+    On failure the temporary file is removed and an older file at `path` stays as it was. A link stays, what it leads to
+    is replaced. A device or pipe is not replaced: it is what is yielded.
+
+    Raises:
+        OSError: that names `path` where the disk is full, whatever the block raised.
     """
-    final = Path(path)
+    if is_special(path):
+        with named(path):
+            yield Path(path)
+        return
+    final = follow_links(path)
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{final.name}")
+    temporary = temporary_beside(final)
     try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, final)
+        with named(path):
+            yield temporary
+            grant_usual_access(temporary)
+            flush(temporary)
+            os.replace(temporary, final)
     except BaseException:
-        _remove(temporary)
+        remove(temporary)
         raise
-    _flush(final.parent)
+    flush(final.parent)
 
 
 def sha256_of_file(path: str | os.PathLike[str]) -> str:
@@ -310,22 +326,6 @@ def sha256_of_arrays(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{key} was {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key]]
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    """Deletes a file, a folder, or a link itself (never what a link points to)."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

@@ -28,6 +28,16 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, as a scheduler sends it before it takes a machine away. Exit status 143."""
 
 
+# What `path` of a setting may be. `app.config_loading` expands `~` and `$NAME` in each, and refuses remote paths.
+PATH_KINDS = {
+    "path": "a file or folder, taken literally",
+    "globs": "files and globs that commas separate; what exists under the very name is no glob",
+    "any": "a file or folder, or a remote place that the library behind the setting reads by itself",
+}
+# What stands before a name that is no path, or is one after it: that of a library's data set or preset.
+HANDLES = ("tfds:", "preset:")
+
+
 def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
@@ -36,7 +46,7 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
             [a, b] or a,b.
         meaning: one line.
         **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
-            `below` (numbers).
+            `below` (numbers), `path` (what it names in the file system, see PATH_KINDS).
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -45,11 +55,13 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
 class DataConfig:
     """Corpora, and how they become sequences of word pieces."""
 
-    train_path: str = option("data/sample/train.conll", "training corpus: a file or tfds:NAME; empty = none")
-    valid_path: str = option(
-        "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
+    train_path: str = option(
+        "data/sample/train.conll", "training corpus: a file or tfds:NAME; empty = none", path="path"
     )
-    test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    valid_path: str = option(
+        "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none", path="path"
+    )
+    test_path: str = option("data/sample/test.conll", "test corpus; empty = none", path="path")
     train_on_valid: bool = option(
         False,
         "learn from the validation corpus too, in a last run with settings that it has chosen before; nothing is then "
@@ -59,11 +71,12 @@ class DataConfig:
         "",
         "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "
         "empty = none",
+        path="globs",
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
-    tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own")
+    tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own", path="any")
     max_length: int = option(
         192,
         "word pieces in a sequence, [CLS] and [SEP] included; 0 = finetune: the longest that trains nearly as fast as "
@@ -78,7 +91,7 @@ class DataConfig:
     cache: str = option(
         "auto", "where packed sequences live while training", choices=("auto", "memory", "tfrecord")
     )
-    cache_dir: str = option("", "folder of the TFRecord cache; empty = inside the run directory")
+    cache_dir: str = option("", "folder of the TFRecord cache; empty = inside the run directory", path="path")
     memory_limit_words: int = option(
         5_000_000, "cache=auto writes TFRecords above this many words", at_least=0
     )
@@ -94,6 +107,7 @@ class BackboneConfig:
     source: str = option(
         "minilm",
         "minilm, random, preset:NAME; or a Hugging Face, preset, Google checkpoint or run directory",
+        path="path",
     )
     sha256: str = option(
         "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked"
@@ -105,7 +119,7 @@ class BackboneConfig:
     lowercase: str = option(
         "auto", "whether the vocabulary is uncased; auto asks the source", choices=("auto", "true", "false")
     )
-    vocabulary_path: str = option("", "source=random: word pieces, one a line; empty = those of minilm")
+    vocabulary_path: str = option("", "source=random: word pieces, one a line; empty = those of minilm", path="path")
     num_layers: int = option(2, "source=random: encoder layers", at_least=1)
     num_heads: int = option(2, "source=random: attention heads", at_least=1)
     hidden_dim: int = option(128, "source=random: width", at_least=1)
@@ -223,12 +237,15 @@ class PretrainConfig:
     train_path: str = option(
         "data/sample/train.conll",
         "text: a file or glob (.gz too), a blank line between documents; a corpus as in data.train_path; tfds:NAME",
+        path="globs",
     )
-    valid_path: str = option("data/sample/valid.conll", "held-out text, read in the same way; empty = none")
+    valid_path: str = option(
+        "data/sample/valid.conll", "held-out text, read in the same way; empty = none", path="globs"
+    )
     vocabulary_size: int = option(
         0, "backbone.source=random: word pieces learnt from the text; 0 = the backbone's own", at_least=0
     )
-    records_dir: str = option("", "folder of the training records; empty = records/ in the run directory")
+    records_dir: str = option("", "folder of the training records; empty = records/ in the run directory", path="path")
     beam_options: str = option("", "options of Apache Beam, such as --runner=FlinkRunner; empty = this machine")
     max_length: int = option(128, "word pieces in a sequence, [CLS] and [SEP] included", at_least=16, at_most=512)
     long_epochs: int = option(
@@ -269,7 +286,7 @@ class CompressionConfig:
     )
     trim_epochs: int = option(0, "trim_vocabulary: epochs of fine-tuning after it", at_least=0)
     other_path: str = option(
-        "", "trim_vocabulary: corpus of other text on which its loss is measured too; empty = none"
+        "", "trim_vocabulary: corpus of other text on which its loss is measured too; empty = none", path="path"
     )
     flops_fraction: float = option(
         0.5, "prune_structured: part of the encoder's operations that is left", above=0, below=1
@@ -359,9 +376,12 @@ class BenchmarkConfig:
     )
     steps: int = option(20, "steps that are measured", at_least=1)
     warmup_steps: int = option(5, "steps before them that are not", at_least=0)
-    other_runs: tuple[str, ...] = option((), "frontier: further runs, compressed ones, whose exports join in")
+    other_runs: tuple[str, ...] = option(
+        (), "frontier: further runs, compressed ones, whose exports join in", path="path"
+    )
     peer_python: str = option(
-        "", "frontier: a Python with onnxruntime, torch and transformers, to measure ONNX Runtime too; empty = none"
+        "", "frontier: a Python with onnxruntime, torch and transformers, to measure ONNX Runtime too; empty = none",
+        path="path",
     )
     lengths: tuple[int, ...] = option((32, 64, 128), "frontier: pieces of the texts of latency", at_least=1)
     threads: tuple[int, ...] = option(
@@ -381,7 +401,8 @@ class DistillConfig:
     """A small network learns from large ones. The losses are weighted and added; a weight of 0 leaves one out."""
 
     teachers: tuple[str, ...] = option(
-        ("runs/finetune",), "runs to learn from, their answers averaged; or one backbone, see backbone.source"
+        ("runs/finetune",), "runs to learn from, their answers averaged; or one backbone, see backbone.source",
+        path="path",
     )
     student: str = option(
         "teacher_layers",
@@ -453,7 +474,7 @@ class Config:
     )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(
-        "", "run directory whose model training starts from; empty = the pretrained backbone"
+        "", "run directory whose model training starts from; empty = the pretrained backbone", path="path"
     )
 
 

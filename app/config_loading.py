@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.config import MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
+from app.config import HANDLES, MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
 from app.config_rules import impossible_combinations
+from app.paths import expand, expand_list, split_list
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
@@ -38,7 +40,8 @@ def load_config(
         path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base.
         overrides: "section.key=value"; the value may itself contain "=".
         mode: whose own defaults hold, see `MODE_DEFAULTS`.
-        defaults: YAML file below `path`, such as the config.yaml of the run directory to evaluate.
+        defaults: YAML file below `path`, such as the config.yaml of the run directory to evaluate; its paths stay as
+            they are.
 
     Raises:
         InputError: naming the key, where it came from, what was received and what is allowed.
@@ -47,7 +50,8 @@ def load_config(
     origins: dict[str, str] = {}
     for text, origin in _layers(path, overrides, mode, defaults):
         for key, raw in text.items():
-            values[key] = _coerce(key, raw, origin=origin)
+            value = _coerce(key, raw, origin=origin)
+            values[key] = value if origin == defaults else _expand_paths(key, value)
             origins[key] = origin
     config = _build(values)
     for keys, rule in impossible_combinations(config):
@@ -99,7 +103,7 @@ def _layers(
         if not isinstance(base, str):
             raise InputError(f"base must be the name of one file, received {_describe(base)} in {path}")
         if base:
-            base_path = str(Path(path).parent / base)
+            base_path = str(Path(path).parent / expand(base, name=f"base in {path}"))
             base_content = read_yaml(base_path)
             if base_content.pop("base", ""):
                 raise InputError(f"{base_path} is the base of {path} and may not have a base itself")
@@ -110,7 +114,8 @@ def _layers(
         if not equals:
             raise InputError(f"--set takes section.key=value, received {override!r}")
         _require_known(key.strip(), origin="--set")
-        yield {key.strip(): value.strip()}, "--set"
+        is_file = "path" in _FIELDS[key.strip()].metadata and os.path.lexists(value)  # its name may end in a blank
+        yield {key.strip(): value if is_file else value.strip()}, "--set"
 
 
 def _flat_keys(content: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
@@ -156,7 +161,8 @@ def nearest_key(key: str) -> str:
 def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     known = _FIELDS[key]
     kind = str(known.type)
-    value = _convert(raw, kind)
+    parts = _parts(raw, paths="path" in known.metadata) if isinstance(raw, str) and kind.startswith("tuple") else raw
+    value = _convert(parts, kind)
     if value is None:
         raise InputError(f"{key} must be {_TYPE_NAMES[kind]}, received {_describe(raw)} in {origin}")
     faults = [_fault(each, known.metadata) for each in (value if isinstance(value, tuple) else (value,))]
@@ -167,13 +173,31 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     return value
 
 
+def _expand_paths(key: str, value: Any) -> Any:
+    """A setting's value with `~` and `$NAME` in the paths replaced.
+
+    Raises:
+        InputError: as `app.paths.expand`.
+    """
+    kind = _FIELDS[key].metadata.get("path")
+    if not kind:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_expand_path(key, each) for each in value)
+    return expand_list(value, name=key) if kind == "globs" else _expand_path(key, value, remote=kind == "any")
+
+
+def _expand_path(key: str, value: str, *, remote: bool = False) -> str:
+    handle = next((each for each in HANDLES if value.startswith(each)), "")
+    return handle + expand(value.removeprefix(handle), name=key, remote=remote or bool(handle))
+
+
 def _convert(raw: Any, kind: str) -> Any:
-    """The value of the text `raw` as `kind`, or None if it is none. A list may also be text: `[a, b]`, `a, b`."""
+    """The value of `raw`, a text or a list of texts, as `kind`; None if it is none."""
     if kind.startswith("tuple"):
-        parts = _parts(raw) if isinstance(raw, str) else raw
-        if not isinstance(parts, list):
+        if not isinstance(raw, list):
             return None
-        values = tuple(_convert(part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in parts)
+        values = tuple(_convert(part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in raw)
         return None if None in values else values
     if not isinstance(raw, str):
         return None
@@ -188,11 +212,15 @@ def _convert(raw: Any, kind: str) -> Any:
     return number if math.isfinite(number) else None
 
 
-def _parts(text: str) -> list[str]:
+def _parts(text: str, *, paths: bool) -> list[str]:
+    """A list that is written as text, `[a, b]` or `a, b`; of paths, one that exists under the very name is one."""
+    if paths and os.path.lexists(text):
+        return [text]
     inner = text.strip()
     if inner[:1] + inner[-1:] in ("[]", "()"):
         inner = inner[1:-1]
-    parts = (part.strip().strip("\"'") for part in inner.split(","))
+    split = split_list(inner) if paths else inner.split(",")
+    parts = (part if paths and os.path.lexists(part) else part.strip().strip("\"'") for part in split)
     return [part for part in parts if part]
 
 

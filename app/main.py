@@ -6,12 +6,12 @@ A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are
 from __future__ import annotations
 
 import difflib
-import errno
 import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import NamedTuple, NoReturn
 
 from absl import app as absl_app
@@ -20,6 +20,8 @@ from absl import flags, logging
 from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
+from app.files import first_line, full_disk, reason_of
+from app.paths import escape_controls, expand, shown
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
@@ -183,16 +185,17 @@ def build_request() -> tuple[str, Request]:
             raise InputError(f"--{flag.name} belongs to --mode={' or '.join(takers)}, received --mode={name}")
     if "input" in mode.accepts and not _INPUT.value:
         raise InputError(f"--mode={name} needs --input=FILE, or --input=- for stdin")
-    run_dir = RunDirectory(_RUN_DIR.value or f"runs/{mode.works_on or name}")
+    run_dir = RunDirectory(expand(_RUN_DIR.value, name="--run_dir") or f"runs/{mode.works_on or name}")
     if mode.works_on:
         run_dir.require_run()
     config = load_run_config(mode, run_dir)
-    return name, Request(config, run_dir, _OVERWRITE.value, _INPUT.value, _OUTPUT.value)
+    source, target = (expand(flag.value, name=f"--{flag.name}") for flag in (_INPUT, _OUTPUT))
+    return name, Request(config, run_dir, _OVERWRITE.value, source, target)
 
 
 def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:
     """The configuration from the flags, over that of the run which the mode works on or starts from."""
-    path, settings = _CONFIG.value or None, list(_SET.value)
+    path, settings = expand(_CONFIG.value, name="--config") or None, list(_SET.value)
     if mode.works_on:
         return load_config(path, settings, defaults=str(run_dir.config_yaml))
     if mode.starts_from:
@@ -218,17 +221,20 @@ def describe(name: str, request: Request) -> str:
         }[state]
     else:
         where = "exists" if request.run_dir.is_run() else "new"
-    return f"# {name}: {plan}\n# run directory: {request.run_dir} ({where})\n{to_yaml(request.config)}"
+    return f"# {name}: {plan}\n# run directory: {shown(request.run_dir)} ({where})\n{to_yaml(request.config)}"
 
 
 def explain(error: Exception) -> str:
     """One sentence for the user; what a library says is cut to its first line."""
     if isinstance(error, InputError | RunError):
         return str(error)
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if disk_full or "No space left on device" in str(error):
-        return f"the disk is full ({text}); complete files are safe: free some space, run the command again"
+    text = first_line(error)
+    if full_disk(error):
+        what = f"{error.filename} could not be written" if isinstance(error, OSError) and error.filename else text
+        return (
+            f"{reason_of(error)}: {what}; files that have their final names are complete and safe: free some space and "
+            "run the same command again"
+        )
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "out of memory; lower the batch size or data.max_length, or raise training.accumulation_steps"
     if isinstance(error, OSError):
@@ -238,7 +244,7 @@ def explain(error: Exception) -> str:
 
 def _complain(message: str, *, label: str = "error") -> None:
     sys.stdout.flush()
-    print(f"{label}: {message}", file=sys.stderr)
+    print(f"{label}: {escape_controls(message)}", file=sys.stderr)  # one line, whatever a path in it holds
 
 
 def _terminate(*_: object) -> NoReturn:
@@ -247,4 +253,6 @@ def _terminate(*_: object) -> NoReturn:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as the bytes that it is
     absl_app.run(main, flags_parser=parse_flags)

@@ -110,12 +110,13 @@ def test_overwrite_deletes_the_contents_of_the_run_and_nothing_else(run_dir, tmp
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("kept")
-    run_dir.checkpoints.symlink_to(outside)
+    run_dir.checkpoints.mkdir()
+    (run_dir.path / "others").symlink_to(outside)
     run_dir.model.mkdir()
     (run_dir.model / "weights").write_text("old")
     (run_dir.path / "notes.txt").write_text("mine")
     assert not start(run_dir, Config(seed=5), overwrite=True)
-    assert names(run_dir.path) == {"config.yaml", "notes.txt"}
+    assert names(run_dir.path) == {"config.yaml", "notes.txt", "others"}
     assert (outside / "precious").read_text() == "kept"
     assert load_config(str(run_dir.config_yaml)).seed == 5
 

@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 FILES = sorted(APP.rglob("*.py"))
 ROOMS = {"data", "models", "training", "evaluation", "compression", "export", "serving"}
-FOUNDATION = {"app.config", "app.artifacts", "app.one_keras", "app.quiet"}
+FOUNDATION = {"app.config", "app.artifacts", "app.files", "app.one_keras", "app.paths", "app.quiet"}
 LIGHT = [
     "__init__",
     "main",
@@ -18,6 +18,8 @@ LIGHT = [
     "config_rules",
     "artifacts",
     "environment",
+    "files",
+    "paths",
     "quiet",
     "data/sentence",
     "data/labels",
@@ -85,9 +87,11 @@ def may_import(path: str, name: str) -> bool:
     if room in ROOMS:
         return any(is_in(name, allowed) for allowed in FOUNDATION | {f"app.{room}"})
     allowed = {
-        "main.py": {"app.artifacts", "app.config", "app.config_loading"},
-        "artifacts.py": {"app.config", "app.config_loading", "app.environment"},
-        "config_loading.py": {"app.config", "app.config_rules"},
+        "main.py": {"app.artifacts", "app.config", "app.config_loading", "app.files", "app.paths"},
+        "artifacts.py": {"app.config", "app.config_loading", "app.environment", "app.files"},
+        "config_loading.py": {"app.config", "app.config_rules", "app.paths"},
+        "files.py": {"app.config", "app.paths"},
+        "paths.py": {"app.config"},
         "config_rules.py": {"app.config"},
     }
     return any(is_in(name, each) for each in allowed.get(path, set()))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.artifacts import atomic
 from app.config import InputError
 from app.data.labels import OUTSIDE, decode_tags, detect_scheme, from_iob2, order_fault, tag_fault
 from app.data.sentence import DOCUMENT_MARK, MAX_SENTENCE_WORDS, Sentence, words_fault
@@ -142,9 +143,7 @@ def write_conll(path: str | Path, sentences: Iterable[Sentence], *, scheme: str 
         InputError: a sentence has no tags, or a word cannot be written in columns (see `words_fault`).
     """
     document = -1
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         for number, sentence in enumerate(sentences, start=1):
             fault = words_fault(sentence.words)
             if not fault and len(sentence.tags) != len(sentence.words):
@@ -157,4 +156,3 @@ def write_conll(path: str | Path, sentences: Iterable[Sentence], *, scheme: str 
             tags = from_iob2(sentence.tags, scheme)
             file.writelines(f"{word} {tag}\n" for word, tag in zip(sentence.words, tags, strict=True))
             file.write("\n")
-    partial.replace(path)

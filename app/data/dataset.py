@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from app.artifacts import atomic
 from app.data.packing import IGNORED, Example
+from app.files import named
+from app.paths import plain
 
 FEATURES = ("token_ids", "shape_ids", "padding_mask")
 FIELDS = (*FEATURES, "labels", "word_ids")
@@ -107,10 +109,11 @@ def store_in_records(
     facts = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
     if facts.get("fingerprint") != fingerprint:
         index.unlink(missing_ok=True)  # half-written shards must not look finished
+        _remove_shards(folder)
         facts = {"fingerprint": fingerprint, **_write_shards(examples, folder)}
         with atomic(index) as path:
             path.write_text(json.dumps(facts), encoding="utf-8")
-    files = [str(folder / name) for name in facts["shards"]]
+    files = [plain(folder / name) for name in facts["shards"]]
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in FIELDS}
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -159,13 +162,22 @@ def _write_shards(examples: Iterable[Example], folder: Path) -> dict:
     stream = iter(examples)
     for first in stream:
         name = f"rows-{len(names):05d}.tfrecord"
-        with tf.io.TFRecordWriter(str(folder / name)) as writer:
-            for example in chain([first], islice(stream, ROWS_PER_SHARD - 1)):
-                writer.write(_serialized(example))
-                count += 1
-                max_length = len(example.token_ids)
+        try:
+            with named(folder / name), tf.io.TFRecordWriter(plain(folder / name)) as writer:
+                for example in chain([first], islice(stream, ROWS_PER_SHARD - 1)):
+                    writer.write(_serialized(example))
+                    count += 1
+                    max_length = len(example.token_ids)
+        except Exception:
+            _remove_shards(folder)
+            raise
         names.append(name)
     return {"rows": count, "max_length": max_length, "shards": names}
+
+
+def _remove_shards(folder: Path) -> None:
+    for shard in folder.glob("rows-*.tfrecord"):
+        shard.unlink()
 
 
 def _serialized(example: Example) -> bytes:

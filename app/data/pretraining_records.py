@@ -17,6 +17,7 @@ import tensorflow as tf
 from app.config import InputError
 from app.data.dataset import RowStore, epochs_of_shards
 from app.data.pretraining_rows import NO_PAIR
+from app.paths import plain, real_names
 
 INDEX = "records.json"
 
@@ -111,7 +112,7 @@ def load_index(folder: str | os.PathLike[str]) -> RecordIndex | None:
     Raises:
         InputError: it is not one of this program.
     """
-    path = tf.io.gfile.join(os.fspath(folder), INDEX)
+    path = tf.io.gfile.join(plain(folder), INDEX)
     if not tf.io.gfile.exists(path):
         return None
     try:
@@ -122,7 +123,8 @@ def load_index(folder: str | os.PathLike[str]) -> RecordIndex | None:
         return RecordIndex(**{name: facts[name] for name in names}, shards=shards)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path} is not an index of pretraining records ({type(error).__name__}); delete its folder to make others"
+            f"{real_names(path)} is not an index of pretraining records ({type(error).__name__}); delete its folder to "
+            "make others"
         ) from error
 
 
@@ -192,12 +194,12 @@ def find_damaged_shard(folder: str | os.PathLike[str]) -> str:
     """Reads all records again and returns the path of the first file whose checksums are wrong; empty if none is."""
     index = load_index(folder)
     for shard in index.shards if index else ():
-        path = tf.io.gfile.join(os.fspath(folder), shard.name)
+        path = tf.io.gfile.join(plain(folder), shard.name)
         try:
             for _ in tf.data.TFRecordDataset(path).batch(1024):
                 pass
         except tf.errors.DataLossError:
-            return str(path)
+            return real_names(str(path))
     return ""
 
 
@@ -212,10 +214,11 @@ def _check_made_with(folder: str, index: RecordIndex, **expected: Any) -> None:
 
 
 def _checked_shard(folder: str, shard: Shard) -> str:
-    path = tf.io.gfile.join(folder, shard.name)
+    path = tf.io.gfile.join(plain(folder), shard.name)
+    name = real_names(path)
     if not tf.io.gfile.exists(path):
-        raise InputError(f"{path} is missing: run the command that makes the records again, it makes what is missing")
+        raise InputError(f"{name} is missing: run the command that makes the records again, it makes what is missing")
     size = tf.io.gfile.stat(path).length
     if size != shard.size:
-        raise InputError(f"{path} is truncated or another file: {size:,} bytes, {INDEX} says {shard.size:,}")
+        raise InputError(f"{name} is truncated or another file: {size:,} bytes, {INDEX} says {shard.size:,}")
     return str(path)

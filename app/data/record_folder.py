@@ -13,12 +13,17 @@ from app.artifacts import locked_folder
 from app.config import InputError
 from app.data.beam import FileSystems
 from app.data.pretraining_records import INDEX, Shard
+from app.files import named
+from app.paths import plain
 
 _TEMPORARY = ".tmp-"
 
 
 class RecordFolder:
-    """A folder of records; making one touches no file. It can be sent to other processes."""
+    """A folder of records; making one touches no file. It can be sent to other processes.
+
+    Beam takes names for patterns, even those of files to delete, so it gets `plain` ones.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -48,7 +53,7 @@ class RecordFolder:
                 raise InputError(f"the folder {self.path} cannot be made: {error}") from error
 
     def join(self, name: str) -> str:
-        return str(FileSystems.join(self.path, name))
+        return str(FileSystems.join(self.path if "://" in self.path else plain(self.path), name))
 
     def sizes(self, pattern: str) -> dict[str, int]:
         """File names that match, sorted, and their bytes."""
@@ -69,7 +74,8 @@ class RecordFolder:
         self._make()
         temporary = self.join(f"{_TEMPORARY}{uuid.uuid4().hex}-{name}")
         try:
-            yield temporary
+            with named(f"{self.path}/{name}"):
+                yield temporary
         except BaseException:
             self._delete([temporary] if FileSystems.exists(temporary) else [])
             raise

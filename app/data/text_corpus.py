@@ -19,6 +19,7 @@ from app.config import DataConfig, InputError
 from app.data.beam import CompressionTypes, FileSystems
 from app.data.corpus import open_corpus
 from app.data.tfds_corpus import PREFIX, describe_tfds
+from app.paths import existing_folder, plain, split_list
 
 FORMATS = ("auto", "text", "conll", "jsonl")
 MAX_LINE_CHARACTERS = 1_000_000
@@ -66,7 +67,8 @@ def find_sources(
     """The files a corpus consists of, each looked into.
 
     Args:
-        source: paths, globs or `tfds:NAME`; several in one string are parted by commas.
+        source: paths, globs or `tfds:NAME`; several in one string are parted by commas. A file that exists under the
+            very name is no glob.
         file_format: "text", "conll", "jsonl"; "auto" takes `.conll` and `.jsonl` (and these with `.gz`) for what they
             say, a file that begins with `-DOCSTART-` for CoNLL columns, everything else for text.
         split: of a TFDS dataset.
@@ -77,9 +79,9 @@ def find_sources(
     """
     if file_format not in FORMATS:
         raise InputError(f"the format of a corpus must be one of {', '.join(FORMATS)}, received {file_format!r}")
-    patterns = source.split(",") if isinstance(source, str) else source
+    patterns = split_list(source) if isinstance(source, str) else source
     sources: dict[str, Source] = {}
-    for pattern in filter(None, (pattern.strip() for pattern in patterns)):
+    for pattern in filter(None, (each if os.path.lexists(each) else each.strip() for each in patterns)):
         if pattern.startswith(PREFIX):
             name, rows = describe_tfds(pattern, split=split, tfds_dir=tfds_dir)
             sources[pattern] = Source(pattern, "tfds", name, rows, split=split, tfds_dir=tfds_dir)
@@ -153,14 +155,18 @@ def _matches(pattern: str) -> list[tuple[str, int]]:
     """Paths and sizes of the files that match, sorted by path."""
     if os.path.isdir(pattern):
         raise InputError(f"{pattern} is a folder: name its files, for example {os.path.join(pattern, '*.txt')}")
-    bare_glob = not os.path.dirname(pattern) and not os.path.exists(pattern)
-    try:  # Beam finds nothing for a glob without a folder
-        found = FileSystems.match([os.path.join(os.curdir, pattern) if bare_glob else pattern])[0].metadata_list
+    if os.path.exists(pattern):
+        return [(pattern, os.path.getsize(pattern))]
+    folder, rest = existing_folder(pattern)
+    folder = folder or os.curdir  # Beam finds nothing for a glob without a folder
+    base = plain(folder)
+    try:
+        found = FileSystems.match([os.path.join(base, rest)])[0].metadata_list
     except (ValueError, OSError) as error:
         raise InputError(f"{pattern} cannot be listed: {error}") from error
     if not found:
         raise InputError(f"no file matches {pattern}")
-    return sorted((file.path, file.size_in_bytes) for file in found)
+    return sorted((folder + file.path.removeprefix(base), file.size_in_bytes) for file in found)
 
 
 def _format_of(path: str) -> str:

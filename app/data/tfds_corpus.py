@@ -11,6 +11,7 @@ from typing import Any
 from app.config import InputError
 from app.data.labels import decode_tags, detect_scheme, order_fault, tag_fault
 from app.data.sentence import Sentence, words_fault
+from app.paths import plain
 
 PREFIX = "tfds:"
 SPLITS = {"train": ("train",), "valid": ("validation", "dev", "valid"), "test": ("test",)}
@@ -123,11 +124,16 @@ def _builder(tfds: Any, source: str, *, tfds_dir: str) -> Any:
     if not name:
         raise InputError(f"{source!r} names no dataset, expected for example tfds:conll2003")
     try:
-        return tfds.builder(name, data_dir=tfds_dir or None, try_gcs=False)
+        return tfds.builder(name, data_dir=_place(tfds_dir), try_gcs=False)
     except tfds.core.DatasetNotFoundError as error:
         raise InputError(f"{source}: TensorFlow Datasets knows no dataset {name!r}") from error
     except (ValueError, RuntimeError, AssertionError) as error:
         raise InputError(f"{source}: {str(error).splitlines()[0]}") from error
+
+
+def _place(tfds_dir: str) -> str | None:
+    """A folder as the library takes it literally; a remote one as it is."""
+    return tfds_dir if "://" in tfds_dir else plain(tfds_dir) or None
 
 
 def _split_name(builder: Any, source: str, split: str) -> str:

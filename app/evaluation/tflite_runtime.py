@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from app.artifacts import sha256_of_file
 from app.config import InputError
 from app.evaluation.predictor import Features, Forward
+from app.paths import plain
 
 MANIFEST = "model.json"
 
@@ -31,7 +32,7 @@ class TFLiteModel:
         if not path.is_file():
             raise InputError(f"{path} does not exist: make it with --mode=export")
         try:
-            self._interpreter = Interpreter(str(path), num_threads=threads or os.cpu_count() or 1)
+            self._interpreter = Interpreter(plain(path), num_threads=threads or os.cpu_count() or 1)
             self._run = self._interpreter.get_signature_runner()
             self.label_count = int(self._run.get_output_details()["logits"]["shape_signature"][-1])
         except (ValueError, KeyError, RuntimeError) as error:

@@ -15,6 +15,8 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from app.artifacts import atomic
 from app.config import InputError, RunError
+from app.files import reason_of
+from app.paths import plain
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MODEL_NAME = "ner"
@@ -60,11 +62,11 @@ def export_saved_model(
     path = folder / str(next_version(folder))
     try:
         with atomic(path) as part:
-            tf.saved_model.save(module, str(part), {"serving_default": serving_default, "tokenized": tokenized})
+            tf.saved_model.save(module, plain(part), {"serving_default": serving_default, "tokenized": tokenized})
             _write_warmup(part / WARMUP_FILE)
             check(part)
     except (OSError, tf.errors.OpError) as error:
-        raise RunError(f"the SavedModel could not be saved to {folder}: {error}") from error
+        raise RunError(f"the SavedModel could not be saved to {folder}: {reason_of(error)}") from error
     return path
 
 
@@ -97,10 +99,9 @@ def load_version(path: Path) -> Any:
         InputError: it is damaged, or no export of this program.
     """
     try:
-        loaded = tf.saved_model.load(str(path))
+        loaded = tf.saved_model.load(plain(path))
     except (OSError, ValueError, tf.errors.OpError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{path} is no SavedModel that can be read, export it again: {first}") from error
+        raise InputError(f"{path} is no SavedModel that can be read, export it again: {reason_of(error)}") from error
     missing = {"serving_default", "tokenized"} - set(loaded.signatures)
     if missing:
         raise InputError(f"{path} has no signature {' and no '.join(sorted(missing))}")
@@ -145,7 +146,7 @@ def warmup_requests() -> list[predict_pb2.PredictRequest]:
 
 def _write_warmup(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with tf.io.TFRecordWriter(plain(path)) as writer:
         for request in warmup_requests():
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.artifacts import atomic, sha256_of_file
 from app.config import BackboneConfig, InputError, RunError
+from app.files import reason_of
 from app.models.bert import ACTIVATIONS, SLIM_SETTINGS, Backbone, BertSettings, make_bert_backbone, read_settings
 from app.models.checkpoint import read_json
 from app.models.checksums import SUMS_FILE, check_sha256, check_sums, read_sums
@@ -59,7 +60,7 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
                 sums[name] = sha256_of_file(part)
             sums_part.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), "utf-8")
     except (OSError, RuntimeError) as error:  # h5py reports some full disks as RuntimeError
-        raise RunError(f"the backbone could not be saved to {folder}: {error}") from error
+        raise RunError(f"the backbone could not be saved to {folder}: {reason_of(error)}") from error
 
 
 def load_backbone(folder: Path, config: BackboneConfig | None = None) -> Backbone:

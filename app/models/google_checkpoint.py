@@ -14,6 +14,7 @@ from app.models.bert import Backbone, make_bert_backbone
 from app.models.checkpoint import fill_slots, read_bert_config
 from app.models.checksums import check_sha256
 from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
+from app.paths import plain, real_names
 
 
 def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
@@ -28,7 +29,7 @@ def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
     check_sha256(data, config.sha256)
     model = make_bert_backbone(settings)
     try:
-        reader = tf.train.load_checkpoint(str(prefix))
+        reader = tf.train.load_checkpoint(plain(prefix))
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         start = "" if "embeddings/word_embeddings" in shapes else "bert/"
         fill_slots(
@@ -40,7 +41,7 @@ def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
             where=str(prefix),
         )
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
-        raise InputError(f"{prefix} is truncated or not a TensorFlow checkpoint: {error}") from None
+        raise InputError(f"{prefix} is truncated or not a TensorFlow checkpoint: {real_names(str(error))}") from None
     return Backbone(model, vocabulary, lowercase, config.source)
 
 

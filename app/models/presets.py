@@ -13,6 +13,7 @@ from app.models.bert import Backbone, BertSettings, make_bert_backbone
 from app.models.checksums import check_sha256
 from app.models.vocabulary import check_vocabulary, choose_lowercase
 from app.one_keras import keras
+from app.paths import plain
 
 PREFIX = "preset:"
 _REMOTE = ("kaggle://", "hf://", "gs://")
@@ -29,11 +30,12 @@ def build_from_preset(config: BackboneConfig) -> Backbone:
             f"a handle that starts with {', '.join(_REMOTE)}, "
             f"or one of {', '.join(sorted(BertBackbone.presets))}"
         )
+    place = plain(name) if Path(name).is_dir() else name
     try:
         if config.sha256:
-            check_sha256(Path(get_file(name, MODEL_WEIGHTS_FILE)), config.sha256)
-        loaded = BertBackbone.from_preset(name)
-        tokenizer = BertTokenizer.from_preset(name)
+            check_sha256(Path(get_file(place, MODEL_WEIGHTS_FILE)), config.sha256)
+        loaded = BertBackbone.from_preset(place)
+        tokenizer = BertTokenizer.from_preset(place)
         vocabulary = list(tokenizer.get_vocabulary())
     except _FAILURES as error:
         raise InputError(f"the preset {name} could not be loaded: {' '.join(str(error).split())}") from error

@@ -47,7 +47,7 @@ def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) ->
     with atomic(folder / WEIGHTS_FILE) as path:
         save_file({name: variable.numpy() for name, variable in tagger.own_variables().items()}, path)
     with atomic(folder / CARD_FILE) as path:
-        path.write_text(card, encoding="utf-8")
+        path.write_text(card, encoding="utf-8", errors="backslashreplace")
     sums = read_sums(folder) | {name: sha256_of_file(folder / name) for name in (SETTINGS_FILE, WEIGHTS_FILE)}
     with atomic(folder / SUMS_FILE) as path:
         path.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Modes room: make a fine-tuned tagger smaller and faster, step by step, each step scored."""
 
 import gzip
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from app.compression.steps import STEPS
 from app.config import Config, InputError
 from app.data.corpus import Corpus, open_corpus, summarize
 from app.data.labels import types_from
+from app.files import discard
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.opening import open_run
@@ -76,7 +76,7 @@ def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str
         bench.save(tagger, run_dir.model, card=_card(config, bench.state.table(), tagger))
         bench.state.finished = True
         bench.state.save()
-    shutil.rmtree(run_dir.stages, ignore_errors=True)
+    discard(run_dir.stages)
     variables = load_tagger(run_dir.model).network.trainable_variables
     last = {f"compress/{key}": value for key, value in bench.state.rows[-1].items() if key != "step"}
     metrics = last | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}

@@ -14,6 +14,8 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor, open_scored_split, score_split, show_results
 
+_MOST_NAME_BYTES = 200  # of a corpus in the name of the folder for its scores: 255 are possible, and more follows
+
 
 def run(request: Request) -> dict[str, float]:
     """Evaluates the model of a run directory on `evaluation.split`; never touches a weight.
@@ -44,6 +46,8 @@ def _target(run_dir: RunDirectory, source: str, split: str, *, runtime: str) -> 
     if source == getattr(own, f"{split}_path") and not runtime:
         return run_dir
     name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
+    while len(name.encode("utf-8")) > _MOST_NAME_BYTES:
+        name = name[1:]
     return RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
 
 

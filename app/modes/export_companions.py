@@ -10,6 +10,7 @@ from app.evaluation.tflite_runtime import MANIFEST, read_manifest
 from app.export.graph import INPUTS, OUTPUTS
 from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.models.tagger import Tagger
+from app.paths import shown
 
 MEANINGS = {
     "token_ids": "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end",
@@ -25,7 +26,7 @@ def describe_model(tagger: Tagger, run_dir: RunDirectory) -> ModelDescription:
     """What the files say of themselves to TFLite's metadata tools; labels and vocabulary travel inside."""
     labels, vocabulary = _lines(tagger.labels), _lines(tagger.backbone.vocabulary)
     return ModelDescription(
-        name=run_dir.path.resolve().name,
+        name=shown(run_dir.path.resolve().name),
         description=f"Tags words with {', '.join(tagger.labels)}. A BERT encoder for "
         f"{'uncased' if tagger.backbone.lowercase else 'cased'} word pieces.",
         tensors=MEANINGS,

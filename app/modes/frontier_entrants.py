@@ -1,5 +1,7 @@
 """Modes room: the models of a frontier, each ready to be timed and scored in its own runtime."""
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,6 +26,7 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.frontier_peer import start_peer, write_network
 from app.modes.scoring import build_encoder
+from app.paths import shown
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
                 f"benchmark.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
                 f"{folder} has {', '.join(tagger.labels)}"
             )
-        name = folder.path.resolve().name
+        name = shown(folder.path.resolve().name)
         if name in {run.name for run in runs}:
             raise InputError(f"benchmark.other_runs must have names of their own, received a second {name}: {folder}")
         own = folder.read_config().data if number else data
@@ -202,9 +205,9 @@ def _tensorflow(
 
 
 def _start_worker(threads: int, models: dict[str, Path]) -> TimedProcess:
-    pairs = [f"{name}={path}" for name, path in models.items()]
+    named = json.dumps({name: str(path) for name, path in models.items()})
     return TimedProcess(
-        [sys.executable, "-m", "app.modes.frontier_worker", str(threads), *pairs], name="TensorFlow's process"
+        [sys.executable, "-m", "app.modes.frontier_worker", str(threads), named], name="TensorFlow's process"
     )
 
 
@@ -227,4 +230,4 @@ def write_batches(
 
 
 def path_of(folder: Path, run: OpenedRun, what: str) -> Path:
-    return folder / f"{run.name}-{what}.npz"
+    return folder / f"{hashlib.sha256(run.name.encode()).hexdigest()[:16]}-{what}.npz"  # a name may be too long

@@ -1,10 +1,13 @@
 """Modes room: the process in which Keras and the SavedModels of a frontier run, with a number of threads of its own.
 
-    python -m app.modes.frontier_worker THREADS NAME=MODEL_FOLDER... NAME=SAVED_MODEL_VERSION_FOLDER...
+    python -m app.modes.frontier_worker THREADS '{"NAME": "FOLDER", ...}'
+
+A folder is that of a model or of a version of a SavedModel.
 
 Answers as `app/evaluation/timed_process.py` says.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -34,5 +37,4 @@ def load_forward(path: Path) -> Forward:
 
 
 if __name__ == "__main__":
-    pairs = (argument.partition("=") for argument in sys.argv[2:])
-    main(int(sys.argv[1]), {name: Path(path) for name, _, path in pairs})
+    main(int(sys.argv[1]), {name: Path(path) for name, path in json.loads(sys.argv[2]).items()})

@@ -17,6 +17,7 @@ from app.data.labels import spans
 from app.data.raw_text import Word, split_sentences, split_words
 from app.data.sentence import Sentence
 from app.evaluation.predictor import Predictor
+from app.files import named, open_special
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor
 
@@ -123,11 +124,19 @@ def _open(path: str) -> BufferedReader:
 
 @contextmanager
 def _output(path: str) -> Iterator[IO[str]]:
-    """Standard output, or a file that appears only when it is complete."""
+    """Standard output, a device or pipe, or a file that appears only when it is complete."""
     if not path:
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the locale
         yield sys.stdout
+        return
+    try:
+        special = open_special(path)
+    except OSError as error:
+        raise InputError(f"--output={path} cannot be written: {error.strerror}") from error
+    if special:
+        with named(path), special:
+            yield special
         return
     with atomic(Path(path)) as waiting, open(waiting, "w", encoding="utf-8") as target:
         yield target

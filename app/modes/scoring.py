@@ -24,6 +24,7 @@ from app.evaluation.report import conll_rows, text_report
 from app.evaluation.scores import Scores, compute_scores, flat_metrics
 from app.models.heads import decode_sentences
 from app.models.tagger import INPUT_NAMES, Tagger
+from app.paths import shown
 
 
 def say(text: str) -> None:
@@ -178,7 +179,7 @@ def score_split(
     run_dir.write_jsonl(run_dir.errors(split), errors)
     if headline:
         counts = count_errors(tagged.gold, tagged.predicted)
-        title = f"{run_dir.path.name}: {split} split"
+        title = f"{shown(run_dir.path.name)}: {split} split"
         run_dir.write_text(run_dir.report_txt, text_report(scores, counts, title=title))
         page = html_report(
             title=title,

@@ -1,7 +1,6 @@
 """Modes room: the bench at which the steps of a compression work (`app/compression/step.py` says what it lends)."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -18,6 +17,7 @@ from app.data.shapes import NUM_SHAPES
 from app.data.text_corpus import find_sources
 from app.data.unlabelled import read_unlabelled
 from app.evaluation.rounds import time_calls
+from app.files import discard
 from app.models.encoder import Replace
 from app.models.slimming import KeptLayer, cut_layers, cut_vocabulary
 from app.models.tagger import INPUT_NAMES, Tagger, build_tagger, with_layers
@@ -83,8 +83,8 @@ class Workbench:
         self._workers.wait()
         if self._workers.is_chief:
             if number > 1:
-                shutil.rmtree(before)
-            shutil.rmtree(run_dir.checkpoints / self.step / part, ignore_errors=True)
+                discard(before)
+            discard(run_dir.checkpoints / self.step / part)
 
     def save(self, tagger: Tagger, folder: Path, *, card: str) -> None:
         """The tagger as an ordinary bundle."""

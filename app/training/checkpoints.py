@@ -1,5 +1,6 @@
 """Training room: checkpoints from which a run goes on exactly where it stopped."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import Any
 import tensorflow as tf
 
 from app.config import InputError, RunError
+from app.files import reason_of, remove
 from app.one_keras import keras
+from app.paths import plain, real_names
 from app.training.step import StepTuner
 from app.training.workers import Workers
 
 _NONE, _FAILED = 0, -1  # what the chief says instead of the number of a checkpoint
 KEPT = 2  # the newest may be lost to a full disk; the one before it survives
+_FILE = re.compile(r"(?P<name>ckpt-\d+)(?P<part>_temp|\.index|\.data-\d+-of-\d+)")
 
 
 @dataclass
@@ -72,7 +76,11 @@ class Checkpoints:
             model=model, optimizer=tuner.optimizer, position=self._position, dropout=_dropout_generators(tuner)
         )
         _ = self._checkpoint.save_counter  # exists before it is restored, so that numbers go on
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=KEPT)
+        self._folder = folder
+        if workers.is_chief:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+        self._manager = tf.train.CheckpointManager(self._checkpoint, plain(folder), max_to_keep=KEPT)
 
     def restore(self) -> Position | None:
         """The newest checkpoint that can be read; an unreadable one is passed over, not silently, for the one before.
@@ -105,13 +113,12 @@ class Checkpoints:
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
             except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
-                reason = (str(error).splitlines() or [""])[0][:200]
-                broken = f"the checkpoint {path} cannot be read ({type(error).__name__}: {reason})"
+                why = f"{type(error).__name__}: {reason_of(error)}"
+                broken = f"the checkpoint {real_names(path)} cannot be read ({why})"
                 continue
             return str(path)
         if broken:
-            folder = self._manager.directory
-            raise InputError(f"no checkpoint in {folder} can be read: {broken}; start anew with --overwrite")
+            raise InputError(f"no checkpoint in {self._folder} can be read: {broken}; start anew with --overwrite")
         return None
 
     def _restore_same(self, number: int) -> None:
@@ -120,8 +127,8 @@ class Checkpoints:
             self._checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
             raise InputError(
-                f"worker {self._workers.index} cannot read {path}, from which the chief goes on: all workers must see "
-                "the same run directory"
+                f"worker {self._workers.index} cannot read {real_names(path)}, from which the chief goes on: all "
+                "workers must see the same run directory"
             ) from error
 
     def save(self, position: Position) -> None:
@@ -132,12 +139,38 @@ class Checkpoints:
             self._position[name].assign(value)
         try:
             self._manager.save()
-        except tf.errors.OpError as error:
-            reason = str(error.message).splitlines()[0][:200]
+        except (OSError, tf.errors.OpError) as error:
+            newest = self._remove_leftovers(failed=True)
+            before = f"{newest} before it is intact" if newest else "there is none before it"
+            again = "goes on from there" if newest else "trains from the beginning"
             raise RunError(
-                f"the checkpoint could not be written to {self._manager.directory} ({reason}); the one before it is "
-                "intact: free some space and run the same command again"
+                f"{reason_of(error)}: checkpoint {self._checkpoint.save_counter.numpy()} could not be written to "
+                f"{self._folder}; {before}: free some space and run the same command again, which {again}"
             ) from error
+
+    def _remove_leftovers(self, *, failed: bool = False) -> str:
+        """Deletes what a save that was killed, or has just failed, left behind; whole checkpoints stay.
+
+        Args:
+            failed: a save has failed: files of a checkpoint that is not listed are parts of it.
+
+        Returns:
+            the name of the newest checkpoint that is listed; empty if there is none.
+        """
+        state = tf.train.get_checkpoint_state(plain(self._folder))
+        listed = [Path(path).name for path in state.all_model_checkpoint_paths] if state else []
+        for path in list(self._folder.iterdir()):
+            found = _FILE.fullmatch(path.name)
+            if not found:
+                leftover = path.name.startswith("checkpoint.tmp")  # of the list
+            elif found["part"] == "_temp":
+                leftover = True
+            else:
+                whole = (self._folder / f"{found['name']}.index").exists()
+                leftover = found["name"] not in listed and (failed or not whole)
+            if leftover:
+                remove(path)
+        return listed[-1] if listed else ""
 
 
 def _number(path: str) -> int:

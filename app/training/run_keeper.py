@@ -14,6 +14,7 @@ import tensorflow as tf
 from app.artifacts import atomic
 from app.config import RunError, Terminated, TrainingConfig
 from app.one_keras import keras
+from app.paths import plain
 from app.training.checkpoints import Checkpoints, Position
 from app.training.plan import Plan
 from app.training.progress import ProgressDisplay
@@ -42,8 +43,10 @@ class RunKeeper(keras.callbacks.Callback):
         self._saves, self._spent_before = 0, position.checkpoint_seconds
         self._best: list[np.ndarray] | None = None  # not on disk yet
         self._best_path = plan.checkpoints / "best.npz"
-        writes = plan.tensorboard and workers.is_chief
-        self._writer = tf.summary.create_file_writer(str(plan.tensorboard)) if writes else None
+        writes = workers.is_chief
+        if plan.tensorboard and writes:
+            plan.tensorboard.mkdir(parents=True, exist_ok=True)
+        self._writer = tf.summary.create_file_writer(plain(plan.tensorboard)) if plan.tensorboard and writes else None
         self._asked: type[KeyboardInterrupt] | None = None
         self._validating = False
 

@@ -1,6 +1,7 @@
 """Text to records and back: the same bytes again, only what is missing, and never another corpus in their place."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -149,3 +150,23 @@ def test_batches_are_a_function_of_seed_epoch_and_step_and_the_last_is_filled_wi
     assert not np.array_equal(first, second)
     assert sorted(map(tuple, first)) == sorted(map(tuple, second))
     assert json.loads((tmp_path / "records" / INDEX).read_text())["complete"]
+
+
+@pytest.mark.parametrize("name", ["records[1]*", os.fsdecode(b"\xff?")])
+def test_records_in_a_folder_of_any_name_are_made_cleared_and_read_and_no_others_touched(text, tmp_path, name):
+    """Beam takes names for patterns, even of files to delete; TensorFlow takes no name that is not UTF-8."""
+    other = tmp_path / "records1" / "rows-00000.tfrecord"
+    other.parent.mkdir()
+    other.touch()
+    folder = tmp_path / name
+    make(text, folder)
+    (folder / ".tmp-0123-rows-00001.tfrecord").touch()
+    (folder / "rows-00000.tfrecord").unlink()
+    index = make(text, folder)
+    make(text, tmp_path / "usual")
+    assert sums(folder) == sums(tmp_path / "usual") and len(rows_of(folder)) == index.rows
+    assert other.exists() and not list(folder.glob(".tmp-*"))
+    (folder / index.shards[0].name).unlink()
+    with pytest.raises(InputError) as refused:
+        read_records(folder)
+    assert f"{folder}/{index.shards[0].name} is missing" in str(refused.value)

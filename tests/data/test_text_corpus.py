@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import pytest
 import tensorflow as tf
@@ -228,3 +229,30 @@ def test_patterns_without_text_are_named(write, tmp_path):
         assert str(error.value).startswith(message)
     with pytest.raises(InputError, match="one of auto, text, conll, jsonl, received 'xml'"):
         find_sources(f"{tmp_path}/*.txt", file_format="xml")
+
+
+@pytest.mark.parametrize(
+    "name", ["a[1].txt", "*", "a?", "a\\b", "x,y", "a b ", "q'\"", os.fsdecode(b"\xff"), "line\nend", "tail.txt.gz[0]"]
+)
+def test_a_file_that_exists_under_the_very_name_is_no_glob_and_no_list(write, monkeypatch, tmp_path, name):
+    write("a1.txt", "of the pattern")
+    path = write(name, TEXT)
+    assert read_documents(path) == DOCUMENTS
+    monkeypatch.chdir(tmp_path)
+    assert read_documents(name) == DOCUMENTS
+    assert [source.path for source in find_sources(f"{name},a1.txt")] == [name, "a1.txt"]
+
+
+@pytest.mark.parametrize("name", ["[ab]", "a*", os.fsdecode(b"\xff[")])
+def test_a_glob_may_lie_in_a_folder_whose_name_looks_like_one(write, tmp_path, name):
+    for folder in ("a", name):
+        (tmp_path / folder).mkdir()
+    write("a/no.txt", "of the pattern")
+    write(f"{name}/2.txt", "two")
+    write(f"{name}/1.conll", "Ada B-PER\n")
+    assert read_documents(f"{tmp_path}/{name}/*.txt") == [["two"]]
+    assert [source.path for source in find_sources(f"{tmp_path}/{name}/?.*")] == [
+        f"{tmp_path}/{name}/1.conll", f"{tmp_path}/{name}/2.txt"
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no file matches"):
+        find_sources(f"{tmp_path}/{name}/*.md")
