@@ -95,6 +95,7 @@ class RunDirectory:
         self.saved_model = self.path / "export" / "saved_model"
         self.tflite = self.path / "export" / "tflite"
         self.tflite_text = self.path / "export" / "tflite_text"
+        self.refused_exports = self.path / "export" / "refused.json"
         self.tensorboard = self.path / "tensorboard"
 
     def __fspath__(self) -> str:

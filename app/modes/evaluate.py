@@ -9,9 +9,10 @@ from app.artifacts import Request, RunDirectory
 from app.config import Config
 from app.evaluation.predictor import Forward
 from app.evaluation.tflite_runtime import load_tflite_forward
-from app.export.saved_model import SavedModelForward, load_saved_model
+from app.export.saved_model import SavedModelForward, load_saved_model, versions
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
+from app.modes.gate import mention_refusal
 from app.modes.scoring import build_encoder, build_predictor, open_scored_split, score_split, show_results
 
 
@@ -22,6 +23,7 @@ def run(request: Request) -> dict[str, float]:
     """
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
+    _mention_refusal(config, run_dir)
     tagger = load_tagger(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
     corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
@@ -51,6 +53,15 @@ def _runtime(config: Config) -> str:
     """Distinguishes the scores of an export; empty for the model itself."""
     names = {"keras": "", "tflite": f".tflite-{config.evaluation.tflite_file}"}
     return names.get(config.predictor, f".{config.predictor}")
+
+
+def _mention_refusal(config: Config, run_dir: RunDirectory) -> None:
+    """Raises InputError if the export to be scored is not there because it was refused."""
+    name = config.evaluation.tflite_file
+    if config.predictor == "tflite":
+        mention_refusal(run_dir, name, there=(run_dir.tflite / f"{name}.tflite").is_file())
+    elif config.predictor == "saved_model":
+        mention_refusal(run_dir, "saved_model", there=bool(versions(run_dir.saved_model)))
 
 
 # What `predictor` may name: a forward pass, or None for the Keras network.

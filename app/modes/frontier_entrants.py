@@ -16,13 +16,14 @@ from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.evaluation.frontier import ONNX, TFLITE
 from app.evaluation.predictor import Features, Forward, join_rows
-from app.evaluation.tflite_runtime import load_tflite_forward, read_manifest
+from app.evaluation.tflite_runtime import MANIFEST, load_tflite_forward, read_manifest
 from app.evaluation.timed_process import TimedProcess, load_batches, save_batches, time_batches
 from app.export.saved_model import versions
 from app.models.checksums import SUMS_FILE, read_sums
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.frontier_peer import start_peer, write_network
+from app.modes.gate import mention_refusal, read_refusals
 from app.modes.scoring import build_encoder
 
 
@@ -83,6 +84,9 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
     runs: list[OpenedRun] = []
     for number, folder in enumerate((run_dir, *map(RunDirectory, others))):
         folder.require_run("benchmark.other_runs" if number else "--run_dir")
+        if not (folder.tflite / MANIFEST).is_file():
+            for name in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
+                mention_refusal(folder, name, there=False)
         if not read_manifest(folder.tflite)["files"]:
             raise InputError(f"{folder.tflite} lists no files: make them with --mode=export")
         tagger = load_tagger(folder.model)

@@ -21,7 +21,7 @@ from app.evaluation.errors import count_errors, error_rows
 from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.evaluation.report import conll_rows, text_report
-from app.evaluation.scores import Scores, compute_scores, flat_metrics
+from app.evaluation.scores import Scores, compute_scores, count_entities, flat_metrics
 from app.models.heads import decode_sentences
 from app.models.tagger import INPUT_NAMES, Tagger
 
@@ -139,6 +139,10 @@ class Tagged:
 
     def scores(self) -> Scores:
         return compute_scores(self.gold, self.predicted)
+
+    def entity_counts(self) -> np.ndarray:
+        """Right, predicted and gold entities of each sentence, int64 [sentences, 3]."""
+        return count_entities(self.gold, self.predicted)
 
 
 def score_split(
