@@ -25,7 +25,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
-    "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
+    "environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
     "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
     "model export reports tensorboard config.yaml"
 ).split()
@@ -78,6 +78,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_yaml = self.path / "config.yaml"
         self.environment_json = self.path / "environment.json"
+        self.corpora_json = self.path / "corpora.json"
         self.metrics_json = self.path / "metrics.json"
         self.history_jsonl = self.path / "history.jsonl"
         self.report_txt = self.path / "report.txt"

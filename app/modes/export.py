@@ -24,7 +24,7 @@ from app.modes.export_companions import describe_model, forget_file, write_compa
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.gate import Comparison, Gate, Refused
 from app.modes.saved_model import save_tagger_as_saved_model
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_scored_split, say
+from app.modes.scoring import Tagged, build_encoder, build_predictor, read_scored_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
 
 
@@ -83,7 +83,7 @@ def run(request: Request) -> dict[str, float]:
     encoder = build_encoder(tagger, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
-    corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     with run_dir.locked():
         predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
         float_counts = Tagged.by(predictor, corpus.sentences()).entity_counts()
@@ -97,7 +97,7 @@ def run(request: Request) -> dict[str, float]:
             about=describe_model(tagger, run_dir),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
-        scored_on = {"corpus": Path(corpus.source).name, "split": split}
+        scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
         gate = Gate(run_dir, config.export.max_f1_loss, scored_on)
         job = Exporting(config, run_dir, tagger, encoder, corpus, predictor, float_counts, gate, writer, vectors)
         metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}

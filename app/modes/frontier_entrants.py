@@ -32,7 +32,7 @@ class OpenedRun:
     """A finished run.
 
     Attributes:
-        name: of its folder.
+        name: of its folder, with those above it that tell it from another of the same name.
         run_dir: where it lies; tagger: its model; encoder: what feeds it, with the run's own row length.
         data: the run's settings of rows.
     """
@@ -82,7 +82,9 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
         InputError: one is no finished run, has no exports, is there twice, or has other labels than the first.
     """
     runs: list[OpenedRun] = []
-    for number, folder in enumerate((run_dir, *map(RunDirectory, others))):
+    folders = [run_dir, *map(RunDirectory, others)]
+    names = name_apart([folder.path.resolve() for folder in folders])
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
         folder.require_run("benchmark.other_runs" if number else "--run_dir")
         if not (folder.tflite / MANIFEST).is_file():
             for name in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
@@ -95,12 +97,24 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
                 f"benchmark.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
                 f"{folder} has {', '.join(tagger.labels)}"
             )
-        name = folder.path.resolve().name
-        if name in {run.name for run in runs}:
-            raise InputError(f"benchmark.other_runs must have names of their own, received a second {name}: {folder}")
+        if folder.path.resolve() in {run.run_dir.path.resolve() for run in runs}:
+            raise InputError(f"benchmark.other_runs must be other runs, received {folder} a second time")
         own = folder.read_config().data if number else data
         runs.append(OpenedRun(name, folder, tagger, build_encoder(tagger, own), own))
     return runs
+
+
+def name_apart(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of absolute paths that tell each from all others: `run`, or `first/run` and `second/run`."""
+
+    def end(path: Path) -> str:
+        others = [other.parts for other in paths if other != path]
+        for length in range(1, len(path.parts)):
+            if all(other[-length:] != path.parts[-length:] for other in others):
+                return "/".join(path.parts[-length:])
+        return str(path)
+
+    return [end(path) for path in paths]
 
 
 def sample_documents(sentences: Sequence[Sentence], words: int) -> list[Sentence]:
@@ -223,6 +237,7 @@ def write_batches(
     """The inputs of all measurements, as files that every process can read: `path_of` names them."""
     some = sample_documents(sentences, settings.words // 3)
     for run in runs:
+        path_of(folder, run, "").parent.mkdir(parents=True, exist_ok=True)
         for length in settings.lengths:
             save_batches(path_of(folder, run, f"length{length}"), [make_text(run, some, length)])
         for size in settings.batch_sizes:
@@ -231,4 +246,4 @@ def write_batches(
 
 
 def path_of(folder: Path, run: OpenedRun, what: str) -> Path:
-    return folder / f"{run.name}-{what}.npz"
+    return folder / run.name.lstrip("/") / f"{what}.npz"

@@ -16,7 +16,6 @@ from app.evaluation.scores import micro_f1
 from app.evaluation.significance import Loss, compute_loss
 from app.modes.scoring import say
 
-
 _NEEDED = {
     "time", "split", "entity_f1", "entity_f1_of_the_float_model", "points_lost", "points_lost_95_percent_interval",
     "max_f1_loss",
