@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
 _CONTENTS = (
-    "environment.json metrics.json history.jsonl report.txt report.html predictions errors "
+    "environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
     "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
     "model export reports tensorboard config.yaml"
 ).split()
@@ -88,6 +88,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_yaml = self.path / "config.yaml"
         self.environment_json = self.path / "environment.json"
+        self.corpora_json = self.path / "corpora.json"
         self.metrics_json = self.path / "metrics.json"
         self.history_jsonl = self.path / "history.jsonl"
         self.report_txt = self.path / "report.txt"
@@ -105,6 +106,7 @@ class RunDirectory:
         self.saved_model = self.path / "export" / "saved_model"
         self.tflite = self.path / "export" / "tflite"
         self.tflite_text = self.path / "export" / "tflite_text"
+        self.refused_exports = self.path / "export" / "refused.json"
         self.tensorboard = self.path / "tensorboard"
 
     def __fspath__(self) -> str:

@@ -333,7 +333,11 @@ class ExportConfig:
         choices=("float32", "float16", "int8", "int4", "full_int8", "int8_text", "saved_model"),
     )
     max_f1_loss: float = option(
-        0.5, "entity F1 an export may lose against the float model, in points of 100", at_least=0, at_most=100
+        0.5,
+        "entity F1 an export may lose against the float model, in points of 100; refused is what loses more beyond "
+        "chance (the whole 95 % interval of a paired bootstrap over sentences is above); 0 = any loss beyond chance",
+        at_least=0,
+        at_most=100,
     )
     block_size: int = option(
         32, "format=int4: weights that share a scale; 32, 64, 128 or 256", at_least=32, at_most=256

@@ -14,6 +14,7 @@ from app.data.labels import types_from
 from app.files import discard
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
+from app.modes.corpora import describe_corpora
 from app.modes.opening import open_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
 from app.modes.tagger_training import (
@@ -40,9 +41,9 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     labels = list(read_labels(RunDirectory(config.init_from).model))
     train, summary = read_training_corpus(config, labels=labels)
-    check_other_splits(config, labels)
+    corpora = describe_corpora(config.data, {"train": summary, **check_other_splits(config, labels)})
     other = _open_other(config, labels)
-    with workers.watched(), open_run(request, workers):
+    with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         training = TaggerTraining(config, run_dir, strategy, precision)
         bench = Workbench(training, labels, train, summary)

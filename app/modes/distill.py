@@ -19,6 +19,7 @@ from app.models.activation import compile_activations
 from app.models.distillation import build_from_layers, copy_head
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import read_labels
+from app.modes.corpora import describe_corpora
 from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
 from app.modes.opening import open_run
 from app.modes.scoring import build_encoder, open_split, say
@@ -42,9 +43,9 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     text = _Text.of(config, read_teacher_labels(config.distill))
-    check_other_splits(config, text.labels)
+    corpora = describe_corpora(config.data, {"train": text.summary, **check_other_splits(config, text.labels)})
     _check_student(config, text.labels)
-    with workers.watched(), open_run(request, workers):
+    with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:
             say(

@@ -1,60 +1,64 @@
 """Modes room: score a finished run on its own or on another corpus."""
 
-import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from app.artifacts import Request, RunDirectory
 from app.config import Config
 from app.evaluation.predictor import Forward
 from app.evaluation.tflite_runtime import load_tflite_forward
-from app.export.saved_model import SavedModelForward, load_saved_model
+from app.export.saved_model import SavedModelForward, load_saved_model, versions
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
-from app.modes.scoring import build_encoder, build_predictor, open_scored_split, score_split, show_results
-
-_MOST_NAME_BYTES = 200  # of a corpus in the name of the folder for its scores: 255 are possible, and more follows
+from app.modes.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora
+from app.modes.gate import mention_refusal
+from app.modes.scoring import build_encoder, build_predictor, read_scored_split, score_split, show_results
 
 
 def run(request: Request) -> dict[str, float]:
     """Evaluates the model of a run directory on `evaluation.split`; never touches a weight.
 
-    Scores of the run's own corpus go to the run directory, those of another one to `evaluations/NAME/` inside it.
+    Scores of the corpus that the run's report is about go to the run directory. All others go to a folder of their own
+    inside it: `evaluations/NAME-DIGEST[.SETTING-VALUE][.RUNTIME]/`, see `evaluation_name`.
     """
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
+    _mention_refusal(config, run_dir)
     tagger = load_tagger(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
-    corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     forward = FORWARDS[config.predictor](config, run_dir, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)
     with run_dir.locked():
-        target = _target(run_dir, corpus.source, split, runtime=_runtime(config))
-        if target is not run_dir:
+        target, title, runtime = run_dir, "", _runtime(config)
+        if runtime or not is_of_run(run_dir, config.data, split, corpus, summary):
+            name = evaluation_name(run_dir, config.data, summary)
+            target = RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
+            title = f"{run_dir.path.resolve().name} on {corpus.source}, {split} split"
             target.write_config(config)
             target.write_environment(seed=config.seed, command=sys.argv)
-        found = score_split(predictor, corpus.sentences(), split=split, run_dir=target, headline=True)
+        note_corpora(target, describe_corpora(config.data, {split: summary}))
+        found = score_split(
+            predictor, corpus.sentences(), split=split, run_dir=target, headline=True, title=title
+        )
         show_results(target, model=run_dir.model)
     return found
-
-
-def _target(run_dir: RunDirectory, source: str, split: str, *, runtime: str) -> RunDirectory:
-    """Where the scores go: another corpus or another runtime must not replace the run's own numbers."""
-    own = run_dir.read_config().data
-    if source == getattr(own, f"{split}_path") and not runtime:
-        return run_dir
-    name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
-    while len(name.encode("utf-8")) > _MOST_NAME_BYTES:
-        name = name[1:]
-    return RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
 
 
 def _runtime(config: Config) -> str:
     """Distinguishes the scores of an export; empty for the model itself."""
     names = {"keras": "", "tflite": f".tflite-{config.evaluation.tflite_file}"}
     return names.get(config.predictor, f".{config.predictor}")
+
+
+def _mention_refusal(config: Config, run_dir: RunDirectory) -> None:
+    """Raises InputError if the export to be scored is not there because it was refused."""
+    name = config.evaluation.tflite_file
+    if config.predictor == "tflite":
+        mention_refusal(run_dir, name, there=(run_dir.tflite / f"{name}.tflite").is_file())
+    elif config.predictor == "saved_model":
+        mention_refusal(run_dir, "saved_model", there=bool(versions(run_dir.saved_model)))
 
 
 # What `predictor` may name: a forward pass, or None for the Keras network.

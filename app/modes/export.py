@@ -13,6 +13,7 @@ from app.config import Config, InputError, RunError
 from app.data.corpus import Corpus
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
+from app.evaluation.scores import micro_f1
 from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel
 from app.export.flatbuffer import list_operators, measure_zero_fraction
 from app.export.saved_model import SavedModelForward, load_version
@@ -21,13 +22,10 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.export_companions import describe_model, forget_file, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
+from app.modes.gate import Comparison, Gate, Refused
 from app.modes.saved_model import save_tagger_as_saved_model
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_scored_split, say
+from app.modes.scoring import Tagged, build_encoder, build_predictor, read_scored_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
-
-
-class Refused(Exception):
-    """An export that lost too much; the text says how much."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class Exporting:
         run_dir: locked.
         tagger: the float model; encoder: what feeds it.
         corpus: the evaluation split, read anew by each format.
-        predictor: the float model's; float_f1: its entity F1 on the corpus, 0 to 1.
+        predictor: the float model's; float_counts: its entities on the corpus, int64 [sentences, 3].
+        gate: decides what is kept.
         writer: makes the content of TFLite files.
         vectors: texts with the float model's answers, to go beside them.
     """
@@ -50,31 +49,24 @@ class Exporting:
     encoder: Encoder
     corpus: Corpus
     predictor: Predictor
-    float_f1: float
+    float_counts: np.ndarray
+    gate: Gate
     writer: TFLiteWriter
     vectors: list[dict[str, Any]]
 
-    def check(self, name: str, forward: Callable[..., np.ndarray]) -> float:
-        """Entity F1 of an export by its own runtime.
+    def check(self, name: str, file: str, forward: Callable[..., np.ndarray]) -> Comparison:
+        """An export scored by its own runtime, beside the float model.
 
         Raises:
-            Refused: it is more than `export.max_f1_loss` points below the float model.
+            Refused: it loses more than `export.max_f1_loss` points, beyond chance.
         """
         predictor = build_predictor(
             self.tagger, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
         )
-        f1 = Tagged.by(predictor, self.corpus.sentences()).scores().strict.micro.f1
-        self.compare(name, f1, self.float_f1)
-        return f1
-
-    def compare(self, name: str, f1: float, float_f1: float) -> None:
-        """Raises Refused if entity F1 is more than `export.max_f1_loss` points below the float model's."""
-        lost = 100 * (float_f1 - f1)
-        if not lost <= self.config.export.max_f1_loss:
-            raise Refused(
-                f"{name} refused: entity F1 {f1:.4f} on {self.config.evaluation.split} is {lost:.2f} points below "
-                f"the float model's {float_f1:.4f}, export.max_f1_loss allows {self.config.export.max_f1_loss:g}"
-            )
+        counts = Tagged.by(predictor, self.corpus.sentences()).entity_counts()
+        found = Comparison.of(counts, self.float_counts)
+        self.gate.decide(name, file, found)
+        return found
 
 
 def run(request: Request) -> dict[str, float]:
@@ -91,10 +83,11 @@ def run(request: Request) -> dict[str, float]:
     encoder = build_encoder(tagger, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
-    corpus = open_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     with run_dir.locked():
         predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
-        float_f1 = Tagged.by(predictor, corpus.sentences()).scores().strict.micro.f1
+        float_counts = Tagged.by(predictor, corpus.sentences()).entity_counts()
+        float_f1 = float(micro_f1(float_counts.sum(axis=0)))
         say(f"{'float model':<12} entity F1 {float_f1:.4f} on {corpus.source}")
         writer = TFLiteWriter(
             tagger,
@@ -104,12 +97,15 @@ def run(request: Request) -> dict[str, float]:
             about=describe_model(tagger, run_dir),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
-        job = Exporting(config, run_dir, tagger, encoder, corpus, predictor, float_f1, writer, vectors)
+        scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
+        gate = Gate(run_dir, config.export.max_f1_loss, scored_on)
+        job = Exporting(config, run_dir, tagger, encoder, corpus, predictor, float_counts, gate, writer, vectors)
         metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}
         refused = []
         for name in formats:
             try:
                 metrics |= EXPORTERS[name](job)
+                gate.passed(name)
             except Refused as error:
                 refused.append(str(error))
                 say(str(error))
@@ -128,45 +124,44 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         content = job.writer.write(name)
         waiting.write_bytes(content)
         model = TFLiteModel(waiting)
-        f1 = job.check(path.name, model.forward)
+        found = job.check(name, path.name, model.forward)
         agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
             "sha256": sha256_of_file(waiting),
             "operators": list_operators(content),
             "zero_fraction_of_kernels": measure_zero_fraction(content),
-            "entity_f1": f1,
-            "entity_f1_of_the_float_model": job.float_f1,
-            "corpus": Path(job.corpus.source).name,
-            "split": job.config.evaluation.split,
+            "entity_f1": found.f1,
+            "entity_f1_of_the_float_model": found.float_f1,
+            **found.record(),
+            **job.gate.corpus,
             "vectors_tagged_as_by_the_float_model": agreeing,
         }
         forget_file(job.run_dir, path.name)
     length = job.config.data.max_length
     write_companions(job.tagger, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
-    say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {f1:.4f}  {path}")
-    split = job.config.evaluation.split
-    return {f"export/{name}/{split}/entity_f1": f1, f"export/{name}/bytes": entry["bytes"]}
+    say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {found.f1:.4f} ({found})  {path}")
+    prefix = f"export/{name}/{job.config.evaluation.split}"
+    return {f"{prefix}/entity_f1": found.f1, **found.metrics(prefix), f"export/{name}/bytes": entry["bytes"]}
 
 
 def export_saved_model(job: Exporting) -> dict[str, float]:
     """Writes the next version of `export/saved_model`; its `tokenized` signature is what is scored."""
-    scores = []
+    scores: list[Comparison] = []
 
     def check(path: Path) -> None:
         forward = SavedModelForward.of(load_version(path), labels=len(job.tagger.labels))
-        scores.append(job.check("saved_model", forward))
+        scores.append(job.check("saved_model", "saved_model", forward))
 
     say("saved_model  converting")
     path = save_tagger_as_saved_model(
         job.tagger, job.encoder, job.config.predict, job.run_dir.saved_model, check=check
     )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  entity F1 {scores[0]:.4f}  {path}")
-    return {
-        f"export/saved_model/{job.config.evaluation.split}/entity_f1": scores[0],
-        "export/saved_model/bytes": size,
-    }
+    (found,) = scores
+    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  entity F1 {found.f1:.4f} ({found})  {path}")
+    prefix = f"export/saved_model/{job.config.evaluation.split}"
+    return {f"{prefix}/entity_f1": found.f1, **found.metrics(prefix), "export/saved_model/bytes": size}
 
 
 def export_text(job: Exporting) -> dict[str, float]:
@@ -175,8 +170,8 @@ def export_text(job: Exporting) -> dict[str, float]:
     path = folder / "int8_text.tflite"
     say("int8_text    converting")
     content = write_text_tflite(job.tagger, job.encoder, job.config)
-    f1, float_f1 = score_text_tflite(content, job.corpus.sentences(), job.predictor)
-    job.compare(path.name, f1, float_f1)
+    found = Comparison.of(*score_text_tflite(content, job.corpus.sentences(), job.predictor))
+    job.gate.decide("int8_text", path.name, found)
     job.run_dir.write_bytes(path, content)
     manifest = {
         **TEXT_SIGNATURE,
@@ -184,15 +179,16 @@ def export_text(job: Exporting) -> dict[str, float]:
         "bytes": len(content),
         "sha256": sha256_of_file(path),
         "operators": list_operators(content),
-        "entity_f1_on_plain_text": f1,
-        "entity_f1_of_the_float_model_on_plain_text": float_f1,
-        "corpus": Path(job.corpus.source).name,
-        "split": split,
+        "entity_f1_on_plain_text": found.f1,
+        "entity_f1_of_the_float_model_on_plain_text": found.float_f1,
+        **found.record(),
+        **job.gate.corpus,
     }
     job.run_dir.write_json(folder / MANIFEST, manifest)
-    scores = f"entity F1 {f1:.4f} (float {float_f1:.4f}) on plain text"
-    say(f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB  {scores}  {path}")
-    return {f"export/int8_text/{split}/plain_text_entity_f1": f1, "export/int8_text/bytes": len(content)}
+    say(f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB  entity F1 {found.f1:.4f} on plain text ({found})  {path}")
+    prefix = f"export/int8_text/{split}"
+    metrics = {f"{prefix}/plain_text_entity_f1": found.f1, **found.metrics(f"{prefix}/plain_text")}
+    return metrics | {"export/int8_text/bytes": len(content)}
 
 
 # What `export.formats` may name.

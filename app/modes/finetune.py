@@ -12,6 +12,7 @@ from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
+from app.modes.corpora import describe_corpora
 from app.modes.opening import open_run
 from app.modes.probing import decide
 from app.modes.scoring import build_encoder, say
@@ -38,8 +39,8 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
-    check_other_splits(config, summary.labels)
-    with workers.watched(), open_run(request, workers):
+    corpora = describe_corpora(config.data, {"train": summary, **check_other_splits(config, summary.labels)})
+    with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:
             say(

@@ -14,6 +14,7 @@ import numpy as np
 
 from app.artifacts import Request, RunDirectory
 from app.config import BenchmarkConfig, Config, InputError, RunError
+from app.data.corpus import CorpusSummary
 from app.data.sentence import Sentence
 from app.environment import describe_environment
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, text_table, within
@@ -22,6 +23,7 @@ from app.evaluation.plots import frontier_png
 from app.evaluation.rounds import time_in_rounds
 from app.evaluation.timed_process import load_batches
 from app.models.checkpoint import read_json
+from app.modes.corpora import describe_corpora
 from app.modes.frontier_entrants import (
     Entrant,
     OpenedRun,
@@ -32,7 +34,7 @@ from app.modes.frontier_entrants import (
     write_batches,
 )
 from app.modes.frontier_peer import check_peer
-from app.modes.scoring import Tagged, build_predictor, open_scored_split, say
+from app.modes.scoring import Tagged, build_predictor, read_scored_split, say
 
 CALLS = 3  # calls in a turn of latency, after one that does not count; the median of them is the turn's
 POINTS = (0.5, 1.0)  # losses of F1, in points of 100, for which the fastest and the smallest file are named
@@ -55,36 +57,35 @@ def measure_frontier(request: Request) -> dict[str, float]:
     longest = min(run.tagger.backbone.model.max_sequence_length for run in runs)
     if max(settings.lengths) > longest:
         raise InputError(f"benchmark.lengths must be at most {longest} (positions), received {max(settings.lengths)}")
-    sentences = _read_corpus(config, runs)
+    corpus, sentences = _read_corpus(config, runs)
     with run_dir.locked(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         say("starting the runtimes")
         entrants = list(make_entrants(runs, settings, stack, folder))
-        scores = _score(entrants, sentences, config, run_dir)
+        scores = _score(entrants, sentences, config, run_dir, digest=corpus.digest)
         sample = sample_documents(sentences, settings.words)
         write_batches(runs, sample, settings, folder)
         differences = _check_peer_network(entrants, settings, folder)
         contestants = _measure(entrants, scores, settings, folder, words=sum(len(each.words) for each in sample))
-        return _write(contestants, config, run_dir, differences)
+        return _write(contestants, config, run_dir, differences, corpus)
 
 
-def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> list[Sentence]:
+def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> tuple[CorpusSummary, list[Sentence]]:
     split = config.evaluation.split
     purpose = f"F1 and words/s are measured on evaluation.split={split}"
-    corpus = open_scored_split(config.data, split, labels=runs[0].tagger.labels, purpose=purpose)
-    return list(corpus.sentences())
+    corpus, summary = read_scored_split(config.data, split, labels=runs[0].tagger.labels, purpose=purpose)
+    return summary, list(corpus.sentences())
 
 
 def _score(
-    entrants: Sequence[Entrant], sentences: Sequence[Sentence], config: Config, run_dir: RunDirectory
+    entrants: Sequence[Entrant], sentences: Sequence[Sentence], config: Config, run_dir: RunDirectory, *, digest: str
 ) -> dict[str, float]:
     """Entity F1 by name."""
     path = run_dir.reports / "scores.json"
     known: dict[str, float] = read_json(path) if path.is_file() else {}
-    corpus = hashlib.sha256(repr([(each.words, each.tags, each.document) for each in sentences]).encode()).hexdigest()
     scores = {}
     for each in entrants:
-        parts = (corpus, each.run.rows_key(), each.runtime, each.identity, str(config.evaluation.batch_size))
+        parts = (digest, each.run.rows_key(), each.runtime, each.identity, str(config.evaluation.batch_size))
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         if key not in known:
             predictor = build_predictor(
@@ -167,13 +168,17 @@ def _measure(
 
 
 def _write(
-    contestants: list[Contestant], config: Config, run_dir: RunDirectory, metrics: dict[str, float]
+    contestants: list[Contestant],
+    config: Config,
+    run_dir: RunDirectory,
+    metrics: dict[str, float],
+    corpus: CorpusSummary,
 ) -> dict[str, float]:
     settings = config.benchmark
     first = next(each for each in contestants if each.variant == "Keras")
     notes = [
-        f"F1 of {config.evaluation.split}; words/s: logits of pieces cut beforehand, {max(settings.threads)} threads, "
-        "batch as fastest; * no other is smaller, better and faster at once",
+        f"F1 of {config.evaluation.split} ({corpus.source}); words/s: logits of pieces cut beforehand, "
+        f"{max(settings.threads)} threads, batch as fastest; * no other is smaller, better and faster at once",
         *_summaries(contestants, first, metrics),
     ]
     lengths = sorted(settings.lengths)
@@ -187,6 +192,7 @@ def _write(
         "contestants": [_record(each, on_frontier=each.name in best) for each in contestants],
         "frontier_latency": {"pieces": setting[0], "threads": setting[1]},
         "summary": metrics,
+        "corpora": describe_corpora(config.data, {config.evaluation.split: corpus}),
         "settings": dataclasses.asdict(settings),
         "environment": describe_environment(seed=config.seed, command=sys.argv),
     }

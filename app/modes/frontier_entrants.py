@@ -18,13 +18,14 @@ from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.evaluation.frontier import ONNX, TFLITE
 from app.evaluation.predictor import Features, Forward, join_rows
-from app.evaluation.tflite_runtime import load_tflite_forward, read_manifest
+from app.evaluation.tflite_runtime import MANIFEST, load_tflite_forward, read_manifest
 from app.evaluation.timed_process import TimedProcess, load_batches, save_batches, time_batches
 from app.export.saved_model import versions
 from app.models.checksums import SUMS_FILE, read_sums
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.frontier_peer import start_peer, write_network
+from app.modes.gate import mention_refusal, read_refusals
 from app.modes.scoring import build_encoder
 from app.paths import shown
 
@@ -34,7 +35,7 @@ class OpenedRun:
     """A finished run.
 
     Attributes:
-        name: of its folder.
+        name: of its folder, with those above it that tell it from another of the same name.
         run_dir: where it lies; tagger: its model; encoder: what feeds it, with the run's own row length.
         data: the run's settings of rows.
     """
@@ -84,8 +85,13 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
         InputError: one is no finished run, has no exports, is there twice, or has other labels than the first.
     """
     runs: list[OpenedRun] = []
-    for number, folder in enumerate((run_dir, *map(RunDirectory, others))):
+    folders = [run_dir, *map(RunDirectory, others)]
+    names = [shown(name) for name in name_apart([folder.path.resolve() for folder in folders])]
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
         folder.require_run("benchmark.other_runs" if number else "--run_dir")
+        if not (folder.tflite / MANIFEST).is_file():
+            for name in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
+                mention_refusal(folder, name, there=False)
         if not read_manifest(folder.tflite)["files"]:
             raise InputError(f"{folder.tflite} lists no files: make them with --mode=export")
         tagger = load_tagger(folder.model)
@@ -94,12 +100,24 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
                 f"benchmark.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
                 f"{folder} has {', '.join(tagger.labels)}"
             )
-        name = shown(folder.path.resolve().name)
-        if name in {run.name for run in runs}:
-            raise InputError(f"benchmark.other_runs must have names of their own, received a second {name}: {folder}")
+        if folder.path.resolve() in {run.run_dir.path.resolve() for run in runs}:
+            raise InputError(f"benchmark.other_runs must be other runs, received {folder} a second time")
         own = folder.read_config().data if number else data
         runs.append(OpenedRun(name, folder, tagger, build_encoder(tagger, own), own))
     return runs
+
+
+def name_apart(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of absolute paths that tell each from all others: `run`, or `first/run` and `second/run`."""
+
+    def end(path: Path) -> str:
+        others = [other.parts for other in paths if other != path]
+        for length in range(1, len(path.parts)):
+            if all(other[-length:] != path.parts[-length:] for other in others):
+                return "/".join(path.parts[-length:])
+        return str(path)
+
+    return [end(path) for path in paths]
 
 
 def sample_documents(sentences: Sequence[Sentence], words: int) -> list[Sentence]:

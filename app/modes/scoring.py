@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from app.artifacts import RunDirectory
 from app.config import DataConfig, InputError
-from app.data.corpus import Corpus, join_corpora, open_corpus, summarize
+from app.data.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
 from app.data.encoding import Encoder
 from app.data.labels import types_from
 from app.data.sentence import Sentence
@@ -21,7 +21,7 @@ from app.evaluation.errors import count_errors, error_rows
 from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.evaluation.report import conll_rows, text_report
-from app.evaluation.scores import Scores, compute_scores, flat_metrics
+from app.evaluation.scores import Scores, compute_scores, count_entities, flat_metrics
 from app.models.heads import decode_sentences
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.paths import shown
@@ -49,7 +49,14 @@ def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = N
 
 
 def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], purpose: str) -> Corpus:
-    """The corpus of a split that must be there, read through once; `purpose` says what it is needed for.
+    """The corpus of a split that must be there, read through once; see `read_scored_split`."""
+    return read_scored_split(data, split, labels=labels, purpose=purpose)[0]
+
+
+def read_scored_split(
+    data: DataConfig, split: str, *, labels: Sequence[str], purpose: str
+) -> tuple[Corpus, CorpusSummary]:
+    """The corpus of a split that must be there, and what one pass over it finds; `purpose` says what it is needed for.
 
     Raises:
         InputError: there is none, or a fault in it.
@@ -59,8 +66,7 @@ def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], pu
         learnt = split == "valid" and data.train_on_valid
         reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
         raise InputError(f"data.{split}_path {reason}; {purpose}")
-    summarize(corpus)
-    return corpus
+    return corpus, summarize(corpus)
 
 
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
@@ -145,6 +151,10 @@ class Tagged:
     def scores(self) -> Scores:
         return compute_scores(self.gold, self.predicted)
 
+    def entity_counts(self) -> np.ndarray:
+        """Right, predicted and gold entities of each sentence, int64 [sentences, 3]."""
+        return count_entities(self.gold, self.predicted)
+
 
 def score_split(
     predictor: Predictor,
@@ -153,6 +163,7 @@ def score_split(
     split: str,
     run_dir: RunDirectory,
     headline: bool,
+    title: str = "",
 ) -> dict[str, float]:
     """Scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
 
@@ -162,6 +173,7 @@ def score_split(
         split: `train`, `valid` or `test`.
         run_dir: where everything goes.
         headline: whether `report.txt` and `report.html` show this split.
+        title: of the reports; empty for the run and the split.
 
     Returns:
         the scores, flat, under `SPLIT/`.
@@ -179,7 +191,7 @@ def score_split(
     run_dir.write_jsonl(run_dir.errors(split), errors)
     if headline:
         counts = count_errors(tagged.gold, tagged.predicted)
-        title = f"{shown(run_dir.path.name)}: {split} split"
+        title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
         run_dir.write_text(run_dir.report_txt, text_report(scores, counts, title=title))
         page = html_report(
             title=title,

@@ -5,12 +5,14 @@ import sys
 from app.artifacts import Request
 from app.config import InputError
 from app.export.saved_model import load_saved_model, versions
+from app.modes.gate import mention_refusal
 from app.serving.http_server import TaggingServer
 
 
 def run(request: Request) -> dict[str, float]:
     """Serves until it is interrupted."""
     config, folder = request.config.serve, request.run_dir.saved_model
+    mention_refusal(request.run_dir, "saved_model", there=bool(versions(folder)))
     model = load_saved_model(folder)
     try:
         server = TaggingServer((config.host, config.port), model, version=versions(folder)[-1])

@@ -46,12 +46,14 @@ def labelled_sources(data: DataConfig) -> list[str]:
     return [path for path in (data.train_path, data.valid_path if data.train_on_valid else "") if path]
 
 
-def check_other_splits(config: Config, labels: Sequence[str]) -> None:
-    """Reads the other splits once before training, so that a fault in them does not come to light an hour later."""
-    for split in ("valid", "test"):
-        corpus = open_split(config.data, split, labels=labels)
-        if corpus:
-            summarize(corpus)
+def check_other_splits(config: Config, labels: Sequence[str]) -> dict[str, CorpusSummary]:
+    """Reads the other splits once before training, so that a fault in them does not come to light an hour later.
+
+    Returns:
+        what is in those that there are.
+    """
+    opened = {split: open_split(config.data, split, labels=labels) for split in ("valid", "test")}
+    return {split: summarize(corpus) for split, corpus in opened.items() if corpus}
 
 
 def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
@@ -106,12 +108,13 @@ class TaggerTraining:
         large = words > config.memory_limit_words
         if config.cache == "memory" or (config.cache == "auto" and not large):
             return store_in_memory(rows)
-        folder = Path(config.cache_dir) if config.cache_dir else self.run_dir.cache
+        settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
+        fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
+        # Another run that is reading the folder of its rows must not lose them.
+        folder = Path(config.cache_dir) / fingerprint[:16] if config.cache_dir else self.run_dir.cache
         worker = Workers(self.strategy).index
         if worker:
             folder = folder / f"worker-{worker}"
-        settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
-        fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
         return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
 
     def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:

@@ -1,10 +1,13 @@
 """Modes room: a tagger put together as a TFLite file that takes raw strings, and its score on a corpus as text."""
 
 import os
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from app.config import Config
@@ -13,7 +16,6 @@ from app.data.graph_text import GraphTagger
 from app.data.labels import spans
 from app.data.sentence import Sentence
 from app.evaluation.predictor import Predictor
-from app.evaluation.scores import score_counts
 from app.export.graph import TaggingModule
 from app.export.text_tflite import TextModel, convert_text_tagger
 from app.models.graph_decoding import GraphDecoder
@@ -52,21 +54,26 @@ def write_text_tflite(tagger: Tagger, encoder: Encoder, config: Config) -> bytes
     return convert_text_tagger(module.texts, module)
 
 
-def score_text_tflite(content: bytes, sentences: Iterable[Sentence], predictor: Predictor) -> tuple[float, float]:
-    """Entity F1 on a corpus read as plain text, whose words the models must find: of the file, of the float model.
+def score_text_tflite(
+    content: bytes, sentences: Iterable[Sentence], predictor: Predictor
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entities found in a corpus read as plain text, whose words the models must find: by the file, by the float model.
 
     An entity counts when label, first and last character are right; both read the same texts.
+
+    Returns:
+        right, predicted and gold entities of each line (a sentence of the corpus), int64 [lines, 3], of either.
     """
     model = TextModel(content, threads=os.cpu_count() or 1)
-    ours, floats = _Counts(), _Counts()
+    ours: list[tuple[int, int, int]] = []
+    floats: list[tuple[int, int, int]] = []
     for part in _batches(as_texts(sentences), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
-        for expected, found, plain in zip(
-            gold, model.tag(list(texts)), tag_texts(list(texts), predictor), strict=True
-        ):
-            ours.add(expected, _entities(found))
-            floats.add(expected, _entities(plain["entities"]))
-    return ours.f1(), floats.f1()
+        answers = zip(model.tag(list(texts)), tag_texts(list(texts), predictor), strict=True)
+        for text, expected, (found, plain) in zip(texts, gold, answers, strict=True):
+            ours += _count_by_line(text, expected, _entities(found))
+            floats += _count_by_line(text, expected, _entities(plain["entities"]))
+    return np.array(ours, np.int64), np.array(floats, np.int64)
 
 
 def as_texts(sentences: Iterable[Sentence]) -> Iterator[tuple[str, set[Entity]]]:
@@ -84,18 +91,15 @@ def as_texts(sentences: Iterable[Sentence]) -> Iterator[tuple[str, set[Entity]]]
         yield text, entities
 
 
-class _Counts:
-    """Entities counted over many texts: right ones, predicted ones, those of the corpus."""
+def _count_by_line(text: str, gold: set[Entity], found: set[Entity]) -> list[tuple[int, int, int]]:
+    """Right, predicted and gold entities that begin in each line of a text."""
+    ends = [at for at, character in enumerate(text) if character == "\n"]
 
-    def __init__(self) -> None:
-        self._counts = (0, 0, 0)
+    def counted(entities: set[Entity]) -> Counter[int]:
+        return Counter(bisect_left(ends, first) for _, first, _ in entities)
 
-    def add(self, gold: set[Entity], found: set[Entity]) -> None:
-        right, predicted, support = self._counts
-        self._counts = (right + len(gold & found), predicted + len(found), support + len(gold))
-
-    def f1(self) -> float:
-        return score_counts("entities", *self._counts).f1
+    right, predicted, support = counted(gold & found), counted(found), counted(gold)
+    return [(right[line], predicted[line], support[line]) for line in range(len(ends))]
 
 
 def _entities(rows: Iterable[dict[str, Any]]) -> set[Entity]:

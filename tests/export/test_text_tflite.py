@@ -6,6 +6,7 @@ import toy
 
 from app.config import Config, InputError, ModelConfig
 from app.data.sentence import Sentence
+from app.evaluation.scores import micro_f1
 from app.export.flatbuffer import list_operators
 from app.export.text_tflite import TextModel
 from app.modes.predict import tag_texts
@@ -45,10 +46,13 @@ def test_it_is_scored_on_the_corpus_as_plain_text(parts):
         Sentence(s.words, tuple(found.tags), s.document) for s, found in zip(alone, predictor.tag(alone), strict=True)
     ]
     assert any(set(sentence.tags) != {"O"} for sentence in right)
-    f1, float_f1 = score_text_tflite(content, right, predictor)
-    assert float_f1 > 0.95 and f1 > 0.9
+    counts, float_counts = score_text_tflite(content, right, predictor)
+    assert micro_f1(float_counts.sum(axis=0)) > 0.95 and micro_f1(counts.sum(axis=0)) > 0.9
+    gold = [sum(tag.startswith("B-") for tag in sentence.tags) for sentence in right]
+    assert counts[:, 2].tolist() == float_counts[:, 2].tolist() == gold  # each entity counts where it begins
     wrong = [Sentence(s.words, ("O",) * len(s.words), s.document) for s in right]
-    assert score_text_tflite(content, wrong, predictor) == (0.0, 0.0)
+    nothing, predicted = (each.sum(axis=0) for each in score_text_tflite(content, wrong, predictor))
+    assert nothing[[0, 2]].tolist() == predicted[[0, 2]].tolist() == [0, 0] and nothing[1] > 0
 
 
 def test_entities_of_a_corpus_are_found_in_its_text():

@@ -59,6 +59,10 @@ def test_each_format_is_listed_with_its_checksum_size_and_score_and_has_only_bui
         assert "FULLY_CONNECTED" in entry["operators"]
         assert not any(operator.startswith("custom:") for operator in entry["operators"])
         assert 0 <= entry["entity_f1"] <= 1
+        low, high = entry["points_lost_95_percent_interval"]
+        assert low <= entry["points_lost"] <= high
+        lost = 100 * (entry["entity_f1_of_the_float_model"] - entry["entity_f1"])
+        assert entry["points_lost"] == pytest.approx(lost, abs=1e-3)
     sizes = [files[f"{name}.tflite"]["bytes"] for name in FORMATS]
     assert sizes == sorted(sizes, reverse=True)
 
@@ -109,7 +113,7 @@ def test_evaluate_scores_an_export_by_its_runtime_beside_the_scores_of_the_run(e
 
 
 def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_formats_stay(
-    exported, tmp_path, monkeypatch
+    exported, tmp_path, monkeypatch, capsys
 ):
     path = shutil.copytree(exported, tmp_path / "run")
     before = sha256_of_file(path / "export" / "tflite" / "int8.tflite")
@@ -123,12 +127,20 @@ def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_f
         )
         return other.float32()
 
+    refusals = path / "export" / "refused.json"
+    refusals.write_text(json.dumps({"float16": {}}))
     monkeypatch.setitem(export.WRITERS, "int8", spoilt)
     with pytest.raises(RunError, match=r"int8\.tflite refused: entity F1 .* points below .* export\.max_f1_loss"):
         export.run(request_of(path, "export.formats=int8,float16"))
     assert sha256_of_file(path / "export" / "tflite" / "int8.tflite") == before
     assert manifest_of(path)["files"]["float16.tflite"]["entity_f1"] > 0.5
     assert not list(path.rglob(".tmp-*"))
+    assert list(json.loads(refusals.read_text())) == ["int8"]  # float16 was kept this time
+    evaluate.run(request_of(path, "predictor=tflite", "evaluation.tflite_file=int8"))
+    assert "int8 was refused" in capsys.readouterr().err
+    (path / "export" / "tflite" / "int8.tflite").unlink()
+    with pytest.raises(InputError, match=r"int8 was refused by --mode=export at 2.*points below .*max_f1_loss"):
+        evaluate.run(request_of(path, "predictor=tflite", "evaluation.tflite_file=int8"))
 
 
 @pytest.mark.parametrize(

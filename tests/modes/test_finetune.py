@@ -18,8 +18,9 @@ from app.models.tagger_bundle import load_tagger
 from app.modes import evaluate, finetune
 from app.modes.scoring import build_encoder
 
-FILES = """config.yaml environment.json metrics.json history.jsonl report.txt report.html predictions/valid.conll
-predictions/test.conll errors/valid.jsonl errors/test.jsonl checkpoints/checkpoint model/backbone.json
+FILES = """config.yaml environment.json corpora.json metrics.json history.jsonl report.txt report.html
+predictions/valid.conll predictions/test.conll errors/valid.jsonl errors/test.jsonl
+checkpoints/checkpoint model/backbone.json
 model/backbone.weights.h5 model/vocab.txt model/tagger.json model/head.safetensors model/SHA256SUMS
 model/README.md""".split()
 
@@ -178,12 +179,51 @@ def test_evaluate_gives_the_scores_of_the_run_and_touches_no_weight(trained_run,
 def test_evaluate_on_another_corpus_keeps_the_scores_of_the_run(trained_run, tmp_path, capsys):
     run = trained_run.copy(tmp_path / "run")
     before = sums_of(run)
-    other = shutil.copy(trained_run.corpora / "test.conll", tmp_path / "elsewhere.conll")
-    found = evaluate.run(request_of(run, f"data.test_path={other}"))
-    assert found["test/entity_f1"] == metrics_of(trained_run.path)["test/entity_f1"]
-    assert {path: digest for path, digest in sums_of(run).items() if path in before} == before
+    for folder, content in (("wnut17", "Ada B-PER\n"), ("wikigold", "Ada B-PER\n\nRome B-LOC\n")):
+        other = tmp_path / folder / "test.conll"
+        other.parent.mkdir()
+        other.write_text(content)
+        evaluate.run(request_of(run, f"data.test_path={other}"))
+        assert f"run on {other}, test split" in capsys.readouterr().out
     valid = evaluate.run(request_of(run, "evaluation.split=valid"))
     assert valid["valid/entity_f1"] == metrics_of(trained_run.path)["valid/entity_f1"]
+    assert {path: digest for path, digest in sums_of(run).items() if path in before} == before
+    scored = {folder.name.partition("-")[0]: 0 for folder in (run / "evaluations").iterdir()}
+    sources = {}
+    for folder in (run / "evaluations").iterdir():
+        scored[folder.name.partition("-")[0]] += 1
+        ((split, corpus),) = json.loads((folder / "corpora.json").read_text()).items()
+        sources[corpus["sources"][0]] = metrics_of(folder)[f"{split}/sentences"]
+    assert scored == {"test.conll": 2, "valid.conll": 1}
+    assert sources == {
+        str(tmp_path / "wnut17" / "test.conll"): 1,
+        str(tmp_path / "wikigold" / "test.conll"): 2,
+        str(trained_run.corpora / "valid.conll"): 40,
+    }
+
+
+def test_evaluate_from_another_folder_takes_no_other_corpus_for_the_runs_own(
+    trained_run, tmp_path, monkeypatch, capsys
+):
+    run = trained_run.copy(tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(str(trained_run.corpora / "test.conll"), "test.conll"))
+    before = sums_of(run)
+    (tmp_path / "test.conll").write_text("Ada B-PER\n")
+    monkeypatch.chdir(tmp_path)
+    evaluate.run(request_of(run))
+    assert {path: digest for path, digest in sums_of(run).items() if path in before} == before
+
+
+def test_a_run_whose_corpus_was_edited_does_not_resume(trained_run, tmp_path):
+    run, corpora = trained_run.copy(tmp_path / "run"), Path(shutil.copytree(trained_run.corpora, tmp_path / "corpora"))
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace(f"{trained_run.corpora}/t", f"{corpora}/t"))
+    before, train = sums_of(run), corpora / "train.conll"
+    train.write_text(train.read_text().replace("Ada", "Bob", 1))
+    with pytest.raises(InputError, match=r"data\.train_path: the sentences in .* are not those .* --overwrite"):
+        finetune.run(request_of(run))
+    assert sums_of(run) == before
 
 
 def test_a_run_that_was_moved_is_evaluated_from_anywhere(trained_run, tmp_path, monkeypatch, capsys):

@@ -15,8 +15,9 @@ from app.config_loading import load_config
 from app.evaluation.timed_process import save_batches
 from app.models.tagger_bundle import load_tagger
 from app.modes import export, frontier
-from app.modes.frontier_entrants import make_batches, open_runs, sample_documents
+from app.modes.frontier_entrants import make_batches, name_apart, open_runs, sample_documents
 from app.modes.frontier_peer import start_peer, write_network
+from app.modes.gate import Comparison, Gate, Refused
 from app.modes.scoring import build_keras_forward, open_split
 
 QUICK = (
@@ -40,10 +41,11 @@ def exported(trained_run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def measured(exported, tmp_path_factory):
     """A frontier of two runs that have the same exports."""
-    other = Path(shutil.copytree(exported, tmp_path_factory.mktemp("frontier") / "two"))
+    other = Path(shutil.copytree(exported, tmp_path_factory.mktemp("frontier") / "one"))
     metrics = frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={other}"))
     report = json.loads((exported / "reports" / "frontier.json").read_text())
-    return metrics, {f"{each['run']} {each['variant']}": each for each in report["contestants"]}
+    names = {f"{folder.parent.name}/one": name for folder, name in ((exported, "one"), (other, "two"))}
+    return metrics, {f"{names[each['run']]} {each['variant']}": each for each in report["contestants"]}
 
 
 def test_every_export_of_every_run_and_keras_are_measured_in_every_setting(measured):
@@ -72,8 +74,10 @@ def test_table_picture_and_page_are_there_and_name_everyone(exported, measured):
     metrics, found = measured
     table = (exported / "reports" / "frontier.txt").read_text()
     page = (exported / "reports" / "frontier.html").read_text()
-    for name in found:
+    for each in found.values():
+        name = f"{each['run']} {each['variant']}"
         assert name in table and name in page
+    assert "test.conll" in table
     assert (exported / "reports" / "frontier.png").read_bytes().startswith(b"\x89PNG")
     assert "http" not in page  # opens without a network
     smallest = min(each["bytes"] for each in found.values() if each["runtime"] == "LiteRT")
@@ -112,13 +116,36 @@ def test_a_setting_that_cannot_be_measured_is_refused(exported, setting, message
         frontier.measure_frontier(request_of(exported, *QUICK, setting))
 
 
-def test_a_run_without_exports_and_a_second_run_of_the_same_name_are_refused(exported, trained_run, tmp_path):
+def test_a_run_without_exports_and_the_same_run_again_are_refused(exported, trained_run, tmp_path):
     bare = trained_run.copy(tmp_path / "bare")
     with pytest.raises(InputError, match="make it with --mode=export"):
         frontier.measure_frontier(request_of(bare, *QUICK))
-    twin = Path(shutil.copytree(exported, tmp_path / "one"))
-    with pytest.raises(InputError, match="a second one"):
-        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={twin}"))
+    again = exported.parent / "other" / ".." / exported.name
+    with pytest.raises(InputError, match="must be other runs, received .*one a second time"):
+        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={again}"))
+
+
+def test_a_format_that_was_refused_is_named_where_there_are_no_exports(trained_run, tmp_path):
+    bare = trained_run.copy(tmp_path / "bare")
+    gate = Gate(RunDirectory(bare), 0.5, {"corpus": "test.conll", "split": "test"})
+    with pytest.raises(Refused):
+        gate.decide("int8", "int8.tflite", Comparison.of(np.array([[0, 1, 1]] * 50), np.ones((50, 3), int)))
+    with pytest.raises(InputError, match="int8 was refused by --mode=export at .* 100.00 points below"):
+        frontier.measure_frontier(request_of(bare, *QUICK))
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/runs/one", "/runs/two"], ["one", "two"]),
+        (["/monday/run", "/tuesday/run", "/tuesday/other"], ["monday/run", "tuesday/run", "other"]),
+        (["/a/x/run", "/b/x/run"], ["a/x/run", "b/x/run"]),
+        (["/run", "/x/run"], ["/run", "x/run"]),
+        (["/run"], ["run"]),
+    ],
+)
+def test_runs_whose_folders_have_the_same_name_are_told_apart(paths, names):
+    assert name_apart([Path(path) for path in paths]) == names
 
 
 def test_a_python_without_the_packages_is_refused(exported):
