@@ -49,7 +49,24 @@ class DataConfig:
     valid_path: str = option(
         "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none"
     )
-    test_path: str = option("data/sample/test.conll", "test corpus; empty = none")
+    test_path: str = option(
+        "data/sample/test.conll",
+        "test corpus; empty = none. The sample's validation and test corpora go only with its training corpus: beside a "
+        "train_path of your own, a path that is not set is empty",
+    )
+    valid_fraction: float = option(
+        0.0,
+        "part of the training corpus that is set aside for validation, by whole documents, instead of valid_path; "
+        "0 = none",
+        at_least=0,
+        below=1,
+    )
+    valid_seed: int = option(
+        0,
+        "valid_fraction: seed of that choice; not the run's, so that runs with other seeds, and runs made from this "
+        "one, set the same part aside",
+        at_least=0,
+    )
     train_on_valid: bool = option(
         False,
         "learn from the validation corpus too, in a last run with settings that it has chosen before; nothing is then "
@@ -62,6 +79,12 @@ class DataConfig:
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
+    word_column: int = option(
+        0,
+        "column files: column of the word, counted from 1; 0 = the first, or the second if the first only counts",
+        at_least=0,
+    )
+    tag_column: int = option(0, "column files: column of the tag, counted from 1; 0 = the last", at_least=0)
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
     tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own")
     max_length: int = option(
@@ -224,7 +247,10 @@ class PretrainConfig:
         "data/sample/train.conll",
         "text: a file or glob (.gz too), a blank line between documents; a corpus as in data.train_path; tfds:NAME",
     )
-    valid_path: str = option("data/sample/valid.conll", "held-out text, read in the same way; empty = none")
+    valid_path: str = option(
+        "data/sample/valid.conll",
+        "held-out text, read in the same way; empty = none, also where only train_path is set",
+    )
     vocabulary_size: int = option(
         0, "backbone.source=random: word pieces learnt from the text; 0 = the backbone's own", at_least=0
     )

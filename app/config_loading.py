@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import Config, InputError, fields_by_key, flatten
-from app.config_rules import impossible_combinations
+from app.config_rules import impossible_combinations, left_out_samples
 
 _FIELDS = fields_by_key()
 _SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
@@ -46,6 +46,9 @@ def load_config(path: str | None, overrides: Sequence[str] = (), *, defaults: st
         for key, raw in text.items():
             values[key] = _coerce(key, raw, origin=origin)
             origins[key] = origin
+    chosen = {key for key, origin in origins.items() if origin != defaults}
+    for key, reason in list(left_out_samples(values, chosen)):
+        values[key], origins[key] = "", reason
     config = _build(values)
     for keys, rule in impossible_combinations(config):
         flat = flatten(config)

@@ -40,7 +40,7 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     labels = list(read_labels(RunDirectory(config.init_from).model))
     train, summary = read_training_corpus(config, labels=labels)
-    check_other_splits(config, labels)
+    check_other_splits(config, labels, train=train, words=summary.words)
     other = _open_other(config, labels)
     with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)

@@ -12,7 +12,14 @@ from app.evaluation.tflite_runtime import load_tflite_forward
 from app.export.saved_model import SavedModelForward, load_saved_model
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
-from app.modes.scoring import build_encoder, build_predictor, open_scored_split, score_split, show_results
+from app.modes.scoring import (
+    build_encoder,
+    build_predictor,
+    is_same_split,
+    open_scored_split,
+    score_split,
+    show_results,
+)
 
 
 def run(request: Request) -> dict[str, float]:
@@ -29,7 +36,8 @@ def run(request: Request) -> dict[str, float]:
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)
     with run_dir.locked():
-        target = _target(run_dir, corpus.source, split, runtime=_runtime(config))
+        own = is_same_split(config.data, run_dir.read_config().data, split)
+        target = _target(run_dir, corpus.source, own=own, runtime=_runtime(config))
         if target is not run_dir:
             target.write_config(config)
             target.write_environment(seed=config.seed, command=sys.argv)
@@ -38,10 +46,9 @@ def run(request: Request) -> dict[str, float]:
     return found
 
 
-def _target(run_dir: RunDirectory, source: str, split: str, *, runtime: str) -> RunDirectory:
+def _target(run_dir: RunDirectory, source: str, *, own: bool, runtime: str) -> RunDirectory:
     """Where the scores go: another corpus or another runtime must not replace the run's own numbers."""
-    own = run_dir.read_config().data
-    if source == getattr(own, f"{split}_path") and not runtime:
+    if own and not runtime:
         return run_dir
     name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip("-.") or "corpus"
     return RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")

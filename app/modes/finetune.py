@@ -38,7 +38,7 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
-    check_other_splits(config, summary.labels)
+    check_other_splits(config, summary.labels, train=train, words=summary.words)
     with workers.watched(), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:
