@@ -112,7 +112,7 @@ def describe_shared_text(found: Mapping[str, SharedText], sources: Mapping[str, 
     """A sentence for each corpus that has too much in common with the training corpus."""
     return [
         f"{sources[name]}: {each.sentences:,} of {each.of_sentences:,} sentences of {SENTENCE_WORDS} words or more"
-        f"{f' and {each.documents:,} whole documents' if each.documents else ''} are in the training corpus too, so "
+        f"{f' and {each.documents:,} whole document(s)' if each.documents else ''} are in the training corpus too, so "
         "scores on it are too good"
         for name, each in found.items()
         if each.is_worth_a_warning
