@@ -360,6 +360,17 @@ class ExportConfig:
 class PredictConfig:
     """Entities of plain text."""
 
+    input_format: str = option(
+        "auto",
+        "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON lines, "
+        "and else a single input for lines, folders and several files for whole files",
+        choices=("auto", "lines", "jsonl", "files"),
+    )
+    format: str = option(
+        "auto",
+        "how entities are shown: as JSON lines, or in the text; auto shows them in the text on a terminal",
+        choices=("auto", "jsonl", "text"),
+    )
     split_sentences: bool = option(True, "split the text into sentences first")
     batch_size: int = option(32, "sequences in a step", at_least=1)
     min_score: float = option(0.0, "leave out entities the model is less sure of", at_least=0, at_most=1)
