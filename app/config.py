@@ -51,8 +51,8 @@ class DataConfig:
     )
     test_path: str = option(
         "data/sample/test.conll",
-        "test corpus; empty = none. The sample's validation and test corpora go only with its training corpus: beside a "
-        "train_path of your own, a path that is not set is empty",
+        "test corpus; empty = none. The sample's validation and test corpora go only with its training corpus: beside "
+        "a train_path of your own, a path that is not set is empty",
     )
     valid_fraction: float = option(
         0.0,
@@ -362,8 +362,8 @@ class PredictConfig:
 
     input_format: str = option(
         "auto",
-        "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON lines, "
-        "and else a single input for lines, folders and several files for whole files",
+        "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON "
+        "lines, and else a single input for lines, folders and several files for whole files",
         choices=("auto", "lines", "jsonl", "files"),
     )
     format: str = option(

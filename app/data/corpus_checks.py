@@ -28,8 +28,9 @@ def check_types(summary: CorpusSummary) -> list[str]:
     if types > MANY_TYPES:
         if entities < FEW_ENTITIES_EACH * types:
             raise InputError(
-                f"{summary.source} has {types:,} entity types for {entities:,} entities ({', '.join(summary.types[:3])}, "
-                "...): they seem to be something other than types; data.tag_column says which column of a file has the tags"
+                f"{summary.source} has {types:,} entity types for {entities:,} entities "
+                f"({', '.join(summary.types[:3])}, ...): they seem to be something else; data.tag_column says which "
+                "column of a file has the tags"
             )
         found.append(f"{summary.source} has {types:,} entity types: are the tags in another column (data.tag_column)?")
     for _, group in groupby(sorted(summary.types, key=look_alike), key=look_alike):

@@ -201,7 +201,8 @@ def _other_unit(text: str, words: list[Word] | None, entities: list[Any]) -> str
         entities: as they stand in the line.
     """
     must = "they must count characters (Unicode code points)"
-    units = [("the end seems to be the last character, it must be the one after it", 1, {i: i for i in range(len(text) + 1)})]
+    same = {i: i for i in range(len(text) + 1)}
+    units = [("the end seems to be the last character, it must be the one after it", 1, same)]
     if not text.isascii():
         units.append((f"the offsets seem to count bytes of UTF-8, {must}", 0, _places(text, lambda c: len(c.encode()))))
         utf_16 = _places(text, lambda c: 1 + (c > "\uffff"))

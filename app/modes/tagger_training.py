@@ -77,8 +77,8 @@ def check_other_splits(config: Config, labels: Sequence[str], *, train: Corpus |
             say(f"{summary.source}: {summary.sentences:,} sentences, {summary.documents:,} documents")
     if "valid" not in others and train and not config.data.train_on_valid:
         say(
-            "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, or "
-            "set a part of the training corpus aside with data.valid_fraction=0.1"
+            "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
+            "or set a part of the training corpus aside with data.valid_fraction=0.1"
         )
     if train and words <= config.data.memory_limit_words:
         sources = {split: corpus.source for split, corpus in others.items()}

@@ -58,7 +58,8 @@ GERMEVAL = (
 )
 EMPTY = "\t_" * 7
 CONLL_U = (
-    f"# newdoc id = a\n# sent_id = 1\n# text = Adas 10 000 . O\n1-2\tAdas{EMPTY}\t_\n1\tAda{EMPTY}\tB-PER\n2\ts{EMPTY}\tO\n"
+    "# newdoc id = a\n# sent_id = 1\n# text = Adas 10 000 . O\n"
+    f"1-2\tAdas{EMPTY}\t_\n1\tAda{EMPTY}\tB-PER\n2\ts{EMPTY}\tO\n"
     f"3\t10 000\t10 000\tNUM\tNumForm=Digit|X=Y\t_\t_\t_\t_\tO\n3.1\tgone{EMPTY}\t_\n\n"
     f"# sent_id = 2\n1\tRome{EMPTY}\tB-LOC\n\n# newdoc\n1\tOslo{EMPTY}\tB-LOC\n"
 )
@@ -95,7 +96,11 @@ def test_columns_are_found_or_chosen(file, content, columns, expected):
         (GERMEVAL, {}, r"several columns hold tags \(3 and 4\).*data\.tag_column=3"),
         ("1 O\n2 B-X\n3 O\n", {}, "column 1 only counts.*no column of words.*data.word_column=1"),
         (CONLL_U.replace("B-", "").replace("\tO\n", "\t_\n"), {}, "none of its 10 columns holds tags.*data.tag_column"),
-        ("1 a O\n2 b O\n3 c B-X\n\n" * 9 + "d e O\n", {}, "line 37: column 1 counts the words .*received 'd'.*data.word_column=1"),
+        (
+            "1 a O\n2 b O\n3 c B-X\n\n" * 9 + "d e O\n",
+            {},
+            "line 37: column 1 counts the words .*received 'd'.*data.word_column=1",
+        ),
         ("1\ta\tO\n2\t\tO\n3\tc\tB-X\n", {}, "line 2: column 2 must hold a word"),
         ("a b O\n", {"tag_column": 4}, "line 1: wrong number of columns, received 3, data.tag_column is 4"),
         ("a b O\n", {"word_column": 5}, "line 1: wrong number of columns, received 3, data.word_column is 5"),

@@ -86,7 +86,7 @@ def test_of_a_small_corpus_at_least_one_document_is_set_aside(parts, lengths, he
 
 
 def test_a_single_document_cannot_be_parted(parts):
-    with pytest.raises(InputError, match=r"is a single document.*data\.valid_fraction=0\.1.*-DOCSTART-.*data\.valid_path"):
+    with pytest.raises(InputError, match=r"is a single document.*valid_fraction=0\.1.*-DOCSTART-.*data\.valid_path"):
         parts([50], 0.1)
 
 

@@ -144,7 +144,9 @@ def test_tags_that_would_make_types_nobody_meant_are_refused(tag, message):
     assert re.search(message, tag_fault(tag, "auto")), tag_fault(tag, "auto")
 
 
-@pytest.mark.parametrize("kind", ["PER", "creative-work", "LOC.GPE", "Ö", "O\u0308rt", "سازمان\u200cها", "人名", "A/B", "a|b"])
+@pytest.mark.parametrize(
+    "kind", ["PER", "creative-work", "LOC.GPE", "Ö", "O\u0308rt", "سازمان\u200cها", "人名", "A/B", "a|b"]
+)
 def test_types_may_be_written_in_any_script(kind):
     assert tag_fault(f"B-{kind}", "iob2") == "" == type_fault(kind)
 

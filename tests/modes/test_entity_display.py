@@ -23,7 +23,8 @@ def entity(start, end, label, score):
     return {"start": start, "end": end, "label": label, "score": score}
 
 
-ROW = {"text": "Ada met Bob in [b]Rome[/b] :smile:", "entities": [entity(0, 3, "PER", 0.974), entity(18, 22, "LOC", 1.0)]}
+ENTITIES = [entity(0, 3, "PER", 0.974), entity(18, 22, "LOC", 1.0)]
+ROW = {"text": "Ada met Bob in [b]Rome[/b] :smile:", "entities": ENTITIES}
 
 
 def test_label_and_score_follow_each_entity_and_a_legend_comes_first():

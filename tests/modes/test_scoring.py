@@ -63,7 +63,8 @@ def last_words(corpus):
 
 
 def write_documents(path, count):
-    path.write_text("".join(f"-DOCSTART- O\n\n{'Ada B-PER' if n % 2 else 'Rome B-LOC'}\nw{n} O\n\n" for n in range(count)))
+    names = ("Rome B-LOC", "Ada B-PER")
+    path.write_text("".join(f"-DOCSTART- O\n\n{names[n % 2]}\nw{n} O\n\n" for n in range(count)))
     return str(path)
 
 
