@@ -51,8 +51,9 @@ class Request:
         config: resolved and checked; each function gets its own section of it.
         run_dir: not yet opened; it may not exist.
         overwrite: start anew in an existing run directory.
-        input: `--input`, a file or "-"; empty where the mode takes none.
+        input: `--input`, such as a file or "-"; empty where the mode takes none.
         output: `--output`, a file; empty for stdout.
+        more_inputs: further `--input` flags.
     """
 
     config: Config
@@ -60,6 +61,7 @@ class Request:
     overwrite: bool = False
     input: str = ""
     output: str = ""
+    more_inputs: tuple[str, ...] = ()
 
 
 @contextmanager

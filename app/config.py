@@ -61,7 +61,25 @@ class DataConfig:
     valid_path: str = option(
         "data/sample/valid.conll", "validation corpus, which chooses the best weights; empty = none", path="path"
     )
-    test_path: str = option("data/sample/test.conll", "test corpus; empty = none", path="path")
+    test_path: str = option(
+        "data/sample/test.conll",
+        "test corpus; empty = none. The sample's validation and test corpora go only with its training corpus: beside "
+        "a train_path of your own, a path that is not set is empty",
+        path="path",
+    )
+    valid_fraction: float = option(
+        0.0,
+        "part of the training corpus that is set aside for validation, by whole documents, instead of valid_path; "
+        "0 = none",
+        at_least=0,
+        below=1,
+    )
+    valid_seed: int = option(
+        0,
+        "valid_fraction: seed of that choice; not the run's, so that runs with other seeds, and runs made from this "
+        "one, set the same part aside",
+        at_least=0,
+    )
     train_on_valid: bool = option(
         False,
         "learn from the validation corpus too, in a last run with settings that it has chosen before; nothing is then "
@@ -75,6 +93,12 @@ class DataConfig:
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
+    word_column: int = option(
+        0,
+        "column files: column of the word, counted from 1; 0 = the first, or the second if the first only counts",
+        at_least=0,
+    )
+    tag_column: int = option(0, "column files: column of the tag, counted from 1; 0 = the last", at_least=0)
     strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
     tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own", path="any")
     max_length: int = option(
@@ -240,7 +264,9 @@ class PretrainConfig:
         path="globs",
     )
     valid_path: str = option(
-        "data/sample/valid.conll", "held-out text, read in the same way; empty = none", path="globs"
+        "data/sample/valid.conll",
+        "held-out text, read in the same way; empty = none, also where only train_path is set",
+        path="globs",
     )
     vocabulary_size: int = option(
         0, "backbone.source=random: word pieces learnt from the text; 0 = the backbone's own", at_least=0
@@ -355,6 +381,17 @@ class ExportConfig:
 class PredictConfig:
     """Entities of plain text."""
 
+    input_format: str = option(
+        "auto",
+        "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON "
+        "lines, and else a single input for lines, folders and several files for whole files",
+        choices=("auto", "lines", "jsonl", "files"),
+    )
+    format: str = option(
+        "auto",
+        "how entities are shown: as JSON lines, or in the text; auto shows them in the text on a terminal",
+        choices=("auto", "jsonl", "text"),
+    )
     split_sentences: bool = option(True, "split the text into sentences first")
     batch_size: int = option(32, "sequences in a step", at_least=1)
     min_score: float = option(0.0, "leave out entities the model is less sure of", at_least=0, at_most=1)

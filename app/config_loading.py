@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import HANDLES, MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
-from app.config_rules import impossible_combinations
+from app.config_rules import impossible_combinations, left_out_samples
 from app.paths import expand, expand_list, split_list
 
 _FIELDS = fields_by_key()
@@ -53,6 +53,9 @@ def load_config(
             value = _coerce(key, raw, origin=origin)
             values[key] = value if origin == defaults else _expand_paths(key, value)
             origins[key] = origin
+    chosen = {key for key, origin in origins.items() if origin != defaults}
+    for key, reason in list(left_out_samples(values, chosen)):
+        values[key], origins[key] = "", reason
     config = _build(values)
     for keys, rule in impossible_combinations(config):
         flat = flatten(config)

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
-from app.config import Config
+from app.config import Config, flatten
 
 FEWEST_PIECES = 8  # in a sequence
+_DEFAULTS = flatten(Config())
+# A training corpus, and what is only of use beside it.
+_CORPORA = {
+    "data.train_path": ("data.valid_path", "data.test_path"),
+    "pretrain.train_path": ("pretrain.valid_path",),
+}
+
+
+def left_out_samples(values: Mapping[str, Any], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yields (key, why) of each path to the sample corpus that nobody asked for and that goes with no other setting.
+
+    Args:
+        values: settings that are not left at their default.
+        chosen: keys of those that the user set for this run.
+    """
+    for train, others in _CORPORA.items():
+        sample = os.path.dirname(os.path.abspath(_DEFAULTS[train]))
+        path = values.get(train, "")
+        own = train in chosen and path and os.path.dirname(os.path.abspath(path)) != sample
+        for other in others:
+            if other in chosen or values.get(other, _DEFAULTS[other]) != _DEFAULTS[other]:
+                continue
+            if own:
+                yield other, f"the sample's goes only with the sample's {train}"
+            elif other == "data.valid_path" and values.get("data.valid_fraction"):
+                yield other, "not set beside data.valid_fraction"
 
 
 def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -32,7 +60,16 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
                 ("data.max_length", "backbone.max_positions"),
                 "the sequence must not be longer than the backbone's positions",
             )
-    if training.early_stopping_patience_epochs and not data.valid_path:
+    if data.valid_fraction and data.valid_path:
+        yield (
+            ("data.valid_fraction", "data.valid_path"),
+            "the validation corpus is a part of the training corpus or a file, so one of them must be 0 or empty",
+        )
+    if data.valid_fraction and not data.train_path:
+        yield ("data.valid_fraction", "data.train_path"), "a part of the training corpus needs a training corpus"
+    if data.word_column and data.word_column == data.tag_column:
+        yield ("data.word_column", "data.tag_column"), "a column holds the word or the tag, not both"
+    if training.early_stopping_patience_epochs and not (data.valid_path or data.valid_fraction):
         yield (
             ("training.early_stopping_patience_epochs", "data.valid_path"),
             "early stopping needs a validation corpus",
@@ -42,7 +79,7 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("training.early_stopping_patience_epochs", "data.train_on_valid"),
             "early stopping needs a validation corpus that is not learnt from",
         )
-    if data.train_on_valid and not (data.train_path and data.valid_path):
+    if data.train_on_valid and not (data.train_path and (data.valid_path or data.valid_fraction)):
         yield ("data.train_on_valid", "data.train_path", "data.valid_path"), "learning from both needs both corpora"
     if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
         yield (

@@ -63,7 +63,7 @@ MODES = {
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
         "app.modes.predict",
-        "find the entities of plain text, one document a line, as JSON lines",
+        "find the entities of plain text: lines, JSON lines or whole files",
         works_on="finetune",
         accepts=("input", "output"),
     ),
@@ -82,7 +82,9 @@ _SET = flags.DEFINE_multi_string("set", [], "section.key=value over the config; 
 _RUN_DIR = flags.DEFINE_string("run_dir", "", "where everything is written (default: runs/MODE)")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and the plan, do nothing")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "training: start anew in an existing run directory")
-_INPUT = flags.DEFINE_string("input", "", "predict: text file, or - for stdin")
+_INPUT = flags.DEFINE_multi_string(
+    "input", [], "predict: text or .jsonl file, folder, glob, several of these (a,b); or - for stdin"
+)
 _OUTPUT = flags.DEFINE_string("output", "", "predict: file for the JSON lines (default: stdout)")
 _FLAGS = (_MODE, _CONFIG, _SET, _RUN_DIR, _DRY_RUN, _OVERWRITE, _INPUT, _OUTPUT)
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull"}
@@ -183,14 +185,15 @@ def build_request() -> tuple[str, Request]:
         takers = [other for other in MODES if flag.name in MODES[other].accepts]
         if flag.value and name not in takers:
             raise InputError(f"--{flag.name} belongs to --mode={' or '.join(takers)}, received --mode={name}")
-    if "input" in mode.accepts and not _INPUT.value:
+    if "input" in mode.accepts and not any(_INPUT.value):
         raise InputError(f"--mode={name} needs --input=FILE, or --input=- for stdin")
     run_dir = RunDirectory(expand(_RUN_DIR.value, name="--run_dir") or f"runs/{mode.works_on or name}")
     if mode.works_on:
         run_dir.require_run()
     config = load_run_config(mode, run_dir)
-    source, target = (expand(flag.value, name=f"--{flag.name}") for flag in (_INPUT, _OUTPUT))
-    return name, Request(config, run_dir, _OVERWRITE.value, source, target)
+    first, *others = [expand(path, name="--input") for path in _INPUT.value or [""]]
+    target = expand(_OUTPUT.value, name="--output")
+    return name, Request(config, run_dir, _OVERWRITE.value, first, target, tuple(others))
 
 
 def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:

@@ -131,6 +131,16 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["training.early_stopping_patience_epochs=1", "data.valid_path="], ["data.valid_path"]),
         (["training.early_stopping_patience_epochs=1", "data.train_on_valid=true"], ["train_on_valid=True (--set)"]),
         (["data.train_on_valid=true", "data.valid_path="], ["data.valid_path= (--set)"]),
+        (
+            ["data.valid_fraction=0.1", "data.valid_path=v.conll"],
+            ["data.valid_fraction=0.1 (--set)", "data.valid_path=v.conll (--set)"],
+        ),
+        (["data.valid_fraction=0.1", "data.train_path="], ["needs a training corpus"]),
+        (["data.word_column=2", "data.tag_column=2"], ["data.tag_column=2 (--set)"]),
+        (
+            ["data.train_path=mine.conll", "training.early_stopping_patience_epochs=1"],
+            ["data.valid_path= (the sample's goes only with the sample's data.train_path)"],
+        ),
         (["training.strategy=tpu", "training.precision=mixed_float16"], ["training.precision"]),
         (["distill.labels_weight=0", "distill.soft_weight=0"], ["distill.soft_weight=0.0 (--set)"]),
         (
@@ -143,6 +153,47 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
 def test_an_impossible_combination_names_both_settings_and_where_they_came_from(overrides, keys):
     text = message(None, *overrides)
     assert all(key in text for key in keys), text
+
+
+SAMPLE = [f"data/sample/{split}.conll" for split in ("train", "valid", "test")]
+PATHS = "train_path valid_path test_path".split()
+
+
+@pytest.mark.parametrize(
+    ("settings", "paths"),
+    [
+        ([], SAMPLE),
+        (["train_path=mine.conll"], ["mine.conll", "", ""]),
+        (["train_path=tfds:conll2003"], ["tfds:conll2003", "", ""]),
+        (["train_path=mine.conll", "test_path=t.conll"], ["mine.conll", "", "t.conll"]),
+        (["train_path=mine.conll", f"valid_path={SAMPLE[1]}"], ["mine.conll", SAMPLE[1], ""]),
+        (["train_path=mine.conll", "valid_fraction=0.1"], ["mine.conll", "", ""]),
+        (["valid_fraction=0.1"], [SAMPLE[0], "", SAMPLE[2]]),
+        (["train_path=./data/sample/valid.conll"], ["./data/sample/valid.conll", *SAMPLE[1:]]),
+        (["train_path="], ["", *SAMPLE[1:]]),
+        (["valid_path=mine.conll"], [SAMPLE[0], "mine.conll", SAMPLE[2]]),
+    ],
+)
+def test_the_sample_is_not_scored_beside_a_training_corpus_of_ones_own(write, settings, paths):
+    config = load_config(None, [f"data.{setting}" for setting in settings])
+    assert [getattr(config.data, name) for name in PATHS] == paths
+    lines = [f"  {setting.replace('=', ': ')}" for setting in settings]
+    assert load_config(write("\n".join(["data:", *lines]))) == config  # the same from a file
+    assert load_config(write(to_yaml(config))) == config
+    assert load_config(None, defaults=write(to_yaml(config), "run.yaml")) == config
+
+
+def test_a_run_keeps_its_corpora_until_it_gets_another_training_corpus(write):
+    mine = {"train_path": "mine.conll", "valid_path": SAMPLE[1], "test_path": "t.conll"}
+    run = write(to_yaml(Config(data=DataConfig(**mine))), "run.yaml")
+    assert load_config(None, ["seed=1", "data.test_path=u.conll"], defaults=run).data.valid_path == SAMPLE[1]
+    other = load_config(None, ["data.train_path=other.conll"], defaults=run).data
+    assert (other.valid_path, other.test_path) == ("", "t.conll")
+
+
+def test_the_sample_is_no_held_out_text_of_ones_own_text():
+    assert load_config(None, ["pretrain.train_path=*.txt"]).pretrain.valid_path == ""
+    assert load_config(None).pretrain.valid_path == SAMPLE[1]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class Corpus:
         scheme: the tagging scheme of the source: "iob1", "iob2" or "iobes".
         strict: whether illegal tag sequences fail instead of being repaired.
         types: the only entity types allowed, or None.
+        further_types: types of the label set that are in it whether this corpus has any of them or not.
     """
 
     source: str
@@ -45,6 +46,7 @@ class Corpus:
     strict: bool
     types: tuple[str, ...] | None
     _read: _Reader = field(repr=False)
+    further_types: tuple[str, ...] = ()
 
     def sentences(self, on_repair: Callable[[int], None] | None = None) -> Iterator[Sentence]:
         """Reads the corpus from its beginning, sentences of a document one after the other.
@@ -65,7 +67,7 @@ class CorpusSummary:
     Attributes:
         source: where it was read from.
         scheme: the tagging scheme of the source.
-        types: entity types, sorted.
+        types: entity types, sorted, with `further_types` of the corpus.
         entities: number of entities of each type.
         sentences: number of sentences.
         words: number of words.
@@ -122,7 +124,8 @@ def open_corpus(path: str, *, split: str, config: DataConfig, types: Sequence[st
     elif _is_jsonl(path, config.format):
         read, detect = partial(jsonl.read_jsonl, path), partial(jsonl.detect_jsonl_scheme, path)
     else:
-        read, detect = partial(conll.read_conll, path), partial(conll.detect_conll_scheme, path)
+        columns = {"word_column": config.word_column, "tag_column": config.tag_column}
+        read, detect = partial(conll.read_conll, path, **columns), partial(conll.detect_conll_scheme, path, **columns)
     scheme = detect() if config.scheme == "auto" else config.scheme
     return Corpus(path, split, scheme, config.strict, None if types is None else tuple(types), read)
 
@@ -171,7 +174,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
     return CorpusSummary(
         source=corpus.source,
         scheme=corpus.scheme,
-        types=tuple(sorted(entities)),
+        types=tuple(sorted({*entities, *corpus.further_types})),
         entities=dict(sorted(entities.items())),
         sentences=sentences,
         words=words,

@@ -5,21 +5,27 @@
 
 A line is one sentence in the first form; in the second it may hold several, which are split by rule.
 Consecutive lines with the same `document` (text or number) are one document; a line without it is a
-document of its own. Other keys are ignored.
+document of its own. Other keys are ignored, unless they look like misspelt ones of these.
 """
 
+import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from app.config import InputError
-from app.data.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets
+from app.data.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets, type_fault
 from app.data.raw_text import Word, split_sentences
-from app.data.sentence import Sentence, words_fault
+from app.data.sentence import Sentence, surrogate_fault, words_fault
 from app.data.text_lines import read_lines
 
 Tagged = tuple[tuple[str, ...], tuple[str, ...]]
+_Entity = tuple[int, int, str]  # start, end, label
+_KEYS = ("text", "entities", "tokens", "tags", "document")
+_MISSPELT = 0.85  # how alike a key is to one of these, of 1: `documnt` is, `document_id` is not
 
 
 def read_jsonl(
@@ -81,13 +87,36 @@ def _read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
-        if not isinstance(record, dict) or ("text" in record) == ("tokens" in record):
+        if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: expected an object with tokens and tags, or with text and entities"
             )
+        if fault := _keys_fault(record):
+            raise InputError(f"{path}, line {number}: {fault}")
         if not isinstance(record.get("document", ""), str | int | None):
             raise InputError(f'{path}, line {number}: "document" must be a text or a whole number')
         yield number, record
+
+
+def _keys_fault(record: dict[str, Any]) -> str:
+    """Says why a line is neither form, or which of its keys is misspelt; else returns an empty string."""
+    for key in record:
+        nearest = _nearest_key(key)
+        if nearest != key and nearest not in ("", *record):
+            return f"unknown key {key[:40]!r}, did you mean {nearest!r}?"
+    if ("text" in record) == ("tokens" in record):
+        return f"expected an object with tokens and tags, or with text and entities; the keys are {_keys_of(record)}"
+    return ""
+
+
+def _keys_of(record: dict[str, Any]) -> str:
+    return ", ".join(repr(key[:40]) for key in list(record)[:8]) or "none"
+
+
+@lru_cache(maxsize=1024)  # the lines of a file have the same keys
+def _nearest_key(key: str) -> str:
+    """The key itself if it is one of the two forms, one that it seems to mean, or an empty string."""
+    return key if key in _KEYS else next(iter(difflib.get_close_matches(key.casefold(), _KEYS, 1, _MISSPELT)), "")
 
 
 def _sentences_of(record: dict[str, Any], *, where: str) -> list[Tagged]:
@@ -99,7 +128,8 @@ def _sentences_of(record: dict[str, Any], *, where: str) -> list[Tagged]:
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise InputError(f'{where}: "{name}" must be a list of texts, received {_short(values)}')
     if len(tokens) != len(tags):
-        raise InputError(f"{where}: {len(tokens)} tokens but {len(tags)} tags")
+        missing = "" if "tags" in record else f'; there is no "tags" beside {_keys_of(record)}'
+        raise InputError(f"{where}: {len(tokens)} tokens but {len(tags)} tags{missing}")
     return [(tuple(tokens), tuple(tags))]
 
 
@@ -108,13 +138,15 @@ def _from_offsets(record: dict[str, Any], where: str) -> list[Tagged]:
     text = record["text"]
     if not isinstance(text, str):
         raise InputError(f'{where}: "text" must be a text, received {_short(text)}')
+    if fault := surrogate_fault(text):
+        raise InputError(f'{where}: "text" {fault}')
     entities = _entities_of(record, where)
     sentences = split_sentences(text)
     words = [word for sentence in sentences for word in sentence]
     try:
         tags = tags_from_offsets(words, entities)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}{_other_unit(text, words, record['entities'])}") from error
     result: list[Tagged] = []
     first = last = 0
     for sentence in sentences:
@@ -132,8 +164,9 @@ def _texts(text: str, words: list[Word]) -> tuple[str, ...]:
 def _entities_of(record: dict[str, Any], where: str) -> list[tuple[int, int, str]]:
     text, entities = record["text"], record.get("entities")
     if not isinstance(entities, list):
-        raise InputError(f'{where}: "entities" must be a list, received {_short(entities)}')
-    found = []
+        missing = "" if "entities" in record else f"; the keys are {_keys_of(record)}"
+        raise InputError(f'{where}: "entities" must be a list, received {_short(entities)}{missing}')
+    found: list[_Entity] = []
     for entity in entities:
         fields = entity if isinstance(entity, dict) else {}
         start, end, label = fields.get("start"), fields.get("end"), fields.get("label")
@@ -144,17 +177,54 @@ def _entities_of(record: dict[str, Any], where: str) -> list[tuple[int, int, str
             )
         if not 0 <= start < end <= len(text):
             raise InputError(
-                f"{where}: {label} at {start}-{end} is outside the text of {len(text)} characters"
+                f"{where}: {_short(label)} at {start}-{end} is outside the text of {len(text)} characters"
+                f"{_other_unit(text, None, entities)}"
             )
-        if not label or label.split() != [label]:
-            raise InputError(f"{where}: a label must be one word, received {label!r}")
+        if fault := type_fault(label):
+            raise InputError(f"{where}: {fault}")
         if fields.get("text", text[start:end]) != text[start:end]:
+            unit = _other_unit(text, None, entities)
             raise InputError(
                 f"{where}: {label} at {start}-{end} is {text[start:end]!r} in the text but "
-                f"{_short(fields['text'])} in the entity; offsets count characters from 0, end not included"
+                f"{_short(fields['text'])} in the entity; offsets count characters from 0, end not included{unit}"
             )
         found.append((start, end, label))
     return found
+
+
+def _other_unit(text: str, words: list[Word] | None, entities: list[Any]) -> str:
+    """What else the offsets of a text may count, if every entity fits it then; else an empty string.
+
+    Args:
+        text: the text.
+        words: of the text, at whose borders entities must be; None to split it.
+        entities: as they stand in the line.
+    """
+    must = "they must count characters (Unicode code points)"
+    same = {i: i for i in range(len(text) + 1)}
+    units = [("the end seems to be the last character, it must be the one after it", 1, same)]
+    if not text.isascii():
+        units.append((f"the offsets seem to count bytes of UTF-8, {must}", 0, _places(text, lambda c: len(c.encode()))))
+        utf_16 = _places(text, lambda c: 1 + (c > "\uffff"))
+        units.append((f"the offsets seem to count units of UTF-16, as JavaScript does, {must}", 0, utf_16))
+    words = [word for sentence in split_sentences(text) for word in sentence] if words is None else words
+    starts, ends = {word.start for word in words}, {word.end for word in words}
+    for hint, to_end, place in units:
+        for entity in entities:
+            fields = entity if isinstance(entity, dict) else {}
+            first, last = fields.get("start"), fields.get("end")
+            start = place.get(first) if type(first) is int else None
+            end = place.get(last + to_end) if type(last) is int else None
+            if start not in starts or end not in ends or fields.get("text", text[start:end]) != text[start:end]:
+                break
+        else:
+            return f"; {hint}"
+    return ""
+
+
+def _places(text: str, size: Callable[[str], int]) -> dict[int, int]:
+    """The number of the character that begins, or ends the text, at each offset in another unit."""
+    return {offset: i for i, offset in enumerate(accumulate(map(size, text), initial=0))}
 
 
 def _tags_fault(tags: tuple[str, ...], scheme: str, types: Collection[str] | None) -> str:

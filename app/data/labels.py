@@ -9,13 +9,20 @@ Inside the program every tag is IOB2. The schemes differ in how an entity of typ
 """
 
 import itertools
+import re
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 from app.config import InputError
 
 OUTSIDE = "O"
 PREFIXES = {"iob1": "BI", "iob2": "BI", "iobes": "BIES"}
 SCHEMES = tuple(PREFIXES)
+MAX_TYPE_CHARACTERS = 200
+_SEVERAL_TAGS = re.compile(r"[^\w-]([BIES]-.|O$)")  # B-LOC|B-ORG, O|B-PER: nested entities in one column
+# Blanks other than a space, line ends, control and format characters, halves of surrogate pairs.
+_UNSEEN = {"Zs", "Zl", "Zp", "Cc", "Cf", "Cs"}
 
 
 def tag_fault(tag: str, scheme: str, types: Collection[str] | None = None) -> str:
@@ -28,13 +35,48 @@ def tag_fault(tag: str, scheme: str, types: Collection[str] | None = None) -> st
     """
     if tag == OUTSIDE:
         return ""
+    if fault := _form_fault(tag, scheme):
+        return fault
+    if types is not None and tag[2:] not in types:
+        alike = [kind for kind in sorted(types) if look_alike(kind) == look_alike(tag[2:])]
+        hint = f"; did you mean {alike[0]!r}?" if alike else ""
+        return f"unknown tag {tag!r}, the entity types are {', '.join(sorted(types))}{hint}"
+    return ""
+
+
+@lru_cache(maxsize=4096)  # a corpus has few tags, each many times
+def _form_fault(tag: str, scheme: str) -> str:
+    if _SEVERAL_TAGS.search(tag):
+        return (
+            f"the tag {tag!r} is several, of nested entities: a word has one tag, so keep that of the outer entity, or "
+            "write the layers as columns and choose one with data.tag_column"
+        )
     prefixes = PREFIXES.get(scheme, PREFIXES["iobes"])
-    if len(tag) < 3 or tag[1] != "-" or tag[0] not in prefixes or tag.split() != [tag]:
+    if len(tag) < 3 or tag[1] != "-" or tag[0] not in prefixes or " " in tag:
         allowed = ", ".join(f"{prefix}-TYPE" for prefix in prefixes)
         return f"unknown tag {tag!r}, allowed: O, {allowed}"
-    if types is not None and tag[2:] not in types:
-        return f"unknown tag {tag!r}, the entity types are {', '.join(sorted(types))}"
+    fault = type_fault(tag[2:])
+    return f"the tag {tag!r}: {fault}" if fault else ""
+
+
+def type_fault(kind: str) -> str:
+    """Says why a text cannot be an entity type, or returns an empty string."""
+    if not kind or " " in kind:
+        return f"a label must be one word, received {kind!r}"
+    for i, character in enumerate(kind):
+        before, after = kind[max(i - 1, 0) : i] or " ", kind[i + 1 : i + 2] or " "
+        joins = character in "\u200c\u200d" and not (before.isascii() or after.isascii())  # as Persian words need them
+        if unicodedata.category(character) in _UNSEEN and not joins:
+            name = unicodedata.name(character, "control character or half of a surrogate pair").lower()
+            return f"a label must not hold invisible characters, received U+{ord(character):04X} ({name}) in {kind!r}"
+    if len(kind) > MAX_TYPE_CHARACTERS:
+        return f"a label must have at most {MAX_TYPE_CHARACTERS} characters, received {len(kind):,}: {kind[:40]!r}..."
     return ""
+
+
+def look_alike(kind: str) -> str:
+    """What types have in common that differ only in case or Unicode normal form."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", kind).casefold())
 
 
 def decode_tags(tags: Sequence[str], scheme: str) -> tuple[tuple[str, ...], int]:
@@ -145,7 +187,10 @@ def labels_from(types: Iterable[str]) -> list[str]:
     """
     ordered = sorted(types)
     if not ordered:
-        raise InputError("no entity labels: the corpus must hold at least one entity, received only O tags")
+        raise InputError(
+            "no entity labels: the corpus must hold at least one entity, received only O tags (in a column file, "
+            "data.tag_column says which column has the tags)"
+        )
     for left, right in itertools.pairwise(ordered):
         if left == right:
             raise InputError(f"duplicate label: entity type {left!r} is listed twice")

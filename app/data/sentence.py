@@ -37,6 +37,17 @@ def words_fault(words: Sequence[str]) -> str:
             return f"the word {word!r} is empty or holds a blank or line end"
         if word == DOCUMENT_MARK:
             return f"the word {word!r} is the mark that begins a document"
-        if _SURROGATE.search(word):
-            return f"the word {word!r} holds half of a surrogate pair, which UTF-8 cannot write"
+        if fault := surrogate_fault(word):
+            return f"the word {word!r} {fault}"
     return ""
+
+
+def surrogate_fault(text: str) -> str:
+    """Says that a text cannot be written as UTF-8, or returns an empty string."""
+    found = _SURROGATE.search(text)
+    if found is None:
+        return ""
+    return (
+        f"holds half of a surrogate pair (\\u{ord(found.group()):04x} at character {found.start() + 1}), which UTF-8 "
+        "cannot write"
+    )

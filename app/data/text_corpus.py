@@ -243,7 +243,7 @@ def _read_text(segment: Segment) -> Iterator[str | None]:
                 number += 1
                 at += len(line)
                 try:
-                    text = _decoded(line.removeprefix(_BYTE_ORDER_MARK) if at == len(line) else line)
+                    text = _decoded(line.removeprefix(_BYTE_ORDER_MARK))  # joined files have one inside
                 except ValueError as error:
                     raise InputError(f"{path}, line {_lines_before(segment) + number}: {error}") from error
                 if text:

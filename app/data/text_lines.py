@@ -15,7 +15,8 @@ def read_lines(path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Ite
     """Reads a UTF-8 file line by line, gzip-compressed if its name ends in `.gz`.
 
     Memory never exceeds one line of `max_line_bytes`. Lines end at LF or CRLF only; every other character,
-    NUL and U+2028 included, is content. A byte order mark at the beginning is dropped.
+    NUL and U+2028 included, is content. A byte order mark at the beginning of a line is dropped: files that were
+    joined to one have it inside.
 
     Yields:
         (line number from 1, text without its line end).
@@ -34,8 +35,7 @@ def read_lines(path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Ite
                 number += 1
                 if len(line) > max_line_bytes:
                     raise InputError(f"{path}, line {number}: longer than {max_line_bytes:,} bytes")
-                if number == 1:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                line = line.removeprefix(_BYTE_ORDER_MARK)
                 yield number, line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
     except UnicodeDecodeError as error:
         byte = error.object[error.start]

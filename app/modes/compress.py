@@ -41,7 +41,8 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     labels = list(read_labels(RunDirectory(config.init_from).model))
     train, summary = read_training_corpus(config, labels=labels)
-    corpora = describe_corpora(config.data, {"train": summary, **check_other_splits(config, labels)})
+    others = check_other_splits(config, labels, train=train, words=summary.words)
+    corpora = describe_corpora(config.data, {"train": summary, **others})
     other = _open_other(config, labels)
     with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)

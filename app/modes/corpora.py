@@ -31,6 +31,8 @@ def describe_corpora(data: DataConfig, summaries: Mapping[str, CorpusSummary | N
         summaries: by split; None where there is no such corpus.
     """
     paths = {split: [getattr(data, f"{split}_path")] for split in summaries}
+    if data.valid_fraction and "valid" in paths:
+        paths["valid"] = [data.train_path]
     if data.train_on_valid and "train" in paths:
         paths["train"] = [path for path in (data.train_path, data.valid_path) if path]
     return {
@@ -118,7 +120,7 @@ def _reported_split(own: DataConfig) -> str:
     """The split that the report of a run is about, as `score_run` chooses it; empty if there is none."""
     if own.test_path:
         return "test"
-    return "valid" if own.valid_path and not own.train_on_valid else ""
+    return "valid" if (own.valid_path or own.valid_fraction) and not own.train_on_valid else ""
 
 
 def _has_scored(run_dir: RunDirectory, split: str, corpus: Corpus) -> bool:

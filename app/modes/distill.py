@@ -28,6 +28,7 @@ from app.modes.tagger_training import (
     check_other_splits,
     finish_run,
     labelled_sources,
+    report_training_corpus,
     start_tagger,
 )
 from app.training.fine_tuner import SpecialIds
@@ -43,7 +44,8 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     text = _Text.of(config, read_teacher_labels(config.distill))
-    corpora = describe_corpora(config.data, {"train": text.summary, **check_other_splits(config, text.labels)})
+    others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words)
+    corpora = describe_corpora(config.data, {"train": text.summary, **others})
     _check_student(config, text.labels)
     with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
@@ -109,6 +111,8 @@ class _Text:
                 "data.unlabelled_path"
             )
         summary = summarize(corpus) if corpus else None
+        if summary:
+            report_training_corpus(summary)
         if labels is None:
             assert summary is not None
             labels = summary.labels

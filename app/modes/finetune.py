@@ -39,7 +39,8 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
-    corpora = describe_corpora(config.data, {"train": summary, **check_other_splits(config, summary.labels)})
+    others = check_other_splits(config, summary.labels, train=train, words=summary.words)
+    corpora = describe_corpora(config.data, {"train": summary, **others})
     with workers.watched(), open_run(request, workers, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         if workers.is_chief:

@@ -1,10 +1,10 @@
-"""Modes room: plain text in, entities with character offsets out, line by line."""
+"""Modes room: plain text in, entities with character offsets out, document by document."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from io import BufferedReader, TextIOWrapper
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -13,35 +13,43 @@ import numpy as np
 
 from app.artifacts import Request, atomic
 from app.config import InputError
-from app.data.labels import spans
+from app.data.documents import find_inputs, read_documents
+from app.data.labels import spans, types_from
 from app.data.raw_text import Word, split_sentences, split_words
-from app.data.sentence import Sentence
+from app.data.sentence import Sentence, surrogate_fault
 from app.evaluation.predictor import Predictor
 from app.files import named, open_special
 from app.models.tagger_bundle import load_tagger
+from app.modes.entity_display import EntityDisplay
 from app.modes.scoring import build_encoder, build_predictor
 
-BYTES_AT_A_TIME = 1 << 16
 LONGEST_SENTENCE_WORDS = 512  # far more than any real sentence has; text without punctuation is cut there
 
 
 def run(request: Request) -> dict[str, float]:
-    """Tags `request.input` (`-`: standard input) and writes JSON lines to `request.output` (empty: standard output)."""
-    if not request.input:
-        raise InputError("--mode=predict needs --input=FILE, or --input=- for standard input")
+    """Tags the documents of `request.input` and writes the answers to `request.output` (empty: standard output).
+
+    They are JSON lines, or on a terminal the text with its entities marked.
+    """
     config = request.config.predict
     counts: dict[str, float] = {"predict/documents": 0, "predict/entities": 0}
     with ExitStack() as stack:
-        source = stack.enter_context(_open(request.input))  # before the model, so that a typing error is told at once
+        inputs = find_inputs(  # before the model, so that a typing error is told at once
+            [each for each in (request.input, *request.more_inputs) if each],
+            input_format=config.input_format,
+            output=request.output,
+        )
         tagger = load_tagger(request.run_dir.model)
         predictor = build_predictor(
             tagger, build_encoder(tagger, request.config.data), batch_size=config.batch_size
         )
         target = stack.enter_context(_output(request.output))
-        place = "standard input" if request.input == "-" else request.input
-        for texts in _chunks(source, place=place):
-            for row in tag_texts(texts, predictor, split=config.split_sentences, min_score=config.min_score):
-                target.write(json.dumps(row, ensure_ascii=False) + "\n")
+        show = _shown_in(target, config.format, types_from(tagger.labels), to_file=bool(request.output))
+        for documents in read_documents(inputs):
+            texts = [document.text for document in documents]
+            found = tag_texts(texts, predictor, split=config.split_sentences, min_score=config.min_score)
+            for document, row in zip(documents, found, strict=True):
+                show(document.fields | row)
                 counts["predict/documents"] += 1
                 counts["predict/entities"] += len(row["entities"])
             target.flush()
@@ -90,36 +98,17 @@ def _entities(text: str, words: list[Word], tags: list[str], probabilities: np.n
         yield {"start": start, "end": end, "label": label, "text": text[start:end], "score": min(score, 1.0)}
 
 
-def _chunks(source: BufferedReader, *, place: str) -> Iterator[list[str]]:
-    """Documents as they come: the lines that are there already are taken together, and nobody waits for more."""
-    pending, number = b"", 0
-    while block := source.read1(BYTES_AT_A_TIME):
-        *lines, pending = (pending + block).split(b"\n")
-        if lines:
-            yield [_text(line, place=place, number=number + i) for i, line in enumerate(lines, start=1)]
-            number += len(lines)
-    if pending:
-        yield [_text(pending, place=place, number=number + 1)]
+def _shown_in(target: IO[str], form: str, types: list[str], *, to_file: bool) -> Callable[[dict], None]:
+    """What writes an answer: in colour for a person at a terminal, else as a JSON line."""
+    if form == "text" or (form == "auto" and not to_file and target.isatty()):
+        return EntityDisplay(target, types).show
 
+    def write(row: dict) -> None:
+        line = json.dumps(row, ensure_ascii=False)
+        # What comes back with an answer may hold half of a surrogate pair, which only an escape can write.
+        target.write((json.dumps(row) if surrogate_fault(line) else line) + "\n")
 
-def _text(line: bytes, *, place: str, number: int) -> str:
-    try:
-        text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{place}, line {number}: not UTF-8 at byte {error.start + 1} (0x{line[error.start]:02x}); "
-            "convert the text to UTF-8"
-        ) from error
-    return text.removesuffix("\r")
-
-
-def _open(path: str) -> BufferedReader:
-    if path == "-":
-        return open(sys.stdin.fileno(), "rb", closefd=False)
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"--input={path} cannot be read: {error.strerror}") from error
+    return write
 
 
 @contextmanager

@@ -50,6 +50,8 @@ def run(request: Request) -> dict[str, float]:
             backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config.pretrain, strategy)
             records = records or _open_records(config, run_dir, backbone, workers)
             if workers.is_chief:
+                if not config.pretrain.valid_path:
+                    say("no held-out text (pretrain.valid_path is empty): the last weights are kept, nothing is scored")
                 devices = f"{strategy.num_replicas_in_sync} replica(s)"
                 say(
                     f"{records.index.documents:,} documents, {records.index.pieces:,} pieces, "

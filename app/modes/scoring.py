@@ -13,6 +13,7 @@ from app.artifacts import RunDirectory
 from app.config import DataConfig, InputError
 from app.data.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
 from app.data.encoding import Encoder
+from app.data.holdout import split_off
 from app.data.labels import types_from
 from app.data.sentence import Sentence
 from app.data.shapes import word_shapes
@@ -35,7 +36,8 @@ def say(text: str) -> None:
 def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
     """The corpus of a split, or None if there is none; with `labels`, other types are an error.
 
-    With `data.train_on_valid` the validation corpus is part of the training corpus and no split of its own.
+    With `data.train_on_valid` the validation corpus is part of the training corpus and no split of its own; with
+    `data.valid_fraction` it is a part of the training corpus, which lacks it.
     """
     types = None if labels is None else types_from(labels)
 
@@ -43,6 +45,12 @@ def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = N
         path = getattr(data, f"{name}_path")
         return open_corpus(path, split=name, config=data, types=types) if path else None
 
+    if data.valid_fraction and split != "test":
+        whole = opened("train")
+        if whole is None or data.train_on_valid:
+            return whole if split == "train" else None
+        train, valid = split_off(whole, fraction=data.valid_fraction, seed=data.valid_seed)
+        return train if split == "train" else valid
     if not data.train_on_valid or split == "test":
         return opened(split)
     return join_corpora([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
@@ -65,7 +73,9 @@ def read_scored_split(
     if corpus is None:
         learnt = split == "valid" and data.train_on_valid
         reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
-        raise InputError(f"data.{split}_path {reason}; {purpose}")
+        valid = data.valid_path or data.valid_fraction
+        hint = "" if split == "valid" or not valid else ", or score on evaluation.split=valid"
+        raise InputError(f"data.{split}_path {reason}; {purpose}{hint}")
     return corpus, summarize(corpus)
 
 

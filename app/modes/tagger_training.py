@@ -10,6 +10,7 @@ import tensorflow as tf
 from app.artifacts import RunDirectory, sha256_of_arrays
 from app.config import Config, DataConfig, InputError, TrainingConfig
 from app.data.corpus import Corpus, CorpusSummary, summarize
+from app.data.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
 from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.packing import Example
@@ -36,9 +37,16 @@ def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> 
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     summary = summarize(train)
+    report_training_corpus(summary)
+    return train, summary
+
+
+def report_training_corpus(summary: CorpusSummary) -> None:
+    """Says what was repaired in a training corpus and what is odd about its labels."""
     if summary.repaired:
         say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
-    return train, summary
+    for warning in check_types(summary):
+        say(f"warning: {warning}")
 
 
 def labelled_sources(data: DataConfig) -> list[str]:
@@ -46,14 +54,44 @@ def labelled_sources(data: DataConfig) -> list[str]:
     return [path for path in (data.train_path, data.valid_path if data.train_on_valid else "") if path]
 
 
-def check_other_splits(config: Config, labels: Sequence[str]) -> dict[str, CorpusSummary]:
+def check_other_splits(
+    config: Config, labels: Sequence[str], *, train: Corpus | None = None, words: int = 0
+) -> dict[str, CorpusSummary]:
     """Reads the other splits once before training, so that a fault in them does not come to light an hour later.
+
+    Says what is odd about them: no validation corpus, no entity, text of the training corpus.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed.
+        train: the training corpus; None if there is none.
+        words: in the training corpus; in a large one, text of the others is not looked for.
 
     Returns:
         what is in those that there are.
     """
-    opened = {split: open_split(config.data, split, labels=labels) for split in ("valid", "test")}
-    return {split: summarize(corpus) for split, corpus in opened.items() if corpus}
+    others: dict[str, Corpus] = {}
+    summaries: dict[str, CorpusSummary] = {}
+    for split in ("valid", "test"):
+        corpus = open_split(config.data, split, labels=labels)
+        if corpus is None:
+            continue
+        others[split], summary = corpus, summarize(corpus)
+        summaries[split] = summary
+        for warning in check_scored(summary):
+            say(f"warning: {warning}")
+        if split == "valid" and config.data.valid_fraction:
+            say(f"{summary.source}: {summary.sentences:,} sentences, {summary.documents:,} documents")
+    if "valid" not in others and train and not config.data.train_on_valid:
+        say(
+            "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
+            "or set a part of the training corpus aside with data.valid_fraction=0.1"
+        )
+    if train and words <= config.data.memory_limit_words:
+        sources = {split: corpus.source for split, corpus in others.items()}
+        for warning in describe_shared_text(find_shared_text(train, others), sources):
+            say(f"warning: {warning}")
+    return summaries
 
 
 def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:

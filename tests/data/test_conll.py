@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.config import InputError
+from app.config import DataConfig, InputError
 from app.data.conll import read_conll, write_conll
+from app.data.corpus import open_corpus, summarize
 from app.data.sentence import Sentence
 
 ONE = Sentence(("EU", "rejects"), ("B-ORG", "O"), 0)
@@ -42,10 +43,86 @@ def file(tmp_path):
         "-DOCSTART- O\n# genre = news\n\nEU B-ORG\n# inside, with its own number of columns\nrejects O\n",
         "#\nEU B-ORG\nrejects O\n",
         "# comment\nEU B-ORG\nrejects O\n",
+        "EU B-ORG\n\ufeffrejects O\n",
+        "# genre = news\n\ufeff\nEU B-ORG\nrejects O\n",
+        "# id 5239d808-f300\tdomain=en\nEU _ _ B-ORG\nrejects _ _ O\n",
     ],
 )
 def test_every_layout_reads_the_same_sentence(file, content):
     assert list(read_conll(file(content))) == [ONE]
+
+
+GERMEVAL = (
+    "#\thttp://de.wikipedia.org/x [2009-10-17]\n1\tAufgrund\tO\tO\n2\tder\tO\tO\n3\tUSA\tB-LOC\tO\n\n"
+    "#\tn-tv.de vom 26.02.2005 [2005-02-26] \n1\tDer\tB-ORG\tO\n2\tBerliner\tI-ORG\tB-LOCderiv\n"
+)
+EMPTY = "\t_" * 7
+CONLL_U = (
+    "# newdoc id = a\n# sent_id = 1\n# text = Adas 10 000 . O\n"
+    f"1-2\tAdas{EMPTY}\t_\n1\tAda{EMPTY}\tB-PER\n2\ts{EMPTY}\tO\n"
+    f"3\t10 000\t10 000\tNUM\tNumForm=Digit|X=Y\t_\t_\t_\t_\tO\n3.1\tgone{EMPTY}\t_\n\n"
+    f"# sent_id = 2\n1\tRome{EMPTY}\tB-LOC\n\n# newdoc\n1\tOslo{EMPTY}\tB-LOC\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "expected"),
+    [
+        (GERMEVAL, {"tag_column": 3}, [("Aufgrund der USA", "O O B-LOC", 0), ("Der Berliner", "B-ORG I-ORG", 1)]),
+        (GERMEVAL, {"tag_column": 4}, [("Aufgrund der USA", "O O O", 0), ("Der Berliner", "O B-LOCderiv", 1)]),
+        (
+            CONLL_U,
+            {},
+            [("Ada s 10\u00a0000", "B-PER O O", 0), ("Rome", "B-LOC", 0), ("Oslo", "B-LOC", 1)],
+        ),
+        ("1\tAda\tB-PER\t-\tme\n2\tmet\tO\t-\tme\n3\tBob\tB-PER\t-\tme\n", {}, [("Ada met Bob", "B-PER O B-PER", 0)]),
+        ("0 a O\n1 b O\n2 c B-X\n\n0 d O\n", {}, [("a b c", "O O B-X", 0), ("d", "O", 1)]),
+        ("1 a O\n2 b O\n3 c B-X\n\n4 d O\n", {}, [("a b c", "O O B-X", 0), ("d", "O", 1)]),
+        ("1 a O\n\n1 b B-X\n\n1 c O\n", {}, [("a", "O", 0), ("b", "B-X", 1), ("c", "O", 2)]),
+        ("1 O\n2 O\n3 B-X\n", {"word_column": 1}, [("1 2 3", "O O B-X", 0)]),
+        ("1 O\n3 O\n5 B-X\n", {}, [("1 3 5", "O O B-X", 0)]),
+        ("B-X Ada\nO met\n", {"word_column": 2, "tag_column": 1}, [("Ada met", "B-X O", 0)]),
+        ("# a comment\na\tb c\td\te\tB-X\tf\n", {"word_column": 2, "tag_column": 5}, [("b\u00a0c", "B-X", 0)]),
+    ],
+)  # fmt: skip
+def test_columns_are_found_or_chosen(file, content, columns, expected):
+    found = list(read_conll(file(content), **columns))
+    assert [(" ".join(each.words), " ".join(each.tags), each.document) for each in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        (GERMEVAL, {}, r"several columns hold tags \(3 and 4\).*data\.tag_column=3"),
+        ("1 O\n2 B-X\n3 O\n", {}, "column 1 only counts.*no column of words.*data.word_column=1"),
+        (CONLL_U.replace("B-", "").replace("\tO\n", "\t_\n"), {}, "none of its 10 columns holds tags.*data.tag_column"),
+        (
+            "1 a O\n2 b O\n3 c B-X\n\n" * 9 + "d e O\n",
+            {},
+            "line 37: column 1 counts the words .*received 'd'.*data.word_column=1",
+        ),
+        ("1\ta\tO\n2\t\tO\n3\tc\tB-X\n", {}, "line 2: column 2 must hold a word"),
+        ("a b O\n", {"tag_column": 4}, "line 1: wrong number of columns, received 3, data.tag_column is 4"),
+        ("a b O\n", {"word_column": 5}, "line 1: wrong number of columns, received 3, data.word_column is 5"),
+        ("a b c d e O\n", {}, "received 6, allowed are 2 to 4.*data.word_column and data.tag_column"),
+        ("Ada,B-PER\n", {}, "received 1, .*not commas"),
+        ("B-PER Ada\n", {}, r"unknown tag 'Ada'.*column 1 has one \(data.tag_column=1"),
+    ],
+)
+def test_columns_that_cannot_be_told_apart_are_refused_with_what_to_do(file, content, columns, message):
+    path = file(content)
+    with pytest.raises(InputError, match=message) as error:
+        list(read_conll(path, **columns))
+    assert str(error.value).startswith(str(path))
+
+
+def test_numbered_words_are_recognised_by_every_way_to_open_a_corpus(file):
+    path = str(file(CONLL_U))
+    summary = summarize(open_corpus(path, split="train", config=DataConfig()))
+    assert (summary.types, summary.words, summary.documents) == (("LOC", "PER"), 5, 2)
+    path = str(file(GERMEVAL))
+    summary = summarize(open_corpus(path, split="train", config=DataConfig(tag_column=4)))
+    assert summary.types == ("LOCderiv",)
 
 
 def test_compressed_files_are_read(file):
@@ -167,7 +244,7 @@ def test_memory_does_not_grow_with_the_file(file):
 
 words = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters=" \t\r\n"), min_size=1, max_size=8
-).filter(lambda word: word != "-DOCSTART-")
+).filter(lambda word: word != "-DOCSTART-" and not word.startswith("\ufeff"))
 tagged_words = st.tuples(words, st.sampled_from(["O", "B-PER", "B-LOC"]))
 
 
@@ -195,6 +272,7 @@ def test_what_is_written_is_read_back(tmp_path, raw, scheme):
         (("",), ("O",), "is empty"),
         (("-DOCSTART-",), ("O",), "mark that begins a document"),
         (("\ud800",), ("O",), "half of a surrogate pair"),
+        (("\ufeffAda",), ("O",), "begins with a byte order mark"),
         (("a",), (), "1 words but 0 tags"),
         ((), (), "0 words"),
     ],

@@ -127,6 +127,67 @@ def test_bad_lines_are_named(file, record, message):
     assert str(error.value).startswith(f"{path}, line 2: ")
 
 
+ZOE = "Zoë met 🎉 Bob in Köln"  # the places of Bob and Köln in characters: 10-13, 17-21
+LABEL = {"start": 0, "end": 3, "label": "PER"}
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"tokens": ["a"], "tag": ["O"]}, "unknown key 'tag', did you mean 'tags'"),
+        ({"token": ["a"], "tags": ["O"]}, "unknown key 'token', did you mean 'tokens'"),
+        ({"Text": "a", "entities": []}, "unknown key 'Text', did you mean 'text'"),
+        ({"text": "a", "entites": []}, "unknown key 'entites', did you mean 'entities'"),
+        ({"text": "a", "entities": [], "documnt": 3}, "unknown key 'documnt', did you mean 'document'"),
+        ({"tokens": ["a"], "ner_tags": ["O"]}, """there is no "tags" beside 'tokens', 'ner_tags'"""),
+        ({"text": "a", "spans": []}, "the keys are 'text', 'spans'"),
+        ({"words": ["a"], "labels": ["O"]}, "the keys are 'words', 'labels'"),
+        ({"text": ZOE, "entities": [{"start": 14, "end": 17, "label": "PER"}]}, "misaligned.*count bytes of UTF-8"),
+        ({"text": ZOE, "entities": [{"start": 21, "end": 26, "label": "PER"}]}, "outside the text.*bytes of UTF-8"),
+        (
+            {"text": ZOE, "entities": [{"start": 11, "end": 14, "label": "PER"}, LABEL]},
+            "misaligned.*count units of UTF-16",
+        ),
+        (
+            {"text": ZOE, "entities": [{"start": 11, "end": 14, "label": "PER", "text": "Bob"}]},
+            "'ob ' in the text but 'Bob' in the entity.*count units of UTF-16",
+        ),
+        ({"text": ZOE, "entities": [{"start": 10, "end": 12, "label": "PER"}]}, "misaligned.*the end seems to be"),
+        (
+            {"text": "Ada met", "entities": [{"start": 0, "end": 2, "label": "PER", "text": "Ada"}]},
+            "the end seems to be the last character",
+        ),
+        ({"text": "Ada", "entities": [LABEL | {"label": "PER\ud800"}]}, r"invisible characters, received U\+D800"),
+        ({"text": "Ada", "entities": [LABEL | {"label": "PER\u200b"}]}, r"U\+200B \(zero width space\)"),
+        ({"text": "Ada", "entities": [LABEL | {"label": ""}]}, "a label must be one word"),
+        ({"tokens": ["Ada"], "tags": ["B-PER\ud800"]}, r"U\+D800"),
+        ({"tokens": ["Ada"], "tags": ["B-PER|B-ORG"]}, "nested entities"),
+        ({"text": "Ada \ud83d", "entities": [LABEL]}, r'"text" holds half of a surrogate pair .*character 5'),
+    ],
+)  # fmt: skip
+def test_lines_that_another_convention_explains_say_so(file, record, message):
+    path = file({"tokens": ["fine"], "tags": ["O"]}, record)
+    with pytest.raises(InputError, match=message) as error:
+        list(read_jsonl(path))
+    assert str(error.value).startswith(f"{path}, line 2: ")
+
+
+def test_an_offset_that_nothing_explains_gets_no_explanation(file):
+    with pytest.raises(InputError) as error:
+        list(read_jsonl(file({"text": ZOE, "entities": [{"start": 5, "end": 11, "label": "PER"}]})))
+    assert str(error.value).endswith("it must begin and end where words do")
+
+
+def test_keys_of_other_programs_are_ignored(file):
+    extra = {"id": 1, "document_id": "x", "meta": {}, "label": [], "lang": "en", "test": True}
+    assert len(list(read_jsonl(file({"tokens": ["a"], "tags": ["O"]} | extra)))) == 1
+
+
+def test_a_byte_order_mark_inside_a_file_is_no_text(file):
+    line = json.dumps({"tokens": ["a"], "tags": ["O"]})
+    assert len(list(read_jsonl(file(line, "\ufeff" + line)))) == 2
+
+
 def test_files_without_a_sentence_are_empty(file):
     with pytest.raises(InputError, match="is empty"):
         list(read_jsonl(file("", {"text": "", "entities": []})))

@@ -1,5 +1,7 @@
 """Tagging schemes, label lists and spans."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from app.data.labels import (
     tags_from_offsets,
     tags_from_spans,
     to_iob2,
+    type_fault,
     types_from,
 )
 
@@ -116,6 +119,40 @@ def test_scheme_is_decided_from_the_whole_corpus():
 )
 def test_malformed_tags_are_unknown(tag):
     assert "unknown tag" in tag_fault(tag, "auto")
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("B-PER\u200b", r"U\+200B \(zero width space\) in 'PER\\u200b'"),
+        ("B-\ufeffPER", r"U\+FEFF"),
+        ("I-PE\u200eR", r"U\+200E \(left-to-right mark\)"),
+        ("B-PER\u00a0", r"U\+00A0 \(no-break space\)"),
+        ("B-P\u2028R", r"U\+2028"),
+        ("B-PER\x00", r"U\+0000 \(control character"),
+        ("B-PE\u00adR", r"U\+00AD \(soft hyphen\)"),
+        ("B-PER\ud800", r"U\+D800 .*surrogate pair"),
+        ("B-PE\u200dR", r"U\+200D"),
+        ("B-LOC|B-ORG", "is several, of nested entities.*outer entity"),
+        ("O|B-ORG", "is several"),
+        ("I-LOC|O", "is several"),
+        ("B-LOC,I-ORG", "is several"),
+        ("B-" + "x" * 201, "at most 200 characters, received 201"),
+    ],
+)
+def test_tags_that_would_make_types_nobody_meant_are_refused(tag, message):
+    assert re.search(message, tag_fault(tag, "auto")), tag_fault(tag, "auto")
+
+
+@pytest.mark.parametrize(
+    "kind", ["PER", "creative-work", "LOC.GPE", "Ö", "O\u0308rt", "سازمان\u200cها", "人名", "A/B", "a|b"]
+)
+def test_types_may_be_written_in_any_script(kind):
+    assert tag_fault(f"B-{kind}", "iob2") == "" == type_fault(kind)
+
+
+def test_a_type_of_another_case_is_named_as_what_may_be_meant():
+    assert tag_fault("B-Per", "iob2", {"LOC", "PER"}).endswith("the entity types are LOC, PER; did you mean 'PER'?")
 
 
 def test_prefixes_of_another_scheme_are_unknown():

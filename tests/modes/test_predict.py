@@ -1,8 +1,11 @@
 """`--mode=predict`: any text in, entities whose offsets slice it out."""
 
+import io
 import json
 import random
+import re
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -149,12 +152,72 @@ def test_an_older_output_stays_until_the_new_one_is_complete(run_predict, tmp_pa
     assert b"Bob" in (tmp_path / "output.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["missing.txt", "."])
-def test_an_input_that_cannot_be_read_is_bad_input(trained_run, tmp_path, name):
+@pytest.mark.parametrize(("name", "message"), [("missing.txt", "cannot be read"), (".", "is a folder without a file")])
+def test_an_input_that_cannot_be_read_is_bad_input(trained_run, tmp_path, name, message):
     config = load_config(None, defaults=str(trained_run.path / "config.yaml"))
     request = Request(config, RunDirectory(trained_run.path), input=str(tmp_path / name))
-    with pytest.raises(InputError, match=r"--input=.* cannot be read"):
+    with pytest.raises(InputError, match=rf"--input=.* {message}"):
         predict.run(request)
+
+
+def test_what_stands_beside_the_text_of_a_json_line_comes_back(run_predict):
+    lines = [
+        {"id": 7, "text": "Ada met Bob", "meta": {"a": [1, None, 0.5]}, "lost": "\ud83d"},
+        {"text": "Rome", "id": "x", "entities": "of another model"},
+    ]
+    rows = run_predict("\n".join(map(json.dumps, lines)).encode(), name="input.jsonl")
+    assert [list(row) for row in rows] == [["id", "text", "meta", "lost", "entities"], ["text", "id", "entities"]]
+    for row, line in zip(rows, lines, strict=True):
+        assert {**line, "entities": row["entities"]} == row
+        check({"text": row["text"], "entities": row["entities"]}, line["text"])
+        assert row["entities"]
+
+
+def test_files_of_a_folder_are_a_document_each(trained_run, tmp_path):
+    folder = tmp_path / "texts"
+    (folder / "more").mkdir(parents=True)
+    texts = {"a.txt": "Ada met\r\n\nBob\n", "b.txt": "", "more/c.txt": "Rome " * 2_000}
+    for name, text in texts.items():
+        (folder / name).write_bytes(text.encode())
+    config = load_config(None, defaults=str(trained_run.path / "config.yaml"))
+    output = folder / "out.jsonl"
+    output.write_text('{"text": "an answer of the time before"}\n')
+    found = predict.run(Request(config, RunDirectory(trained_run.path), input=str(folder), output=str(output)))
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [list(row) for row in rows] == [["file", "text", "entities"]] * 3
+    assert {row.pop("file"): row["text"] for row in rows} == {str(folder / name): text for name, text in texts.items()}
+    for row, text in zip(rows, texts.values(), strict=True):
+        check(row, text)
+    assert found["predict/documents"] == 3 and rows[0]["entities"] and len(rows[2]["entities"]) > 100
+
+
+def test_a_fault_in_a_later_line_or_file_leaves_the_answers_before_it(trained_run, tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "Ada", "id": 1}\n')
+    (tmp_path / "b.txt").write_bytes(b"Bob\nmet \xff")
+    config = load_config(None, ["predict.format=jsonl"], defaults=str(trained_run.path / "config.yaml"))
+    first, *others = (str(tmp_path / name) for name in ("a.jsonl", "b.txt"))
+    with pytest.raises(InputError, match=r"b\.txt, line 2: not UTF-8 at byte 5"):
+        predict.run(Request(config, RunDirectory(trained_run.path), input=first, more_inputs=tuple(others)))
+    (row,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert row["id"] == 1 and row["file"] == first
+
+
+def test_a_terminal_shows_the_entities_in_the_text(trained_run, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    (tmp_path / "in.txt").write_text("the old Ada Smith met and saw Rome .\n")
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    config = load_config(None, defaults=str(trained_run.path / "config.yaml"))
+    predict.run(Request(config, RunDirectory(trained_run.path), input=str(tmp_path / "in.txt")))
+    text = re.sub(r"\x1b\[[0-9;]*m|[01]\.\d\d", "", sys.stdout.getvalue())
+    assert text.splitlines()[1] == "the old [Ada Smith PER ] met and saw [Rome LOC ] ."
+    for form, to_file, begins in (("jsonl", False, "{"), ("auto", True, "{"), ("text", True, "entities: ")):
+        target = Terminal()
+        predict._shown_in(target, form, ["LOC"], to_file=to_file)({"text": "", "entities": []})
+        assert target.getvalue().startswith(begins)
 
 
 def test_an_answer_arrives_while_standard_input_is_still_open(trained_run, tmp_path, monkeypatch, app_process):

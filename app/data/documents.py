@@ -1,0 +1,293 @@
+"""Data room: documents to tag, from standard input, files and folders. A document is a line, a JSON line or a file.
+
+    lines   one document a line
+    jsonl   {"id": 7, "text": "Ada lived in London."}: one a line; all other keys come back with the answer
+    files   one document a file, line ends included
+
+`auto` takes `.jsonl` and `.ndjson` for JSON lines, and else one file (or standard input) for lines, several for files.
+Documents are given out a few at a time: memory holds those, and none may be longer than 16 MiB.
+"""
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import Any, NoReturn
+
+from app.config import InputError
+from app.data.sentence import surrogate_fault
+
+STANDARD_INPUT = "-"
+MAX_DOCUMENT_BYTES = 2**24
+BYTES_AT_A_TIME = 2**16
+_JSON_ENDINGS = (".jsonl", ".ndjson")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_GZIP_MARK = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, and what stands beside it in the answer: the keys of its JSON line, the file it comes from."""
+
+    text: str
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Input:
+    """Where documents are read from.
+
+    Attributes:
+        path: of a file; "-" is standard input.
+        format: "lines", "jsonl" or "files".
+        named: whether answers say which file they belong to, because there may be several.
+    """
+
+    path: str
+    format: str
+    named: bool
+
+    @property
+    def place(self) -> str:
+        """What it is called in a message."""
+        return "standard input" if self.path == STANDARD_INPUT else self.path
+
+
+def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: str = "") -> list[Input]:
+    """The inputs that `--input` means, each looked into.
+
+    Args:
+        inputs: values of the flag: "-", a file, a folder, a glob, or several of the last three parted by commas. What
+            is there under its whole name is that.
+        input_format: "auto", "lines", "jsonl" or "files".
+        output: file of the answers, which is not read when it lies in a folder that is.
+
+    Raises:
+        InputError: nothing is there, it cannot be read, or a file cannot be a document.
+    """
+    names = [part for each in inputs for part in _parts(each)]
+    if not names or not all(names):
+        raise InputError("--mode=predict needs --input=FILE, or --input=- for standard input")
+    if STANDARD_INPUT in names and len(names) > 1:
+        raise InputError("--input=- (standard input) stands alone, not beside files")
+    paths: dict[str, None] = {}
+    for name in names:
+        paths.update(dict.fromkeys(_files(name, output)))
+    several = len(names) > 1 or list(paths) != names
+    sources = [Input(path, _format_of(path, input_format, several=several), several) for path in paths]
+    for source in sources:
+        _check(source)
+    return sources
+
+
+def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
+    """Documents in their order, in lists of about 64 KB of text; lines that are there already are taken together, and
+    nobody waits for more.
+
+    Raises:
+        InputError: naming file and line: not UTF-8, not JSON, no text, too long. What comes before it is given out.
+    """
+    waiting: list[Document] = []
+    size = 0
+    for source in sources:
+        if source.format != "files":
+            yield from [waiting] if waiting else []
+            waiting, size = [], 0
+            yield from _read_lines(source)
+            continue
+        document, fault = _attempt(_read_file, source)
+        if document:
+            waiting.append(document)
+            size += len(document.text)
+        if waiting and (fault or size >= BYTES_AT_A_TIME):
+            yield waiting
+            waiting, size = [], 0
+        if fault:
+            raise fault
+    if waiting:
+        yield waiting
+
+
+def _parts(value: str) -> list[str]:
+    return [value] if os.path.lexists(value) or "," not in value else [part.strip() for part in value.split(",")]
+
+
+def _files(name: str, output: str) -> list[str]:
+    """The files of one name; hidden ones of a folder are left out."""
+    if os.path.isdir(name):
+        found = []
+        for folder, folders, files in os.walk(name):
+            folders[:] = sorted(each for each in folders if not each.startswith("."))
+            found += [os.path.join(folder, each) for each in sorted(files) if not each.startswith(".")]
+        found = [path for path in found if not (output and os.path.abspath(path) == os.path.abspath(output))]
+        if not found:
+            raise InputError(f"--input={name} is a folder without a file")
+        return found
+    if name == STANDARD_INPUT or os.path.lexists(name) or not glob.has_magic(name):
+        return [name]
+    found = sorted(path for path in glob.glob(name, recursive=True) if not os.path.isdir(path))
+    if not found:
+        raise InputError(f"--input={name} cannot be read: no file matches")
+    return found
+
+
+def _format_of(path: str, asked: str, *, several: bool) -> str:
+    if asked != "auto":
+        return asked
+    if path.lower().endswith(_JSON_ENDINGS):
+        return "jsonl"
+    return "files" if several else "lines"
+
+
+def _check(source: Input) -> None:
+    """Says at once what could only fail later; a pipe is not touched."""
+    path = source.path
+    if path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isfile(path) and os.access(path, os.R_OK)):
+        return
+    with _open(source) as file:
+        head = file.read(BYTES_AT_A_TIME)
+        if head.startswith(_GZIP_MARK):
+            raise InputError(f"{path} is compressed (gzip): predict reads text, so decompress it")
+        if source.format == "files":
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_DOCUMENT_BYTES:
+                raise InputError(_too_long(f"{path} ({size:,} bytes)", whole=True))
+            if b"\0" in head:
+                raise InputError(f"{path}, line {_line_at(head, head.index(0))}: a NUL byte: a binary file, not text")
+
+
+def _open(source: Input) -> BufferedReader:
+    if source.path == STANDARD_INPUT:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return open(source.path, "rb")
+    except OSError as error:
+        raise InputError(f"--input={source.path} cannot be read: {error.strerror}") from error
+
+
+def _attempt(read: Callable[..., Document | None], *arguments: object) -> tuple[Document | None, InputError | None]:
+    try:
+        return read(*arguments), None
+    except InputError as error:
+        return None, error
+
+
+def _read_file(source: Input) -> Document:
+    blocks, size = [], 0
+    with _open(source) as file:
+        while block := file.read1(BYTES_AT_A_TIME):
+            blocks.append(block)
+            size += len(block)
+            if size > MAX_DOCUMENT_BYTES:
+                raise InputError(_too_long(source.place, whole=True))
+    content = b"".join(blocks)
+    if b"\0" in content:
+        line = _line_at(content, content.index(0))
+        raise InputError(f"{source.place}, line {line}: a NUL byte: a binary file, not text")
+    return Document(_decoded(content, source, 1), {"file": source.path} if source.named else {})
+
+
+def _read_lines(source: Input) -> Iterator[list[Document]]:
+    parse = _from_json if source.format == "jsonl" else _from_line
+    number = 0
+    with _open(source) as file:
+        for lines in _whole_lines(file, source):
+            documents: list[Document] = []
+            for line in lines:
+                number += 1
+                document, fault = _attempt(parse, line, source, number)
+                if document:
+                    documents.append(document)
+                if fault:
+                    yield from [documents] if documents else []
+                    raise fault
+            if documents:
+                yield documents
+
+
+def _whole_lines(file: BufferedReader, source: Input) -> Iterator[list[bytes]]:
+    """Lines as they come, without their LF."""
+    begun: list[bytes] = []
+    size = number = 0
+    while block := file.read1(BYTES_AT_A_TIME):
+        first, *others = block.split(b"\n")
+        begun.append(first)
+        size += len(first)
+        if others:
+            lines = [b"".join(begun), *others[:-1]]
+            begun, size = [others[-1]], len(others[-1])
+            number += len(lines)
+            yield lines
+        if size > MAX_DOCUMENT_BYTES:
+            raise InputError(_too_long(f"{source.place}, line {number + 1}"))
+    if size:
+        yield [b"".join(begun)]
+
+
+def _from_line(line: bytes, source: Input, number: int) -> Document:
+    text = _decoded(line, source, number).removesuffix("\r")
+    return Document(text, {"file": source.path} if source.named else {})
+
+
+def _from_json(line: bytes, source: Input, number: int) -> Document | None:
+    """The document of a JSON line; None for a blank one."""
+    where = f"{source.place}, line {number}"
+    content = _decoded(line, source, number)
+    if not content.strip():
+        return None
+    try:
+        record = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise InputError(f'{where}: expected an object with the key "text", received {_short(record)}')
+    if "text" not in record:
+        keys = ", ".join(repr(key[:40]) for key in list(record)[:8]) or "none"
+        raise InputError(f'{where}: there is no key "text"; the keys are {keys}')
+    text = record["text"]
+    if not isinstance(text, str):
+        raise InputError(f'{where}: "text" must be a text, received {_short(text)}')
+    if fault := surrogate_fault(text):
+        raise InputError(f'{where}: "text" {fault}')
+    return Document(text, record | {"file": record.get("file", source.path)} if source.named else record)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if abs(number) == float("inf"):
+        raise ValueError(f"the number {digits[:40]} is too large")
+    return number
+
+
+def _decoded(content: bytes, source: Input, number: int) -> str:
+    content = content.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = number - 1 + _line_at(content, error.start)
+        byte = error.start - content.rfind(b"\n", 0, error.start)
+        raise InputError(
+            f"{source.place}, line {line}: not UTF-8 at byte {byte} (0x{content[error.start]:02x}); "
+            "convert the text to UTF-8"
+        ) from error
+
+
+def _line_at(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
+
+
+def _too_long(what: str, *, whole: bool = False) -> str:
+    hint = ", or read its lines with predict.input_format=lines" if whole else ""
+    return f"{what} is longer than a document may be ({MAX_DOCUMENT_BYTES:,} bytes): divide it{hint}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
