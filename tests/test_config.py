@@ -204,7 +204,7 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
     flat = flatten(Config())
     for key, known in fields_by_key().items():
         assert known.metadata["meaning"], key
-        assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below"}, key
+        assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below", "trains"}, key
         assert type(flat[key]).__name__ == known.type.partition("[")[0], key
         assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
 

@@ -148,6 +148,7 @@ def score_split(
     split: str,
     run_dir: RunDirectory,
     headline: bool,
+    words_per_second: float | None = None,
 ) -> dict[str, float]:
     """Scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
 
@@ -157,6 +158,7 @@ def score_split(
         split: `train`, `valid` or `test`.
         run_dir: where everything goes.
         headline: whether `report.txt` and `report.html` show this split.
+        words_per_second: found when the split was scored before, and kept; None = measured now.
 
     Returns:
         the scores, flat, under `SPLIT/`.
@@ -167,7 +169,7 @@ def score_split(
     scores = tagged.scores()
     columns = (tagged.words, tagged.gold, tagged.predicted)
     found = flat_metrics(scores, prefix=split)
-    found[f"{split}/words_per_second"] = scores.words / seconds
+    found[f"{split}/words_per_second"] = words_per_second or scores.words / seconds
     run_dir.update_metrics(found)
     run_dir.write_text(run_dir.predictions(split), conll_rows(*columns))
     errors = list(error_rows(*columns, tagged.documents))

@@ -19,7 +19,7 @@ from app.modes import evaluate, finetune
 from app.modes.scoring import build_encoder
 
 FILES = """config.yaml environment.json metrics.json history.jsonl report.txt report.html predictions/valid.conll
-predictions/test.conll errors/valid.jsonl errors/test.jsonl checkpoints/checkpoint model/backbone.json
+predictions/test.conll errors/valid.jsonl errors/test.jsonl state.json model/backbone.json
 model/backbone.weights.h5 model/vocab.txt model/tagger.json model/head.safetensors model/SHA256SUMS
 model/README.md""".split()
 
