@@ -17,6 +17,7 @@ from app.data.labels import types_from
 from app.data.sentence import Sentence
 from app.data.shapes import word_shapes
 from app.data.word_pieces import WordPieces
+from app.environment import mask_environment, mask_secrets
 from app.evaluation.errors import count_errors, error_rows
 from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
@@ -184,8 +185,8 @@ def score_split(
             errors=counts,
             examples=errors,
             history=run_dir.read_history(),
-            config_text=run_dir.config_yaml.read_text(encoding="utf-8"),
-            environment=json.loads(run_dir.environment_json.read_text(encoding="utf-8")),
+            config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
+            environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),
             words_per_second=found[f"{split}/words_per_second"],
         )
         run_dir.write_text(run_dir.report_html, page)
