@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.config import FOUND_BY_TRIAL, Config, InputError, flatten
+from app.config import FOUND_BY_TRIAL, Config, InputError, flatten, trained_settings
 from app.config_loading import load_config, read_yaml, to_yaml
 from app.files import (
     TEMPORARY_PREFIX,
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 _LOCK = ".lock"
-# config.yaml marks a folder as a run, so it is the last thing --overwrite deletes.
+# config.yaml marks a folder as a run, so it is the last thing --overwrite deletes. state.json says what of the rest is
+# complete, so it is the first.
 _CONTENTS = (
-    "environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
+    "state.json environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
     "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
     "model export reports tensorboard config.yaml"
 ).split()
+_MADE_ANEW_IF_NEEDED = ("records", "cache")  # each knows by itself which settings it was made with
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class RunDirectory:
         self.config_yaml = self.path / "config.yaml"
         self.environment_json = self.path / "environment.json"
         self.corpora_json = self.path / "corpora.json"
+        self.state_json = self.path / "state.json"
         self.metrics_json = self.path / "metrics.json"
         self.history_jsonl = self.path / "history.jsonl"
         self.report_txt = self.path / "report.txt"
@@ -98,6 +102,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.cache = self.path / "cache"
         self.model = self.path / "model"
+        self.model_sums = self.model / "SHA256SUMS"  # written last
         self.records = self.path / "records"
         self.stages = self.path / "stages"
         self.compression_json = self.path / "compression.json"
@@ -138,8 +143,16 @@ class RunDirectory:
                 f"{self.path} {fault}: make one with --mode=finetune, or name one with {setting}"
             )
 
-    def plan_training(self, config: Config, *, overwrite: bool = False) -> str:
-        """What opening for training would do: "new", "resume" or "overwrite". Changes nothing.
+    def plan_training(self, config: Config, *, mode: str = "", overwrite: bool = False) -> str:
+        """What opening for training would do; changes nothing.
+
+        "new", "resume" or "overwrite"; "replace": a run of another configuration is there that wrote no checkpoint, so
+        that nothing is lost with it; "finished": this run is trained to the end, only scoring is left or asked for.
+
+        Args:
+            config: asked for.
+            mode: that trains. Only settings that change what it makes must be those of the run that is there.
+            overwrite: start anew.
 
         Raises:
             InputError: the path holds something else, or a run of another configuration.
@@ -158,31 +171,120 @@ class RunDirectory:
             return "new"
         if overwrite:
             return "overwrite"
-        asked, old = flatten(config), flatten(self.read_config())
-        asked |= {name: old[name] for name in FOUND_BY_TRIAL if not asked[name]}  # this run has found it
-        different = _differences(old, asked)
-        if different:
-            raise InputError(
-                f"{self.path} holds a run with another configuration: {'; '.join(different)}; "
-                "start anew with --overwrite, or choose another --run_dir"
+        conflict = self._conflict(config, mode)
+        if conflict and self._holds_training():
+            raise InputError(conflict)
+        if conflict:
+            return "replace"
+        return "finished" if self._is_trained(config, mode) else "resume"
+
+    def _conflict(self, config: Config, mode: str) -> str:
+        """Why the run that is there cannot be gone on with; empty if it can."""
+        made_by = self.read_state().get("mode", mode)
+        if mode and made_by != mode:
+            return (
+                f"{self.path} holds a run of --mode={made_by}; start anew with --overwrite, or choose another --run_dir"
             )
-        return "resume"
+        before, counted = self.read_config(), trained_settings(mode)
+        old, new = flatten(before), flatten(with_found(config, before))
+        different = [key for key in new if key in counted and old[key] != new[key]]
+        if not different:
+            return ""
+        if different == ["training.epochs"] and new["training.epochs"] > old["training.epochs"]:
+            if self._is_trained(before, mode):
+                return "" if self.has_checkpoint() else self._cannot_go_on(new["training.epochs"], mode)
+        changes = "; ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in different)
+        return (
+            f"{self.path} holds a run with another configuration: {changes}; "
+            "start anew with --overwrite, or choose another --run_dir"
+        )
+
+    def _cannot_go_on(self, epochs: int, mode: str) -> str:
+        key = "backbone.source" if mode == "pretrain" else "init_from"
+        return (
+            f"{self.path} is finished and its checkpoints are dropped, so it cannot be trained on to "
+            f"training.epochs={epochs}: start another --run_dir from its model with --set {key}={self.path}, or start "
+            "anew with --overwrite (training.keep_checkpoints=true keeps the checkpoints)"
+        )
 
     @contextmanager
-    def open_for_training(self, config: Config, *, overwrite: bool = False) -> Iterator[bool]:
+    def open_for_training(self, config: Config, *, mode: str = "", overwrite: bool = False) -> Iterator[bool]:
         """Locks the directory, writes config.yaml and yields whether an earlier run of this config resumes.
 
         Raises:
             InputError: as `plan_training`, or another process is writing the directory.
         """
-        self.plan_training(config, overwrite=overwrite)
+        self.plan_training(config, mode=mode, overwrite=overwrite)
         with self.locked():
-            plan = self.plan_training(config, overwrite=overwrite)
+            plan = self.plan_training(config, mode=mode, overwrite=overwrite)
+            if plan == "finished":
+                raise InputError(f"{self.path} was finished by another process just now: run the same command again")
             if plan == "overwrite":
                 self._clear()
-            if plan != "resume":
-                self.write_config(config)
+            if plan == "replace":
+                self._clear(but=_MADE_ANEW_IF_NEEDED)
+            self.settle_config(config)
+            if mode and not self.read_state():
+                self.write_json(self.state_json, {"mode": mode})
             yield plan == "resume"
+
+    def settle_config(self, config: Config) -> Config:
+        """Writes config.yaml, with what trials of the run that is there have found, if that changes it."""
+        before = self.read_config() if self.is_run() else None
+        config = with_found(config, before) if before else config
+        if before and before.data.test_path != config.data.test_path:
+            self.forget_scores("test")  # config.yaml will name another corpus
+        if config != before:
+            self.write_config(config)
+        return config
+
+    def read_state(self) -> dict[str, Any]:
+        """What is known to be complete: {"mode", "epochs", "trained", "scored"}, the last two as times.
+
+        Empty for a run of a version that wrote no state.json.
+        """
+        try:
+            return dict(json.loads(self.state_json.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def mark_trained(self, config: Config, *, mode: str, when: float | None = None) -> None:
+        """To be called when the model and the numbers of the training are written; `when` in seconds, or now."""
+        state = {"mode": mode, "epochs": config.training.epochs, "trained": _time(when)}
+        self.write_json(self.state_json, state)
+
+    def complete(self, *, keep_checkpoints: bool) -> None:
+        """To be called when everything is written: marks the run as scored and drops what only training needed."""
+        self.write_json(self.state_json, self.read_state() | {"scored": _time()})
+        if not keep_checkpoints:
+            self._drop_checkpoints()
+
+    def _drop_checkpoints(self) -> None:
+        if not self.checkpoints.is_symlink():
+            discard(self.checkpoints)
+            return
+        for pattern in ("checkpoint", "ckpt-*", "best.npz"):  # the folder is elsewhere, and may hold other files
+            for path in list(self.checkpoints.rglob(pattern)):
+                path.unlink(missing_ok=True)
+
+    def has_checkpoint(self) -> bool:
+        """Whether training can go on from where it stood."""
+        return (self.checkpoints / "checkpoint").is_file()
+
+    def _holds_training(self) -> bool:
+        """Whether there is anything that took training to make."""
+        made = (self.model, self.stages, self.path / "export")
+        return any(folder.exists() for folder in made) or any(self.checkpoints.rglob("ckpt-*.index"))
+
+    def _is_trained(self, config: Config, mode: str) -> bool:
+        """Whether the model of the run is written, by a training of as many epochs as `config` asks for."""
+        if not self.model_sums.is_file():
+            return False
+        state = self.read_state()
+        if not state:  # of an earlier version, which kept its checkpoints: they say how far it is, if they are there
+            return "weights_sha256" in self.read_metrics() and not any(self.checkpoints.rglob("ckpt-*.index"))
+        counts = "training.epochs" in trained_settings(mode)
+        return "trained" in state and (not counts or state.get("epochs") == config.training.epochs)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -263,6 +365,21 @@ class RunDirectory:
         self.write_json(self.metrics_json, merged)
         return dict(merged)
 
+    def write_training_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """As `update_metrics`, but what is there already of the same weights stays: a kill may have come since."""
+        known = self.read_metrics()
+        same = known.get("weights_sha256") == metrics["weights_sha256"]
+        return self.update_metrics({**metrics, **(known if same else {})})
+
+    def forget_scores(self, split: str) -> None:
+        """Drops the scores of a split, before another corpus takes its place."""
+        metrics = self.read_metrics()
+        kept = {name: value for name, value in metrics.items() if not name.startswith(f"{split}/")}
+        if kept != metrics:
+            self.write_json(self.metrics_json, kept)
+        for path in (self.predictions(split), self.errors(split)):
+            path.unlink(missing_ok=True)
+
     def write_environment(self, *, seed: int, command: Sequence[str]) -> None:
         """Writes environment.json: versions, hardware, git revision, seed, command line."""
         from app.environment import describe_environment
@@ -272,9 +389,10 @@ class RunDirectory:
     def _names(self) -> list[str]:
         return sorted(os.listdir(self.path)) if self.path.is_dir() else []
 
-    def _clear(self) -> None:
-        check_links(self.path, _CONTENTS, emptied=True)
-        for name in _CONTENTS:
+    def _clear(self, *, but: Sequence[str] = ()) -> None:
+        contents = [name for name in _CONTENTS if name not in but]
+        check_links(self.path, contents, emptied=True)
+        for name in contents:
             discard(self.path / name)
 
 
@@ -328,8 +446,18 @@ def sha256_of_arrays(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
     return digest.hexdigest()
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    return [f"{key} was {old[key]!r}, now {new[key]!r}" for key in new if old[key] != new[key]]
+def with_found(config: Config, run: Config) -> Config:
+    """`config` with the numbers that trials found for a run, where it leaves them to be found (`FOUND_BY_TRIAL`)."""
+    for name in FOUND_BY_TRIAL:
+        part, _, key = name.partition(".")
+        ours, theirs = getattr(config, part), getattr(run, part)
+        if not getattr(ours, key):
+            config = replace(config, **{part: replace(ours, **{key: getattr(theirs, key)})})
+    return config
+
+
+def _time(seconds: float | None = None) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _json_line(record: Mapping[str, Any]) -> str:

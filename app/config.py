@@ -36,6 +36,8 @@ PATH_KINDS = {
 }
 # What stands before a name that is no path, or is one after it: that of a library's data set or preset.
 HANDLES = ("tfds:", "preset:")
+TRAINING_MODES = ("pretrain", "finetune", "distill", "compress")
+TAGGER_MODES = ("finetune", "distill", "compress")
 
 
 def option(default: Any, meaning: str, **limits: Any) -> Any:
@@ -46,7 +48,9 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
             [a, b] or a,b.
         meaning: one line.
         **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
-            `below` (numbers), `path` (what it names in the file system, see PATH_KINDS).
+            `below` (numbers); `path` (what it names in the file system, see PATH_KINDS); and `trains`, the training
+            modes in which the setting changes the model that is made, where they are not those of its section (see
+            `Config`). A run cannot continue with another value of such a setting.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -66,6 +70,7 @@ class DataConfig:
         "test corpus; empty = none. The sample's validation and test corpora go only with its training corpus: beside "
         "a train_path of your own, a path that is not set is empty",
         path="path",
+        trains=(),
     )
     valid_fraction: float = option(
         0.0,
@@ -90,6 +95,7 @@ class DataConfig:
         "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "
         "empty = none",
         path="globs",
+        trains=("distill", "compress"),
     )
     format: str = option("auto", "file format; auto by file ending", choices=("auto", "conll", "jsonl"))
     scheme: str = option("auto", "tagging scheme of the corpora", choices=("auto", "iob1", "iob2", "iobes"))
@@ -99,7 +105,7 @@ class DataConfig:
         at_least=0,
     )
     tag_column: int = option(0, "column files: column of the tag, counted from 1; 0 = the last", at_least=0)
-    strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them")
+    strict: bool = option(False, "fail on illegal tag sequences instead of repairing and counting them", trains=())
     tfds_dir: str = option("", "folder of prepared TensorFlow Datasets; empty = the library's own", path="any")
     max_length: int = option(
         192,
@@ -115,7 +121,9 @@ class DataConfig:
     cache: str = option(
         "auto", "where packed sequences live while training", choices=("auto", "memory", "tfrecord")
     )
-    cache_dir: str = option("", "folder of the TFRecord cache; empty = inside the run directory", path="path")
+    cache_dir: str = option(
+        "", "folder of the TFRecord cache; empty = inside the run directory", path="path", trains=()
+    )
     memory_limit_words: int = option(
         5_000_000, "cache=auto writes TFRecords above this many words", at_least=0
     )
@@ -134,7 +142,7 @@ class BackboneConfig:
         path="path",
     )
     sha256: str = option(
-        "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked"
+        "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked", trains=()
     )
     dropout: float = option(0.1, "dropout of the hidden layers", at_least=0, below=1)
     attention_dropout: float = option(
@@ -175,7 +183,7 @@ class TrainingConfig:
         0, "strategy=mirrored: part the processor among so many replicas, to try it; 0 = leave it whole", at_least=0
     )
     worker_timeout_seconds: float = option(
-        300.0, "strategy=multi_worker: how long a worker waits for the others to come up", above=0
+        300.0, "strategy=multi_worker: how long a worker waits for the others to come up", above=0, trains=()
     )
     tpu_address: str = option("", "strategy=tpu: name or address of the TPU; local on a TPU machine")
     precision: str = option(
@@ -185,7 +193,9 @@ class TrainingConfig:
     )
     jit_compile: bool = option(False, "compile the training step with XLA")
     deterministic: bool = option(True, "the same seed on the same machine gives the same bits")
-    epochs: int = option(12, "passes over the training corpus", at_least=1)
+    epochs: int = option(
+        12, "passes over the training corpus", at_least=1, trains=("pretrain", "finetune", "distill")
+    )
     batch_size: int = option(4, "sequences in a step, over all devices", at_least=1)
     accumulation_steps: int = option(
         1,
@@ -194,7 +204,7 @@ class TrainingConfig:
         at_least=0,
     )
     memory_limit_mb: int = option(
-        0, "accumulation_steps=0: memory that training may take; 0 = most of what is free", at_least=0
+        0, "accumulation_steps=0: memory that training may take; 0 = most of what is free", at_least=0, trains=()
     )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
     learning_rate: float = option(4e-4, "peak learning rate", above=0, at_most=1)
@@ -213,7 +223,8 @@ class TrainingConfig:
     beta_2: float = option(0.999, "decay of the optimizer's second moment", at_least=0, below=1)
     epsilon: float = option(1e-6, "the optimizer's guard against division by 0", above=0)
     early_stopping_patience_epochs: int = option(
-        0, "stop after so many epochs without a better F1; 0 = never", at_least=0
+        0, "stop after so many epochs without a better F1; 0 = never", at_least=0,
+        trains=("pretrain", "finetune", "distill"),
     )
     average_weights_decay: float = option(
         0.98, "decay a step of the moving average of the weights; 0 = off", at_least=0, below=1
@@ -230,10 +241,13 @@ class TrainingConfig:
     )
     r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
     masked_lm_epochs: int = option(
-        0, "epochs of masked-language-model training on the training words before labels are learnt", at_least=0
+        0, "epochs of masked-language-model training on the training words before labels are learnt", at_least=0,
+        trains=("finetune",),
     )
-    masked_lm_learning_rate: float = option(4e-4, "peak learning rate of these epochs", above=0, at_most=1)
-    masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1)
+    masked_lm_learning_rate: float = option(
+        4e-4, "peak learning rate of these epochs", above=0, at_most=1, trains=("finetune",)
+    )
+    masked_lm_fraction: float = option(0.15, "part of the pieces they hide", above=0, below=1, trains=("finetune",))
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     lazy_embeddings: bool = option(
         False, "AdamW on one device: update only the embeddings of pieces in the batch (LazyAdam), which is faster"
@@ -242,16 +256,22 @@ class TrainingConfig:
         False, "weights of the start that are exactly 0, or share a value (pruned, clustered), stay so"
     )
     input_threads: int = option(
-        0, "threads that prepare the batches; 0 = as few as a short probe finds fast enough", at_least=0
+        0, "threads that prepare the batches; 0 = as few as a short probe finds fast enough", at_least=0, trains=()
     )
-    log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1)
+    log_every_steps: int = option(50, "steps between two points of the TensorBoard curves", at_least=1, trains=())
     checkpoint_every_steps: int = option(
         0,
         "steps between two checkpoints, beside one after each epoch; 0 = after epochs only, and as often as writing "
         "takes less than 2 % of the time",
-        at_least=0,
+        at_least=0, trains=(),
     )
-    tensorboard: bool = option(True, "write logs for TensorBoard")
+    keep_checkpoints: bool = option(
+        False,
+        "keep the checkpoints of a run that is finished, several times the size of the model: training.epochs can then "
+        "be raised, and the same command trains on; compress drops those of each part with the part",
+        trains=(),
+    )
+    tensorboard: bool = option(True, "write logs for TensorBoard", trains=())
 
 
 @dataclass(frozen=True)
@@ -272,7 +292,9 @@ class PretrainConfig:
         0, "backbone.source=random: word pieces learnt from the text; 0 = the backbone's own", at_least=0
     )
     records_dir: str = option("", "folder of the training records; empty = records/ in the run directory", path="path")
-    beam_options: str = option("", "options of Apache Beam, such as --runner=FlinkRunner; empty = this machine")
+    beam_options: str = option(
+        "", "options of Apache Beam, such as --runner=FlinkRunner; empty = this machine", trains=()
+    )
     max_length: int = option(128, "word pieces in a sequence, [CLS] and [SEP] included", at_least=16, at_most=512)
     long_epochs: int = option(
         0, "of the epochs, how many of the last are trained on sequences of long_length", at_least=0
@@ -345,7 +367,8 @@ class EvaluationConfig:
     """Scoring of a trained model."""
 
     split: str = option("test", "corpus to score", choices=("train", "valid", "test"))
-    batch_size: int = option(32, "sequences in a step", at_least=1)
+    # In pretraining, the masks of the held-out text are drawn batch by batch, and its score chooses the weights.
+    batch_size: int = option(32, "sequences in a step", at_least=1, trains=("pretrain",))
     tflite_file: str = option("int8", "predictor=tflite: which file of export/tflite, without its ending")
 
 
@@ -444,14 +467,16 @@ class DistillConfig:
     teachers: tuple[str, ...] = option(
         ("runs/finetune",), "runs to learn from, their answers averaged; or one backbone, see backbone.source",
         path="path",
+        trains=("distill",),
     )
     student: str = option(
         "teacher_layers",
         "what the student begins as, unless init_from names a run: layers of the first teacher, or backbone.source",
-        choices=("teacher_layers", "backbone"),
+        choices=("teacher_layers", "backbone"), trains=("distill",),
     )
     student_layers: tuple[int, ...] = option(
-        (0, 2, 5), "student=teacher_layers: the teacher's layers it is made of, counted from 0", at_least=0
+        (0, 2, 5), "student=teacher_layers: the teacher's layers it is made of, counted from 0", at_least=0,
+        trains=("distill",),
     )
     temperature: float = option(2.0, "divides logits and transition scores in the soft losses", above=0, at_most=100)
     labels_weight: float = option(0.5, "weight of the loss of the corpus's own labels", at_least=0)
@@ -462,23 +487,33 @@ class DistillConfig:
         0.0, "weight of the divergence between the probabilities of whole tag sequences (CRF marginals)", at_least=0
     )
     hidden_weight: float = option(
-        0.0, "weight of the mean squared difference between hidden states, of the first teacher", at_least=0
+        0.0, "weight of the mean squared difference between hidden states, of the first teacher", at_least=0,
+        trains=("distill",),
     )
     hidden_student_layers: tuple[int, ...] = option(
-        (), "student layers whose output is compared, counted from 0; empty = all", at_least=0
+        (), "student layers whose output is compared, counted from 0; empty = all", at_least=0, trains=("distill",)
     )
     hidden_teacher_layers: tuple[int, ...] = option(
-        (), "teacher layers they are compared with; empty = evenly spread, the last with the last", at_least=0
+        (), "teacher layers they are compared with; empty = evenly spread, the last with the last", at_least=0,
+        trains=("distill",),
     )
     relation_weight: float = option(
-        0.0, "weight of the divergence between self-attention relations (MiniLM), of the first teacher", at_least=0
+        0.0, "weight of the divergence between self-attention relations (MiniLM), of the first teacher", at_least=0,
+        trains=("distill",),
     )
     relations: tuple[str, ...] = option(
-        ("query", "key", "value"), "vectors whose relations are compared", choices=("query", "key", "value")
+        ("query", "key", "value"), "vectors whose relations are compared", choices=("query", "key", "value"),
+        trains=("distill",),
     )
-    relation_heads: int = option(12, "heads that the vectors of both networks are cut into anew", at_least=1)
-    relation_student_layer: int = option(-1, "student layer, counted from 0; -1 = the last", at_least=-1)
-    relation_teacher_layer: int = option(-1, "teacher layer, counted from 0; -1 = the last", at_least=-1)
+    relation_heads: int = option(
+        12, "heads that the vectors of both networks are cut into anew", at_least=1, trains=("distill",)
+    )
+    relation_student_layer: int = option(
+        -1, "student layer, counted from 0; -1 = the last", at_least=-1, trains=("distill",)
+    )
+    relation_teacher_layer: int = option(
+        -1, "teacher layer, counted from 0; -1 = the last", at_least=-1, trains=("distill",)
+    )
     unlabelled_limit_words: int = option(
         0, "words read from data.unlabelled_path at most; 0 = all", at_least=0
     )
@@ -496,26 +531,32 @@ MODE_DEFAULTS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration. Functions receive the section they need, never this."""
+    """The whole configuration. Functions receive the section they need, never this.
 
-    data: DataConfig = DataConfig()
+    The `trains` of a section are those of its settings (`option`); a section that says nothing has all training modes.
+    """
+
+    data: DataConfig = field(default=DataConfig(), metadata={"trains": TAGGER_MODES})
     backbone: BackboneConfig = BackboneConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = field(default=ModelConfig(), metadata={"trains": TAGGER_MODES})
     training: TrainingConfig = TrainingConfig()
-    pretrain: PretrainConfig = PretrainConfig()
-    distill: DistillConfig = DistillConfig()
-    compression: CompressionConfig = CompressionConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    predict: PredictConfig = PredictConfig()
-    export: ExportConfig = ExportConfig()
-    serve: ServeConfig = ServeConfig()
-    benchmark: BenchmarkConfig = BenchmarkConfig()
+    pretrain: PretrainConfig = field(default=PretrainConfig(), metadata={"trains": ("pretrain",)})
+    distill: DistillConfig = field(default=DistillConfig(), metadata={"trains": ("distill", "compress")})
+    compression: CompressionConfig = field(default=CompressionConfig(), metadata={"trains": ("compress",)})
+    evaluation: EvaluationConfig = field(default=EvaluationConfig(), metadata={"trains": ()})
+    predict: PredictConfig = field(default=PredictConfig(), metadata={"trains": ()})
+    export: ExportConfig = field(default=ExportConfig(), metadata={"trains": ()})
+    serve: ServeConfig = field(default=ServeConfig(), metadata={"trains": ()})
+    benchmark: BenchmarkConfig = field(default=BenchmarkConfig(), metadata={"trains": ()})
     predictor: str = option(
-        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model")
+        "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model"), trains=()
     )
     seed: int = option(0, "seed of every random choice", at_least=0, at_most=2**31 - 1)
     init_from: str = option(
-        "", "run directory whose model training starts from; empty = the pretrained backbone", path="path"
+        "",
+        "run directory whose model training starts from; empty = the pretrained backbone",
+        path="path",
+        trains=TAGGER_MODES,
     )
 
 
@@ -527,6 +568,18 @@ def flatten(config: Config) -> dict[str, Any]:
 def fields_by_key() -> dict[str, dataclasses.Field[Any]]:
     """The dataclass field of every key "section.key"."""
     return {key: known for key, known, _ in _walk(Config(), "")}
+
+
+def trained_settings(mode: str) -> frozenset[str]:
+    """Keys of the settings that change the model which a training mode makes, or which any of them makes for no mode.
+
+    A setting that says nothing counts for all modes of its section, and a section that says nothing for all modes.
+    """
+    sections = {known.name: known.metadata.get("trains", TRAINING_MODES) for known in dataclasses.fields(Config)}
+    counted = {
+        key: known.metadata.get("trains", sections[key.partition(".")[0]]) for key, known in fields_by_key().items()
+    }
+    return frozenset(key for key, modes in counted.items() if (mode in modes if mode else modes))
 
 
 def _walk(section: Any, prefix: str) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:

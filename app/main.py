@@ -216,11 +216,13 @@ def describe(name: str, request: Request) -> str:
     """What `--dry_run` prints: the plan as comments and the configuration, together a valid config file."""
     plan = MODES[name].description
     if "overwrite" in MODES[name].accepts:
-        state = request.run_dir.plan_training(request.config, overwrite=request.overwrite)
+        state = request.run_dir.plan_training(request.config, mode=name, overwrite=request.overwrite)
         where = {
             "new": "new",
             "resume": "resume the run that is there",
             "overwrite": "delete the run that is there",
+            "replace": "take the place of a run of another configuration without any checkpoint",
+            "finished": "score the finished run that is there",
         }[state]
     else:
         where = "exists" if request.run_dir.is_run() else "new"

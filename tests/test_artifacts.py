@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from app.artifacts import TEMPORARY_PREFIX, RunDirectory, atomic, sha256_of_arrays, sha256_of_file
-from app.config import Config, InputError
+from app.config import Config, DataConfig, InputError, ServeConfig, TrainingConfig
 from app.config_loading import load_config
 
 
@@ -100,9 +101,167 @@ def test_the_same_config_resumes_and_keeps_everything(run_dir):
 
 def test_another_config_is_refused_with_the_settings_that_differ(run_dir):
     start(run_dir)
+    run_dir.model.mkdir()
     with pytest.raises(InputError, match=r"seed was 0, now 5; start anew with --overwrite, or .* --run_dir"):
         start(run_dir, Config(seed=5))
     assert load_config(str(run_dir.config_yaml)).seed == 0
+
+
+MADE_BY_TRAINING = {
+    "a checkpoint": "checkpoints/ckpt-1.index",
+    "a checkpoint of a phase": "checkpoints/masked_lm/ckpt-3.index",
+    "a model": "model/backbone.json",
+    "a stage": "stages/1/model/backbone.json",
+    "a preset": "export/keras_nlp/config.json",
+}
+
+
+def write(run_dir: RunDirectory, *names: str) -> None:
+    for name in names:
+        (run_dir.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (run_dir.path / name).write_text("x")
+
+
+@pytest.mark.parametrize("made", MADE_BY_TRAINING)
+def test_what_training_made_is_kept_from_another_config(run_dir, made):
+    start(run_dir)
+    write(run_dir, MADE_BY_TRAINING[made])
+    with pytest.raises(InputError, match="seed was 0, now 5"):
+        start(run_dir, Config(seed=5))
+    assert (run_dir.path / MADE_BY_TRAINING[made]).is_file() and run_dir.read_config().seed == 0
+
+
+def test_a_run_that_died_before_its_first_checkpoint_gives_way_to_another_config(run_dir):
+    start(run_dir)
+    left = ("history.jsonl", "vocabulary.txt", "compression.json", "checkpoints/ckpt-1_temp/part", "tensorboard/events")
+    write(run_dir, *left, "notes.txt", "records/train-16/records.json", "cache/rows")
+    assert run_dir.plan_training(Config(seed=5)) == "replace"
+    assert not start(run_dir, Config(seed=5))
+    # Records and cache take long to make, and know by themselves what they were made of.
+    assert names(run_dir.path) == {"config.yaml", "notes.txt", "records", "cache"}
+    assert run_dir.read_config().seed == 5
+
+
+def test_the_same_config_goes_on_without_a_checkpoint_too(run_dir):
+    start(run_dir)
+    write(run_dir, "vocabulary.txt")
+    assert start(run_dir)
+    assert (run_dir.path / "vocabulary.txt").is_file()
+
+
+def finish(run_dir: RunDirectory, config: Config, *, keep_checkpoints: bool, mode: str = "finetune") -> None:
+    """As a run ends that trained to the end."""
+    with run_dir.open_for_training(config, mode=mode):
+        write(run_dir, "checkpoints/ckpt-1.index", "checkpoints/checkpoint", "checkpoints/best.npz", "model/SHA256SUMS")
+        run_dir.update_metrics({"weights_sha256": "ab", "train/seconds": 3.0})
+        run_dir.mark_trained(config, mode=mode)
+        run_dir.complete(keep_checkpoints=keep_checkpoints)
+
+
+def test_a_finished_run_is_known_by_its_marker_and_holds_no_checkpoints(run_dir):
+    finish(run_dir, Config(), keep_checkpoints=False)
+    assert run_dir.plan_training(Config(), mode="finetune") == "finished"
+    assert not run_dir.checkpoints.exists() and not list(run_dir.path.glob(".tmp-*"))
+    state = run_dir.read_state()
+    assert state["mode"] == "finetune" and state["epochs"] == 12 and state["trained"] <= state["scored"]
+
+
+def test_a_run_that_finished_meanwhile_is_not_trained_anew(run_dir):
+    finish(run_dir, Config(), keep_checkpoints=False)
+    with pytest.raises(InputError, match="was finished by another process"):
+        start(run_dir)
+    assert run_dir.plan_training(Config(), mode="finetune") == "finished"
+
+
+def test_a_run_of_another_mode_is_refused(run_dir):
+    finish(run_dir, Config(), keep_checkpoints=True)
+    with pytest.raises(InputError, match=r"holds a run of --mode=finetune; start anew with --overwrite"):
+        run_dir.plan_training(Config(), mode="pretrain")
+
+
+def test_a_model_that_was_deleted_is_trained_again(run_dir):
+    finish(run_dir, Config(), keep_checkpoints=False)
+    run_dir.model_sums.unlink()
+    assert run_dir.plan_training(Config(), mode="finetune") == "resume"
+
+
+def epochs(count: int) -> Config:
+    return Config(training=TrainingConfig(epochs=count))
+
+
+@pytest.mark.parametrize(("mode", "key"), [("finetune", "init_from"), ("distill", "init_from"),
+                                           ("pretrain", "backbone.source")])  # fmt: skip
+def test_more_epochs_without_checkpoints_say_what_to_do_and_lose_nothing(run_dir, mode, key):
+    finish(run_dir, epochs(12), keep_checkpoints=False, mode=mode)
+    message = rf"is finished and its checkpoints are dropped, .*training.epochs=15: .*--set {key}={run_dir}"
+    with pytest.raises(InputError, match=message):
+        with run_dir.open_for_training(epochs(15), mode=mode):
+            pass
+    assert run_dir.plan_training(epochs(12), mode=mode) == "finished"
+
+
+def test_more_epochs_with_checkpoints_train_on_and_a_kill_changes_nothing(run_dir):
+    finish(run_dir, epochs(12), keep_checkpoints=True)
+    assert run_dir.plan_training(epochs(15), mode="finetune") == "resume"
+    for _ in range(2):  # the second time after a kill
+        with run_dir.open_for_training(epochs(15), mode="finetune") as resumed:
+            assert resumed
+    assert run_dir.read_config().training.epochs == 15 and run_dir.has_checkpoint()
+    for other in (12, 14, 20):
+        with pytest.raises(InputError, match=f"training.epochs was 15, now {other}"):
+            run_dir.plan_training(epochs(other), mode="finetune")
+    run_dir.mark_trained(epochs(15), mode="finetune")
+    assert run_dir.plan_training(epochs(15), mode="finetune") == "finished"
+
+
+def test_a_run_that_is_not_finished_gets_no_more_epochs(run_dir):
+    start(run_dir, epochs(12))
+    write(run_dir, "checkpoints/ckpt-1.index", "checkpoints/checkpoint")
+    with pytest.raises(InputError, match="training.epochs was 12, now 15"):
+        run_dir.plan_training(epochs(15), mode="finetune")
+
+
+def as_earlier_version(run_dir: RunDirectory) -> None:
+    run_dir.state_json.unlink()
+
+
+def test_a_finished_run_of_an_earlier_version_goes_on_from_its_checkpoints_or_is_scored(run_dir):
+    finish(run_dir, Config(), keep_checkpoints=True)
+    as_earlier_version(run_dir)
+    assert run_dir.plan_training(Config(), mode="finetune") == "resume"  # the last checkpoint, nothing is trained
+    shutil.rmtree(run_dir.checkpoints)
+    assert run_dir.plan_training(Config(), mode="finetune") == "finished"
+    run_dir.metrics_json.unlink()
+    assert run_dir.plan_training(Config(), mode="finetune") == "resume"
+
+
+def test_checkpoints_behind_a_link_are_dropped_and_nothing_else_there(run_dir, tmp_path):
+    elsewhere = tmp_path / "disk"
+    elsewhere.mkdir()
+    (elsewhere / "precious").write_text("kept")
+    start(run_dir)
+    run_dir.checkpoints.symlink_to(elsewhere)
+    finish(run_dir, Config(), keep_checkpoints=False)
+    assert names(elsewhere) == {"precious"} and run_dir.checkpoints.is_symlink()
+
+
+def test_what_does_not_change_training_may_change_and_config_yaml_takes_it(run_dir):
+    start(run_dir, Config(data=DataConfig(max_length=96)))
+    write(run_dir, "checkpoints/ckpt-1.index", "predictions/test.conll")
+    run_dir.update_metrics({"test/entity_f1": 0.5, "valid/entity_f1": 0.6, "train/seconds": 1.0})
+    asked = Config(data=DataConfig(max_length=0, test_path="other.conll"), serve=ServeConfig(port=9000))
+    assert start(run_dir, asked)
+    kept = run_dir.read_config()
+    assert (kept.serve.port, kept.data.test_path, kept.data.max_length) == (9000, "other.conll", 96)
+    # Scores of a corpus that config.yaml no longer names.
+    assert run_dir.read_metrics() == {"valid/entity_f1": 0.6, "train/seconds": 1.0}
+    assert not run_dir.predictions("test").exists()
+
+
+def test_numbers_of_a_training_stay_while_its_weights_are_the_same(run_dir):
+    run_dir.write_training_metrics({"weights_sha256": "ab", "train/seconds": 3.0})
+    assert run_dir.write_training_metrics({"weights_sha256": "ab", "train/seconds": 9.0})["train/seconds"] == 3.0
+    assert run_dir.write_training_metrics({"weights_sha256": "cd", "train/seconds": 9.0})["train/seconds"] == 9.0
 
 
 def test_overwrite_deletes_the_contents_of_the_run_and_nothing_else(run_dir, tmp_path):

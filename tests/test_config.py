@@ -1,11 +1,23 @@
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.config import Config, DataConfig, InputError, TrainingConfig, fields_by_key, flatten
+from app.artifacts import RunDirectory
+from app.config import (
+    TRAINING_MODES,
+    Config,
+    DataConfig,
+    InputError,
+    TrainingConfig,
+    fields_by_key,
+    flatten,
+    trained_settings,
+)
 from app.config_loading import load_config, to_yaml
+from app.main import MODES
 
 
 @pytest.fixture
@@ -255,9 +267,88 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
     flat = flatten(Config())
     for key, known in fields_by_key().items():
         assert known.metadata["meaning"], key
-        assert set(known.metadata) <= {"meaning", "choices", "at_least", "at_most", "above", "below", "path"}, key
+        known_facts = {"meaning", "choices", "at_least", "at_most", "above", "below", "path", "trains"}
+        assert set(known.metadata) <= known_facts, key
         assert type(flat[key]).__name__ == known.type.partition("[")[0], key
         assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
+
+
+FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.worker_timeout_seconds
+training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps
+training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
+predict.split_sentences predict.batch_size predict.min_score export.formats export.max_f1_loss export.block_size
+export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
+benchmark.warmup_steps benchmark.other_runs benchmark.peer_python benchmark.lengths benchmark.threads
+benchmark.batch_sizes benchmark.words benchmark.rounds predictor""".split()
+# Settings that change what some training modes make; any other does so in every mode of its section.
+SOME = {
+    "data.unlabelled_path": {"distill", "compress"},
+    "training.epochs": {"pretrain", "finetune", "distill"},
+    "training.early_stopping_patience_epochs": {"pretrain", "finetune", "distill"},
+    **{f"training.masked_lm_{name}": {"finetune"} for name in ("epochs", "learning_rate", "fraction")},
+    **{
+        f"distill.{name}": {"distill", "compress"}
+        for name in ("temperature", "labels_weight", "soft_weight", "chain_weight", "unlabelled_limit_words")
+    },
+    "evaluation.batch_size": {"pretrain"},
+}
+SECTIONS = {
+    "data": {"finetune", "distill", "compress"},
+    "model": {"finetune", "distill", "compress"},
+    "init_from": {"finetune", "distill", "compress"},
+    "pretrain": {"pretrain"},
+    "distill": {"distill"},
+    "compression": {"compress"},
+}
+
+
+@pytest.mark.parametrize("mode", TRAINING_MODES)
+def test_every_setting_that_is_not_known_to_leave_training_alone_changes_it(mode):
+    """A new setting counts in all modes of its section until somebody says otherwise, in `app/config.py` and here."""
+    expected = {
+        key
+        for key in fields_by_key()
+        if key not in FREE and mode in SOME.get(key, SECTIONS.get(key.partition(".")[0], set(TRAINING_MODES)))
+    }
+    assert trained_settings(mode) == expected
+
+
+def test_training_modes_are_the_modes_that_overwrite():
+    assert set(TRAINING_MODES) == {name for name, mode in MODES.items() if "overwrite" in mode.accepts}
+
+
+def another(value, known):
+    """Some other value of the type."""
+    if isinstance(value, bool):
+        return not value
+    if "choices" in known.metadata and isinstance(value, str):
+        return next(choice for choice in known.metadata["choices"] if choice != value)
+    if isinstance(value, tuple):
+        return value[1:] if value else (("a",) if "str" in known.type else (1,))
+    return value + "x" if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2 + 0.125
+
+
+CHANGES = """data.train_path backbone.dropout model.head training.precision training.strategy training.logical_devices
+training.learning_rate seed init_from""".split()
+LEAVES_ALONE = """serve.port predict.min_score export.formats benchmark.steps training.log_every_steps
+training.keep_checkpoints training.checkpoint_every_steps evaluation.batch_size pretrain.max_length distill.teachers
+compression.sparsity""".split()
+
+
+@pytest.mark.parametrize("key", [*CHANGES, *LEAVES_ALONE])
+def test_another_value_of_a_setting_is_refused_only_if_it_changes_training(tmp_path, key):
+    run_dir = RunDirectory(tmp_path / "run")
+    with run_dir.open_for_training(Config(), mode="finetune"):
+        run_dir.model.mkdir()
+    before, (section, _, name) = flatten(Config())[key], key.rpartition(".")
+    value = another(before, fields_by_key()[key])
+    part = dataclasses.replace(getattr(Config(), section), **{name: value}) if section else value
+    config = dataclasses.replace(Config(), **{section or name: part})
+    if key in CHANGES:
+        with pytest.raises(InputError, match=re.escape(f"{key} was {before!r}, now {value!r}")):
+            run_dir.plan_training(config, mode="finetune")
+    else:
+        assert run_dir.plan_training(config, mode="finetune") == "resume"
 
 
 def test_config_is_frozen():

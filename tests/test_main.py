@@ -119,6 +119,9 @@ def test_a_traceback_is_shown_when_asked_for(tmp_path):
 
 def test_dry_run_tells_resume_from_overwrite_and_refuses_another_config(tmp_path):
     make_run(tmp_path / "runs" / "finetune")
+    replaced = run_app("--mode=finetune", "--dry_run", "--set", "seed=1", cwd=tmp_path)
+    assert replaced.returncode == 0 and "take the place of a run of another" in replaced.stdout
+    (tmp_path / "runs" / "finetune" / "model").mkdir()
     assert "resume the run" in run_app("--mode=finetune", "--dry_run", cwd=tmp_path).stdout
     refused = run_app("--mode=finetune", "--dry_run", "--set", "seed=1", cwd=tmp_path)
     assert refused.returncode == 2 and "seed was 0, now 1" in refused.stderr

@@ -39,7 +39,8 @@ def frontier_page(
         f'<body>\n<main>\n<header><h1>{escape(title)}</h1></header>\n<section class="card">'
         f'<img alt="Entity F1 against size and against latency" src="data:image/png;base64,{image}"/></section>\n'
         '<section class="card"><h2>Numbers</h2><p class="quiet">Milliseconds per text; bold: no other is smaller, '
-        f'better and faster at once</p><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        'better and faster at once</p>'
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
         f"</div></section>\n<section class=\"card\">{''.join(f'<p>{escape(note)}</p>' for note in notes)}</section>\n"
         "</main>\n</body>\n</html>\n"
     )

@@ -216,9 +216,50 @@ def _folded(config_text: str, environment: Mapping[str, Any]) -> str:
     details = json.dumps(environment, indent=2, ensure_ascii=False, default=str)
     return (
         '<section class="card"><h2>How it was made</h2>'
+        f"{_hardware(environment)}"
         f"<details><summary>Configuration</summary><pre>{_text(config_text)}</pre></details>"
         f"<details><summary>Environment</summary><pre>{_text(details)}</pre></details></section>"
     )
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    """What the run was computed on, as far as `environment.json` (of any version) says."""
+    rows = [
+        (name, shown)
+        for name, shown in (
+            ("Processor", _processor(environment)),
+            ("Memory", _gigabytes(environment.get("memory_bytes"))),
+            ("Container", _container(environment.get("container") or {})),
+            ("GPUs", _gpus(environment)),
+        )
+        if shown
+    ]
+    cells = "".join(f"<tr><th>{name}</th><td>{_text(shown)}</td></tr>" for name, shown in rows)
+    return f'<table class="hardware"><tbody>{cells}</tbody></table>' if rows else ""
+
+
+def _processor(environment: Mapping[str, Any]) -> str:
+    cores = environment.get("usable_cores")
+    flags = ", ".join(environment.get("cpu_flags") or ())
+    parts = (environment.get("cpu"), f"{cores} of {environment.get('cores')} cores usable" if cores else "", flags)
+    return "; ".join(str(part) for part in parts if part)
+
+
+def _container(limits: Mapping[str, Any]) -> str:
+    cores = f"{limits['cores']:g} cores" if "cores" in limits else ""
+    return ", ".join(part for part in (_gigabytes(limits.get("memory_bytes")), cores) if part)
+
+
+def _gigabytes(size: Any) -> str:
+    return f"{size / 1e9:,.1f} GB" if size else ""
+
+
+def _gpus(environment: Mapping[str, Any]) -> str:
+    if "gpus" not in environment:  # nobody has looked
+        return ""
+    names = [" ".join(filter(None, (gpu.get("name"), gpu.get("memory")))) for gpu in environment["gpus"]]
+    versions = (("driver", environment.get("nvidia_driver")), ("CUDA", environment.get("cuda")))
+    return "; ".join([*names, *(f"{name} {version}" for name, version in versions if version)]) or "none"
 
 
 def _has_kind(example: Mapping[str, Any], kind: str) -> bool:

@@ -56,6 +56,7 @@ th, td {
 }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 th { color: var(--muted); font-weight: 600; font-size: .75rem; }
+.hardware td { text-align: left; white-space: normal; }
 tr.average td { font-weight: 600; }
 tr.average.top td { border-top: 2px solid var(--line); }
 .choices { margin: .75rem 0 .5rem; }

@@ -22,11 +22,14 @@ from app.modes.tagger_training import (
     check_other_splits,
     labelled_sources,
     read_training_corpus,
+    score_again,
     score_run,
 )
 from app.modes.workbench import Workbench, measure_latency_ms
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
+
+MODE = "compress"
 
 
 def run(request: Request) -> dict[str, float]:
@@ -36,7 +39,11 @@ def run(request: Request) -> dict[str, float]:
         raise InputError(f"compression.steps is empty; it must name some of {', '.join(STEPS)}")
     if run_dir.path.resolve() == Path(config.init_from).resolve():
         raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
-    run_dir.plan_training(config, overwrite=request.overwrite)
+    if run_dir.plan_training(config, mode=MODE, overwrite=request.overwrite) == "finished":
+        scored = score_again(request, mode=MODE)
+        if scored:  # by the chief
+            print(run_dir.compression_txt.read_text(encoding="utf-8"))
+        return scored
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     labels = list(read_labels(RunDirectory(config.init_from).model))
@@ -44,7 +51,7 @@ def run(request: Request) -> dict[str, float]:
     others = check_other_splits(config, labels, train=train, words=summary.words)
     corpora = describe_corpora(config.data, {"train": summary, **others})
     other = _open_other(config, labels)
-    with workers.watched(), open_run(request, workers, corpora=corpora):
+    with workers.watched(), open_run(request, workers, mode=MODE, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         training = TaggerTraining(config, run_dir, strategy, precision)
         bench = Workbench(training, labels, train, summary)
@@ -82,7 +89,8 @@ def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str
     variables = load_tagger(run_dir.model).network.trainable_variables
     last = {f"compress/{key}": value for key, value in bench.state.rows[-1].items() if key != "step"}
     metrics = last | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
-    run_dir.update_metrics(metrics)
+    run_dir.write_training_metrics(metrics)
+    run_dir.mark_trained(config, mode=MODE)
     return metrics
 
 

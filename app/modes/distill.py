@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -29,41 +30,48 @@ from app.modes.tagger_training import (
     finish_run,
     labelled_sources,
     report_training_corpus,
+    score_again,
     start_tagger,
 )
+from app.training.distillation import DistillationTuner
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
+MODE = "distill"
+
 
 def run(request: Request) -> dict[str, float]:
     """Distils, then scores the validation and the test split."""
     config, run_dir = request.config, request.run_dir
-    run_dir.plan_training(config, overwrite=request.overwrite)
+    if run_dir.plan_training(config, mode=MODE, overwrite=request.overwrite) == "finished":
+        return score_again(request, mode=MODE)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     text = _Text.of(config, read_teacher_labels(config.distill))
     others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words)
     corpora = describe_corpora(config.data, {"train": text.summary, **others})
     _check_student(config, text.labels)
-    with workers.watched(), open_run(request, workers, corpora=corpora):
+    with workers.watched(), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
+        with strategy.scope():
+            teachers = load_teachers(config.distill, labels=text.labels)
+            student = _build_student(config, teachers[0], text.labels)
+            subject = _Subject.of(student, teachers, config)
+        opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:
             say(
                 f"{text.labelled_words:,} labelled and {text.unlabelled_words:,} unlabelled words | teachers "
                 f"{', '.join(config.distill.teachers)} | {strategy.num_replicas_in_sync} replica(s), {precision}"
             )
-        with strategy.scope():
-            teachers = load_teachers(config.distill, labels=text.labels)
-            student = _build_student(config, teachers[0], text.labels)
-        metrics = _train(student, teachers, text, TaggerTraining(config, run_dir, strategy, precision))
+        metrics = _train(subject, text, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
         metrics["distill/parameters"] = student.network.count_params()
         metrics["distill/teacher_parameters"] = sum(teacher.network.count_params() for teacher in teachers)
         card = _card(config, text.labels, metrics)
-        return finish_run(student, metrics, card=card, config=config, run_dir=run_dir)
+        return finish_run(student, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
 
 
 def _check_student(config: Config, labels: Sequence[str]) -> None:
@@ -164,24 +172,43 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
     return student
 
 
-def _train(student: Tagger, teachers: Sequence[Tagger], text: _Text, training: TaggerTraining) -> dict:
-    config, settings = training.config, training.config.training
-    for tagger in teachers:
-        build_encoder(tagger, config.data)  # rows must not be longer than a teacher can read
-    encoder = build_encoder(student, config.data)
-    with training.strategy.scope():
+@dataclass(frozen=True)
+class _Subject:
+    """What is trained: the student, the encoder of its rows, and the tuner with the depths of its variables."""
+
+    student: Tagger
+    encoder: Encoder
+    tuner: DistillationTuner
+    depths: dict[str, int]
+
+    @classmethod
+    def of(cls, student: Tagger, teachers: Sequence[Tagger], config: Config) -> "_Subject":
+        """Call inside the strategy's scope.
+
+        Raises:
+            InputError: student and teachers cannot be compared as asked.
+        """
+        for tagger in teachers:
+            build_encoder(tagger, config.data)  # rows must not be longer than a teacher can read
+        encoder = build_encoder(student, config.data)
         tuner, depths = build_distillation(
             student,
             teachers,
             distill=config.distill,
-            training=settings,
+            training=config.training,
             special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
         )
-    store = text.store(encoder, training)
-    plan = training.plan(store, settings, depths=depths, validate=training.validation(student, encoder))
+        return cls(student, encoder, tuner, depths)
+
+
+def _train(subject: _Subject, text: _Text, training: TaggerTraining) -> dict:
+    settings = training.config.training
+    store = text.store(subject.encoder, training)
+    validate = training.validation(subject.student, subject.encoder)
+    plan = training.plan(store, settings, depths=subject.depths, validate=validate)
     with training.strategy.scope():
-        return run_fit(tuner, settings, plan)
+        return run_fit(subject.tuner, settings, plan)
 
 
 def _card(config: Config, labels: Sequence[str], metrics: dict) -> str:

@@ -1,6 +1,7 @@
 """Modes room: fine-tune a backbone for named entities, score it, leave everything in the run directory."""
 
 import dataclasses
+from contextlib import ExitStack
 
 import tensorflow as tf
 
@@ -21,6 +22,7 @@ from app.modes.tagger_training import (
     check_other_splits,
     finish_run,
     read_training_corpus,
+    score_again,
     start_tagger,
 )
 from app.training.fine_tuner import SpecialIds
@@ -29,37 +31,43 @@ from app.training.masked_lm import MaskedLmTuner
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
+MODE = "finetune"
+
 
 def run(request: Request) -> dict[str, float]:
     """Fine-tunes, then scores the validation and the test split."""
     run_dir = request.run_dir
-    run_dir.plan_training(request.config, overwrite=request.overwrite)
-    request = decide(request, mode="finetune")
+    if run_dir.plan_training(request.config, mode=MODE, overwrite=request.overwrite) == "finished":
+        return score_again(request, mode=MODE)
+    request = decide(request, mode=MODE)
     config = request.config
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
     others = check_other_splits(config, summary.labels, train=train, words=summary.words)
     corpora = describe_corpora(config.data, {"train": summary, **others})
-    with workers.watched(), open_run(request, workers, corpora=corpora):
+    with workers.watched(), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
+        with strategy.scope():
+            tagger = start_tagger(config, summary.labels, init_from=config.init_from)
+        encoder = build_encoder(tagger, config.data)
+        opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:
             say(
                 f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
                 f"{strategy.num_replicas_in_sync} replica(s), {precision}"
             )
-        with strategy.scope():
-            tagger = start_tagger(config, summary.labels, init_from=config.init_from)
-        metrics = _train(tagger, train, summary, TaggerTraining(config, run_dir, strategy, precision))
+        metrics = _train(tagger, encoder, train, summary, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
         card = _card(config, summary, metrics)
-        return finish_run(tagger, metrics, card=card, config=config, run_dir=run_dir)
+        return finish_run(tagger, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
 
 
-def _train(tagger: Tagger, train: Corpus, summary: CorpusSummary, training: TaggerTraining) -> dict:
+def _train(
+    tagger: Tagger, encoder: Encoder, train: Corpus, summary: CorpusSummary, training: TaggerTraining
+) -> dict:
     settings = training.config.training
-    encoder = build_encoder(tagger, training.config.data)
     rows = encoder.training_rows(train.sentences())
     store = training.store(rows, encoder, words=summary.words, made_from=summary)
     validate = training.validation(tagger, encoder)

@@ -11,8 +11,9 @@ from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
 from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
+from app.models.layout import check_cuts
 from app.models.presets import save_preset
-from app.modes.opening import open_run
+from app.modes.opening import open_finished_run, open_run
 from app.modes.pretraining_network import PretrainingNetwork
 from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
 from app.modes.probing import decide
@@ -25,15 +26,18 @@ from app.training.speed import compute_step_operations, measure_matrix_peak
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
+MODE = "pretrain"
 _HELD_OUT_SEED = 12345  # of the masks of the held-out text, the same at every scoring
 
 
 def run(request: Request) -> dict[str, float]:
     """Makes the training records, or what is missing of them, trains, and scores held-out text."""
     run_dir = request.run_dir
-    plan = run_dir.plan_training(request.config, overwrite=request.overwrite)
+    plan = run_dir.plan_training(request.config, mode=MODE, overwrite=request.overwrite)
+    if plan == "finished":
+        return _show_again(request)
     check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
-    request = decide(request, mode="pretrain")
+    request = decide(request, mode=MODE)
     config = request.config
     # Before anything computes with TensorFlow.
     mesh = build_mesh(config.pretrain.model_parallel) if config.pretrain.model_parallel > 1 else None
@@ -45,8 +49,10 @@ def run(request: Request) -> dict[str, float]:
         backbone = records = None
         if not config.pretrain.vocabulary_size:  # what needs no run directory is tried before it is touched
             backbone = _build(config.backbone, config.pretrain, strategy)
+            if mesh:
+                check_cuts(backbone.model, mesh.size)
             records = _open_records(config, run_dir, backbone, workers) if config.pretrain.records_dir else None
-        with open_run(request, workers):
+        with open_run(request, workers, mode=MODE):
             backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config.pretrain, strategy)
             records = records or _open_records(config, run_dir, backbone, workers)
             if workers.is_chief:
@@ -73,7 +79,21 @@ def run(request: Request) -> dict[str, float]:
             metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
             save_backbone(backbone, run_dir.model)
             save_preset(backbone, run_dir.preset)
-            run_dir.update_metrics(metrics)
+            metrics = run_dir.write_training_metrics(metrics)
+            run_dir.mark_trained(config, mode=MODE)
+            run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
+    _show(metrics, run_dir)
+    return metrics
+
+
+def _show_again(request: Request) -> dict[str, float]:
+    """A run that is finished: held-out text was scored when it was trained, so only its numbers are shown."""
+    run_dir = request.run_dir
+    with open_finished_run(request, mode=MODE) as config:
+        if not config:
+            return {}
+        run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
+        metrics = run_dir.read_metrics()
     _show(metrics, run_dir)
     return metrics
 

@@ -41,7 +41,7 @@ def decide(request: Request, *, mode: str) -> Request:
     config = request.config
     used = FOUND_BY_TRIAL if mode == "finetune" else (_PARTS,)
     wanted = [name for name in used if not _get(config, name)]
-    if wanted and request.run_dir.is_run() and not request.overwrite:
+    if wanted and request.run_dir.plan_training(config, mode=mode, overwrite=request.overwrite) == "resume":
         old = request.run_dir.read_config()
         for name in wanted:
             config = _put(config, name, _get(old, name))

@@ -18,6 +18,7 @@ from app.data.labels import types_from
 from app.data.sentence import Sentence
 from app.data.shapes import word_shapes
 from app.data.word_pieces import WordPieces
+from app.environment import mask_environment, mask_secrets
 from app.evaluation.errors import count_errors, error_rows
 from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
@@ -174,6 +175,7 @@ def score_split(
     run_dir: RunDirectory,
     headline: bool,
     title: str = "",
+    words_per_second: float | None = None,
 ) -> dict[str, float]:
     """Scores one split and writes its predictions and errors, and the run's reports if it is the headline split.
 
@@ -184,6 +186,7 @@ def score_split(
         run_dir: where everything goes.
         headline: whether `report.txt` and `report.html` show this split.
         title: of the reports; empty for the run and the split.
+        words_per_second: found when the split was scored before, and kept; None = measured now.
 
     Returns:
         the scores, flat, under `SPLIT/`.
@@ -194,7 +197,7 @@ def score_split(
     scores = tagged.scores()
     columns = (tagged.words, tagged.gold, tagged.predicted)
     found = flat_metrics(scores, prefix=split)
-    found[f"{split}/words_per_second"] = scores.words / seconds
+    found[f"{split}/words_per_second"] = words_per_second or scores.words / seconds
     run_dir.update_metrics(found)
     run_dir.write_text(run_dir.predictions(split), conll_rows(*columns))
     errors = list(error_rows(*columns, tagged.documents))
@@ -209,8 +212,8 @@ def score_split(
             errors=counts,
             examples=errors,
             history=run_dir.read_history(),
-            config_text=run_dir.config_yaml.read_text(encoding="utf-8"),
-            environment=json.loads(run_dir.environment_json.read_text(encoding="utf-8")),
+            config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
+            environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),
             words_per_second=found[f"{split}/words_per_second"],
         )
         run_dir.write_text(run_dir.report_html, page)

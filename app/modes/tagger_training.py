@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from app.artifacts import RunDirectory, sha256_of_arrays
+from app.artifacts import Request, RunDirectory, sha256_of_arrays
 from app.config import Config, DataConfig, InputError, TrainingConfig
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
@@ -19,6 +19,8 @@ from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
+from app.modes.corpora import check_same_corpora, describe_corpora, note_corpora
+from app.modes.opening import open_finished_run
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan
@@ -221,30 +223,67 @@ class TaggerTraining:
         )
 
 
-def finish_run(tagger: Tagger, metrics: dict, *, card: str, config: Config, run_dir: RunDirectory) -> dict:
+def finish_run(
+    tagger: Tagger, metrics: dict, *, card: str, config: Config, run_dir: RunDirectory, mode: str
+) -> dict:
     """Writes the numbers and the model of a trained tagger, and scores it; for the chief.
+
+    A kill loses nothing: until the run is marked as trained, the last checkpoint leads here again; from then on, the
+    model is scored by `score_again`. The checkpoints go when all is written.
 
     Returns:
         all numbers.
     """
     variables = tagger.network.trainable_variables
     metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
-    run_dir.update_metrics(metrics)
+    metrics = {name: value for name, value in run_dir.write_training_metrics(metrics).items() if name in metrics}
     save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=card)
+    run_dir.mark_trained(config, mode=mode)
     return metrics | score_run(config, run_dir)
 
 
-def score_run(config: Config, run_dir: RunDirectory) -> dict:
-    """Scores the run's model as it was written, so that `--mode=evaluate` gives the same numbers; prints the report."""
+def score_again(request: Request, *, mode: str) -> dict:
+    """Scores a run whose training is over, once more or for the first time; nothing of the training is touched.
+
+    Returns:
+        all numbers of the run.
+    """
+    run_dir = request.run_dir
+    with open_finished_run(request, mode=mode) as config:
+        return run_dir.read_metrics() | score_run(config, run_dir, again=True) if config else {}
+
+
+def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> dict:
+    """Scores the run's model as it was written, so that `--mode=evaluate` gives the same numbers; prints the report.
+
+    The run is complete then.
+
+    Args:
+        config: its sections data, evaluation and training.
+        run_dir: of the run.
+        again: the speed that an earlier scoring measured stays.
+    """
     tagger = load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
     scored: dict = {}
     opened = {split: open_split(config.data, split, labels=tagger.labels) for split in ("valid", "test")}
     splits = {split: corpus for split, corpus in opened.items() if corpus}
+    known = run_dir.read_metrics() if again else {}
+    if again:
+        corpora = describe_corpora(config.data, {split: summarize(corpus) for split, corpus in splits.items()})
+        check_same_corpora(run_dir, corpora)
+        note_corpora(run_dir, corpora)
     for split, corpus in splits.items():
-        headline = split == list(splits)[-1]
-        scored |= score_split(predictor, corpus.sentences(), split=split, run_dir=run_dir, headline=headline)
+        scored |= score_split(
+            predictor,
+            corpus.sentences(),
+            split=split,
+            run_dir=run_dir,
+            headline=split == list(splits)[-1],
+            words_per_second=known.get(f"{split}/words_per_second"),
+        )
+    run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
     if splits:
         show_results(run_dir, model=run_dir.model)
     return scored

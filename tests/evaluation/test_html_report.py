@@ -169,3 +169,25 @@ def test_the_same_evaluation_gives_the_same_page_and_leaves_pyplot_alone():
 
     assert page() == page()
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_the_hardware_stands_above_the_folded_environment():
+    environment = {
+        "cpu": "Xeon <8481C>", "cores": 4, "usable_cores": 2, "cpu_flags": ["avx2", "amx_bf16"], "memory_bytes": 16e9,
+        "container": {"memory_bytes": 8e9, "cores": 1.5}, "gpus": [{"name": "NVIDIA H100", "memory": "81559 MiB"}],
+        "nvidia_driver": "535.1", "cuda": "12.2",
+    }  # fmt: skip
+    root = parsed(page(environment=environment))
+    (table,) = [item for item in root.iter("table") if item.get("class") == "hardware"]
+    assert texts(table, "tr") == [
+        "ProcessorXeon <8481C>; 2 of 4 cores usable; avx2, amx_bf16", "Memory16.0 GB", "Container8.0 GB, 1.5 cores",
+        "GPUsNVIDIA H100 81559 MiB; driver 535.1; CUDA 12.2",
+    ]  # fmt: skip
+
+
+def test_an_environment_of_an_earlier_version_shows_what_it_knows():
+    (table,) = [
+        item for item in parsed(page(environment={"cpu": "Xeon", "cores": 2})).iter("table")
+        if item.get("class") == "hardware"
+    ]  # fmt: skip
+    assert texts(table, "tr") == ["ProcessorXeon"]

@@ -168,4 +168,14 @@ def test_bad_input_is_named_before_anything_is_trained(trained_run, faulty, tmp_
     settings, message = BAD[fault]
     with pytest.raises(InputError, match=message):
         distil(trained_run, tmp_path / "run", *[each.format(**faulty) for each in settings])
-    assert fault in ("length", "layers") or not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_distillation_is_scored_again_without_its_teachers(students, trained_run, text, tmp_path, capfd):
+    run = shutil.copytree(students / "one", tmp_path / "run")
+    assert not (run / "checkpoints").exists()
+    config = (run / "config.yaml").read_text().replace(str(trained_run.path), str(tmp_path / "gone"))
+    (run / "config.yaml").write_text(config)
+    gone = f"distill.teachers=[{tmp_path / 'gone'}]"
+    assert distil(trained_run, run, f"data.unlabelled_path={text}", gone) == metrics_of(students / "one")
+    assert "this run is finished" in capfd.readouterr().err

@@ -61,6 +61,21 @@ def test_the_kept_weights_are_those_of_the_best_epoch(pretrained):
     assert read_metrics(run)["valid/masked_accuracy"] == pytest.approx(best["valid/masked_accuracy"], abs=1e-12)
 
 
+def contents(run) -> dict:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "state.json"}
+
+
+def test_a_finished_run_shows_its_numbers_again_and_is_left_as_it_is(pretrained, folder, app_process):
+    run, output, _ = pretrained
+    where, flags = folder
+    assert not (run / "checkpoints").exists()
+    before = contents(run)
+    status, again, messages = finish(app_process("--mode=pretrain", "--run_dir=run", *flags, cwd=where))
+    assert status == 0 and "this run is finished" in messages and "resuming" not in messages, messages
+    assert sorted(again.splitlines()) == sorted(output.splitlines())
+    assert contents(run) == before
+
+
 def test_fine_tuning_starts_from_a_pretrained_run(pretrained, folder, app_process):
     run, *_ = pretrained
     where, flags = folder
