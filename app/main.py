@@ -17,9 +17,11 @@ from typing import NamedTuple, NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
+from app import surroundings
 from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
+from app.heartbeat import heartbeat
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
@@ -134,11 +136,18 @@ def main(argv: Sequence[str]) -> int:
                 f"unexpected argument {argv[1]!r}: everything is a --flag=value (--help lists them)"
             )
         name, request = build_request()
+        from app import checks  # reads corpora, which --help need not wait for
+
         if _DRY_RUN.value:
-            print(describe(name, request), end="")
+            print(describe(name, request), end="", flush=True)
+            checks.check(name, request)
         else:
+            checks.check(name, request)
             logging.set_verbosity(logging.WARNING)
-            importlib.import_module(MODES[name].module).run(request)
+            print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
+            with heartbeat(f"{name}: loading TensorFlow"):
+                module = importlib.import_module(MODES[name].module)
+            module.run(request)
         sys.stdout.flush()
         return DONE
     except KeyboardInterrupt as stop:
@@ -171,6 +180,9 @@ def build_request() -> tuple[str, Request]:
         InputError: anything about the flags or the configuration is wrong.
     """
     name = _MODE.value
+    for given in _FLAGS:
+        for text in given.value if isinstance(given.value, list) else [str(given.value)]:
+            surroundings.check_utf8(given.name, text)
     if name not in MODES:
         received = f", received {name!r}" if name else ""
         nearest = difflib.get_close_matches(name, MODES, n=1)
@@ -237,7 +249,10 @@ def explain(error: Exception) -> str:
 
 
 def _complain(message: str, *, label: str = "error") -> None:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk or a closed terminal, which must not be written to again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"{label}: {message}", file=sys.stderr)
 
 
@@ -246,5 +261,6 @@ def _terminate(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    surroundings.prepare()
     signal.signal(signal.SIGTERM, _terminate)
     absl_app.run(main, flags_parser=parse_flags)

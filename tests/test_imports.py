@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 FILES = sorted(APP.rglob("*.py"))
 ROOMS = {"data", "models", "training", "evaluation", "compression", "export", "serving"}
-FOUNDATION = {"app.config", "app.artifacts", "app.one_keras", "app.quiet"}
+FOUNDATION = {"app.config", "app.artifacts", "app.heartbeat", "app.one_keras", "app.quiet"}
 LIGHT = [
     "__init__",
     "main",
@@ -19,8 +19,16 @@ LIGHT = [
     "artifacts",
     "environment",
     "quiet",
+    "checks",
+    "heartbeat",
+    "surroundings",
     "data/sentence",
     "data/labels",
+    "data/heads",
+    "evaluation/manifest",
+    "export/versions",
+    "models/sources",
+    "training/cluster",
 ]
 HEAVY = ("tensorflow", "keras", "official", "numpy", "sklearn", "matplotlib", "tensorflow_", "app.one_keras")
 # library -> the places that may import it, files or folders below app/
@@ -85,7 +93,11 @@ def may_import(path: str, name: str) -> bool:
     if room in ROOMS:
         return any(is_in(name, allowed) for allowed in FOUNDATION | {f"app.{room}"})
     allowed = {
-        "main.py": {"app.artifacts", "app.config", "app.config_loading"},
+        "main.py": {
+            "app.artifacts", "app.checks", "app.config", "app.config_loading", "app.heartbeat", "app.surroundings"
+        },
+        "checks.py": {"app.artifacts", "app.config", "app.surroundings", *(f"app.{room}" for room in ROOMS)},
+        "surroundings.py": {"app.config"},
         "artifacts.py": {"app.config", "app.config_loading", "app.environment"},
         "config_loading.py": {"app.config", "app.config_rules"},
         "config_rules.py": {"app.config"},

@@ -8,6 +8,7 @@ frontier's PNG needs, brings it).
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import warnings
@@ -25,6 +26,9 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from app.evaluation.errors import ErrorCounts
 from app.evaluation.frontier import Contestant
 from app.evaluation.scores import Scores
+
+# It would tell every user of a container that its home cannot be written.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 TYPE_COLOURS = 8  # the page defines --type-0 ... --type-7; further types start again at 0
 

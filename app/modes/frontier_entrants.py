@@ -11,14 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from app.artifacts import RunDirectory, sha256_of_file
+from app.checks import require_exports
 from app.config import BenchmarkConfig, DataConfig, InputError
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.evaluation.frontier import ONNX, TFLITE
+from app.evaluation.manifest import read_manifest
 from app.evaluation.predictor import Features, Forward, join_rows
-from app.evaluation.tflite_runtime import load_tflite_forward, read_manifest
+from app.evaluation.tflite_runtime import load_tflite_forward
 from app.evaluation.timed_process import TimedProcess, load_batches, save_batches, time_batches
-from app.export.saved_model import versions
+from app.export.versions import versions
 from app.models.checksums import SUMS_FILE, read_sums
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
@@ -83,8 +85,7 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
     runs: list[OpenedRun] = []
     for number, folder in enumerate((run_dir, *map(RunDirectory, others))):
         folder.require_run("benchmark.other_runs" if number else "--run_dir")
-        if not read_manifest(folder.tflite)["files"]:
-            raise InputError(f"{folder.tflite} lists no files: make them with --mode=export")
+        require_exports(folder)
         tagger = load_tagger(folder.model)
         if runs and tagger.labels != runs[0].tagger.labels:
             raise InputError(

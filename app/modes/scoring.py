@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from app.artifacts import RunDirectory
-from app.config import DataConfig, InputError
+from app.checks import check_row_length, require_split
+from app.config import DataConfig
 from app.data.corpus import Corpus, join_corpora, open_corpus, summarize
 from app.data.encoding import Encoder
 from app.data.labels import types_from
@@ -53,11 +54,9 @@ def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], pu
     Raises:
         InputError: there is none, or a fault in it.
     """
+    require_split(data, split, purpose)
     corpus = open_split(data, split, labels=labels)
-    if corpus is None:
-        learnt = split == "valid" and data.train_on_valid
-        reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
-        raise InputError(f"data.{split}_path {reason}; {purpose}")
+    assert corpus is not None
     summarize(corpus)
     return corpus
 
@@ -65,13 +64,7 @@ def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], pu
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
     """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
     backbone = tagger.backbone
-    if not data.max_length:
-        raise InputError("data.max_length=0 (found by trial) works with --mode=finetune; set a number")
-    positions = backbone.model.max_sequence_length
-    if data.max_length > positions:
-        raise InputError(
-            f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
-        )
+    check_row_length(data, positions=backbone.model.max_sequence_length)
     return Encoder(
         pieces=WordPieces(backbone.vocabulary, lowercase=backbone.lowercase),
         labels=tagger.labels,

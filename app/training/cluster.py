@@ -1,4 +1,4 @@
-"""Training room: what `TF_CONFIG` says of the processes of a run. Imports no TensorFlow."""
+"""Training room: what can be known of the processes and devices of a run without TensorFlow, `TF_CONFIG` above all."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from app.config import InputError
+from app.config import InputError, TrainingConfig
 
 _EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 _JOBS = ("chief", "worker")
@@ -114,6 +114,56 @@ def _kind(value: Any) -> str:
 def _is_address(text: Any) -> bool:
     host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
     return bool(host) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def choose_strategy(config: TrainingConfig, *, gpus: int = 0) -> tuple[str, Cluster]:
+    """The strategy's name, never `auto`, and the workers if it is `multi_worker`.
+
+    `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or
+    more (or the parts of the processor that `training.logical_devices` asks for), else one device.
+
+    Raises:
+        InputError: what the strategy needs is missing.
+    """
+    name = config.strategy
+    cluster = read_cluster() if name in ("auto", "multi_worker") else Cluster((), 0)
+    workers = len(cluster.addresses)
+    if name == "auto":
+        name = "tpu" if config.tpu_address else "multi_worker" if workers > 1 else "one_device"
+        if name == "one_device" and (gpus > 1 or config.logical_devices > 1):
+            name = "mirrored"
+    if name == "multi_worker" and workers < 2:
+        raise InputError(
+            "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least "
+            f"2 workers; received {os.environ.get('TF_CONFIG', 'none')}"
+        )
+    if name == "tpu" and not config.tpu_address:
+        raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
+    return name, cluster
+
+
+def check_parts(config: TrainingConfig) -> None:
+    """Raises InputError if the number of parts of a batch is still to be found."""
+    if not config.accumulation_steps:
+        raise InputError(
+            "training.accumulation_steps=0 (found by trial) works with --mode=pretrain and finetune; set a number"
+        )
+
+
+def check_replicas(config: TrainingConfig, *, replicas: int) -> None:
+    """Raises InputError if a batch cannot be shared out among the replicas, or they cannot do what is asked."""
+    check_parts(config)
+    parts = replicas * config.accumulation_steps
+    if config.batch_size % parts:
+        raise InputError(
+            f"training.batch_size must be a multiple of {parts} ({replicas} replicas times "
+            f"training.accumulation_steps={config.accumulation_steps}), received {config.batch_size}"
+        )
+    if config.lazy_embeddings and replicas > 1:
+        raise InputError(
+            f"training.lazy_embeddings works on one device, received {replicas} replicas; set it to false, or "
+            "training.strategy to one_device"
+        )
 
 
 def bind_own_port(cluster: Cluster) -> socket.socket:
