@@ -9,6 +9,12 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Left by TensorFlow Model Optimization in a parent process, it would bring in a second Keras (one_keras.py).
 os.environ.pop("TF_USE_LEGACY_KERAS", None)
+# Keras, KerasNLP and Keras Core would take a backend, a number type and more from the environment and from keras.json,
+# which belong to the user's other projects, and write that file where there is none. Here it can be neither.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
+# A backend that is not installed here would be an error; charts are drawn without any.
+os.environ.pop("MPLBACKEND", None)
 
 # What pinned packages say about one another at import; nothing a user could act on.
 for _message in (

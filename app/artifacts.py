@@ -86,6 +86,19 @@ def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
         yield
 
 
+def check_not_locked(path: str | Path) -> None:
+    """Raises InputError if another process holds the lock of a folder now; takes and writes nothing."""
+    import fcntl
+
+    try:
+        with open(Path(path) / _LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(f"another process is writing {path}: wait for it, or choose another --run_dir") from error
+    except OSError:  # no lock, or none that can be read: whoever takes it will say so
+        return
+
+
 class RunDirectory:
     """Paths of a run directory and the ways to write them. Making one touches no file."""
 

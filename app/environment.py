@@ -217,11 +217,12 @@ def _git_revision() -> str | None:
     git = ["git", "-C", str(_PROJECT)]
     try:
         revision = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+            [*git, "rev-parse", "HEAD"], capture_output=True, timeout=10, check=True
         )
         status = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+            [*git, "status", "--porcelain"], capture_output=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return revision.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+    # Bytes: names of files need not be UTF-8.
+    return revision.stdout.strip().decode("ascii") + ("+changes" if status.stdout.strip() else "")

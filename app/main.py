@@ -17,10 +17,12 @@ from typing import NamedTuple, NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
+from app import surroundings
 from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
 from app.files import first_line, full_disk, reason_of
+from app.heartbeat import heartbeat
 from app.paths import escape_controls, expand, shown
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -138,11 +140,18 @@ def main(argv: Sequence[str]) -> int:
                 f"unexpected argument {argv[1]!r}: everything is a --flag=value (--help lists them)"
             )
         name, request = build_request()
+        from app import checks  # reads corpora, which --help need not wait for
+
         if _DRY_RUN.value:
-            print(describe(name, request), end="")
+            print(describe(name, request), end="", flush=True)
+            checks.check(name, request)
         else:
+            checks.check(name, request)
             logging.set_verbosity(logging.WARNING)
-            importlib.import_module(MODES[name].module).run(request)
+            print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
+            with heartbeat(f"{name}: loading TensorFlow"):
+                module = importlib.import_module(MODES[name].module)
+            module.run(request)
         sys.stdout.flush()
         return DONE
     except KeyboardInterrupt as stop:
@@ -248,7 +257,10 @@ def explain(error: Exception) -> str:
 
 
 def _complain(message: str, *, label: str = "error") -> None:
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk or a closed terminal, which must not be written to again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"{label}: {escape_controls(message)}", file=sys.stderr)  # one line, whatever a path in it holds
 
 
@@ -257,6 +269,7 @@ def _terminate(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
+    surroundings.prepare()
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as the bytes that it is

@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 
 
@@ -15,7 +14,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            with tempfile.TemporaryFile() as unread:
+            with open(os.devnull, "w", encoding="utf-8") as unread:
                 os.dup2(unread.fileno(), 2)
                 yield
     finally:

@@ -9,7 +9,7 @@ import pytest
 APP = Path(__file__).parent.parent / "app"
 FILES = sorted(APP.rglob("*.py"))
 ROOMS = {"data", "models", "training", "evaluation", "compression", "export", "serving"}
-FOUNDATION = {"app.config", "app.artifacts", "app.files", "app.one_keras", "app.paths", "app.quiet"}
+FOUNDATION = {"app.config", "app.artifacts", "app.files", "app.heartbeat", "app.one_keras", "app.paths", "app.quiet"}
 LIGHT = [
     "__init__",
     "main",
@@ -21,8 +21,16 @@ LIGHT = [
     "files",
     "paths",
     "quiet",
+    "checks",
+    "heartbeat",
+    "surroundings",
     "data/sentence",
     "data/labels",
+    "data/heads",
+    "evaluation/manifest",
+    "export/versions",
+    "models/sources",
+    "training/cluster",
 ]
 HEAVY = ("tensorflow", "keras", "official", "numpy", "sklearn", "matplotlib", "tensorflow_", "app.one_keras")
 # library -> the places that may import it, files or folders below app/
@@ -87,7 +95,12 @@ def may_import(path: str, name: str) -> bool:
     if room in ROOMS:
         return any(is_in(name, allowed) for allowed in FOUNDATION | {f"app.{room}"})
     allowed = {
-        "main.py": {"app.artifacts", "app.config", "app.config_loading", "app.files", "app.paths"},
+        "main.py": {
+            "app.artifacts", "app.checks", "app.config", "app.config_loading", "app.files", "app.heartbeat",
+            "app.paths", "app.surroundings",
+        },
+        "checks.py": {"app.artifacts", "app.config", "app.surroundings", *(f"app.{room}" for room in ROOMS)},
+        "surroundings.py": {"app.config"},
         "artifacts.py": {"app.config", "app.config_loading", "app.environment", "app.files"},
         "config_loading.py": {"app.config", "app.config_rules", "app.paths"},
         "files.py": {"app.config", "app.paths"},

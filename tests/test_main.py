@@ -26,6 +26,13 @@ def run_app(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
     )  # fmt: skip
 
 
+@pytest.fixture
+def with_sample(tmp_path) -> Path:
+    """A folder that the sample corpus lies in, as in the project's own."""
+    (tmp_path / "data").symlink_to(PROJECT / "data")
+    return tmp_path
+
+
 def make_run(path: Path, config: Config | None = None) -> None:
     with RunDirectory(path).open_for_training(config or Config()):
         pass
@@ -50,17 +57,25 @@ def test_help_is_one_short_screen_with_modes_flags_and_examples(flag, tmp_path):
         assert name in done.stdout
 
 
-def test_dry_run_prints_a_config_file_that_loads_and_touches_nothing(tmp_path):
+def test_dry_run_prints_a_config_file_that_loads_and_touches_nothing(tmp_path, with_sample):
     done = run_app("--mode=finetune", "--dry_run", "--set", "seed=9", "--set=data.tfds_dir=a=b", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "run directory: runs/finetune (new)" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "data"]
     (tmp_path / "again.yaml").write_text(done.stdout)
     config = load_config(str(tmp_path / "again.yaml"))
     assert (config.seed, config.data.tfds_dir) == (9, "a=b")
 
 
-def test_help_dry_run_and_a_bad_flag_load_neither_tensorflow_nor_numpy(tmp_path):
+def test_dry_run_prints_the_config_also_where_its_corpora_are_missing_and_says_so(tmp_path):
+    done = run_app("--mode=finetune", "--dry_run", "--set", "seed=9", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: data/sample/train.conll is missing\n")
+    (tmp_path / "again.yaml").write_text(done.stdout)
+    assert load_config(str(tmp_path / "again.yaml")).seed == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["again.yaml"]
+
+
+def test_help_dry_run_and_a_bad_flag_load_neither_tensorflow_nor_numpy(tmp_path, with_sample):
     code = (
         "import sys\nfrom app import main\n"
         "try:\n    main.absl_app.run(main.main, sys.argv, flags_parser=main.parse_flags)\n"
@@ -117,7 +132,7 @@ def test_a_traceback_is_shown_when_asked_for(tmp_path):
     )
 
 
-def test_dry_run_tells_resume_from_overwrite_and_refuses_another_config(tmp_path):
+def test_dry_run_tells_resume_from_overwrite_and_refuses_another_config(tmp_path, with_sample):
     make_run(tmp_path / "runs" / "finetune")
     replaced = run_app("--mode=finetune", "--dry_run", "--set", "seed=1", cwd=tmp_path)
     assert replaced.returncode == 0 and "take the place of a run of another" in replaced.stdout
@@ -134,14 +149,15 @@ def test_evaluate_takes_the_config_of_its_run_directory_with_set_on_top(tmp_path
     done = run_app(
         "--mode=evaluate", "--run_dir=moved", "--dry_run", "--set", "data.test_path=x.conll", cwd=tmp_path
     )
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "moved/model does not exist: the run has not finished" in done.stderr
     assert "seed: 4" in done.stdout and "test_path: x.conll" in done.stdout
 
 
 @pytest.fixture
-def run_main(monkeypatch, capsys, tmp_path):
+def run_main(monkeypatch, capsys, with_sample):
     """Runs main() in this process with a mode that raises what it is given."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(with_sample)
     monkeypatch.delenv("APP_TRACEBACK", raising=False)
 
     def run(failure: BaseException) -> tuple[int, str]:
@@ -155,7 +171,9 @@ def run_main(monkeypatch, capsys, tmp_path):
             flags.FLAGS(["test"])
         with flagsaver.flagsaver(mode="finetune"):
             status = app_main.main(["app.main"])
-        return status, capsys.readouterr().err
+        announced, _, message = capsys.readouterr().err.partition("\n")
+        assert announced == "finetune: loading TensorFlow ..."
+        return status, message
 
     return run
 
@@ -189,7 +207,7 @@ def test_every_failure_has_its_exit_status_and_one_line(run_main, failure, statu
     assert part in text and text.count("\n") == 1
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path):
+def test_a_reader_that_goes_away_is_no_traceback(tmp_path, with_sample):
     command = f"{sys.executable} -m app.main --mode=finetune --dry_run"
     variables = {**os.environ, "PYTHONPATH": str(PROJECT)}
     code = (

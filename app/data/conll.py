@@ -121,6 +121,22 @@ def detect_conll_scheme(path: str | Path, *, word_column: int = 0, tag_column: i
     return detect_scheme(block.tags for block in _read_blocks(path, layout, scheme="auto"))
 
 
+def check_conll_head(
+    path: str | Path,
+    *,
+    scheme: str,
+    types: Iterable[str] | None,
+    at_most_bytes: int,
+    word_column: int = 0,
+    tag_column: int = 0,
+) -> None:
+    """Reads the beginning of a file; faults in it are those of `read_conll`."""
+    layout = _find_layout(path, word_column=word_column, tag_column=tag_column)
+    allowed = None if types is None else set(types)
+    for _ in _read_blocks(path, layout, scheme=scheme, types=allowed, at_most_bytes=at_most_bytes):
+        pass
+
+
 def _find_layout(path: str | Path, *, word_column: int, tag_column: int) -> _Layout:
     """The columns as they are asked for; what is not, by what the first lines of words hold.
 
@@ -189,14 +205,15 @@ def _has_tabs(path: str | Path) -> bool:
 
 
 def _read_blocks(
-    path: str | Path, layout: _Layout, *, scheme: str, types: Collection[str] | None = None
+    path: str | Path, layout: _Layout, *, scheme: str, types: Collection[str] | None = None, at_most_bytes: int = 0
 ) -> Iterator[_Block]:
-    """Splits a file into sentences and numbers its documents."""
+    """Splits a file, or its first bytes, into sentences and numbers its documents."""
     columns, document = 0, -1
-    marked = _has_document_marks(path, layout)
+    marked = not at_most_bytes and _has_document_marks(path, layout)
     fresh = True  # whether the next sentence begins a document
     block = _Block()
-    for number, line in itertools.chain(read_lines(path, max_line_bytes=MAX_LINE_BYTES), [(0, "")]):
+    lines = read_lines(path, max_line_bytes=MAX_LINE_BYTES, at_most_bytes=at_most_bytes)
+    for number, line in itertools.chain(lines, [(0, "")]):
         cells = layout.split(line)
         if cells == [""] or cells[0] == DOCUMENT_MARK:
             if block.words:
@@ -223,8 +240,13 @@ def _read_blocks(
                 f"{path}, line {block.lines[0]}: the sentence beginning here is longer than "
                 f"{MAX_SENTENCE_WORDS:,} words (a blank line ends a sentence)"
             )
-    if not columns:
+    if not columns and not _may_go_on(path, at_most_bytes):
         raise InputError(f"{path} is empty: it holds no sentence")
+
+
+def _may_go_on(path: str | Path, at_most_bytes: int) -> bool:
+    """Whether a file has more than the bytes that were read of it; of a compressed one nobody knows."""
+    return bool(at_most_bytes) and (str(path).endswith(".gz") or Path(path).stat().st_size > at_most_bytes)
 
 
 def _has_document_marks(path: str | Path, layout: _Layout) -> bool:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from app.config import DataConfig, InputError
 from app.data import conll, jsonl, tfds_corpus
+from app.data.heads import is_jsonl
 from app.data.labels import labels_from, spans, types_from
 from app.data.sentence import Sentence
 
@@ -121,7 +122,7 @@ def open_corpus(path: str, *, split: str, config: DataConfig, types: Sequence[st
     if path.startswith(tfds_corpus.PREFIX):
         read = partial(tfds_corpus.read_tfds, path, split=split, tfds_dir=config.tfds_dir)
         detect = partial(tfds_corpus.detect_tfds_scheme, path, split=split, tfds_dir=config.tfds_dir)
-    elif _is_jsonl(path, config.format):
+    elif is_jsonl(path, config.format):
         read, detect = partial(jsonl.read_jsonl, path), partial(jsonl.detect_jsonl_scheme, path)
     else:
         columns = {"word_column": config.word_column, "tag_column": config.tag_column}
@@ -143,12 +144,6 @@ def join_corpora(parts: Sequence[Corpus]) -> Corpus:
             first += document + 1
 
     return replace(parts[0], source=" and ".join(part.source for part in parts), _read=read)
-
-
-def _is_jsonl(path: str, file_format: str) -> bool:
-    if file_format != "auto":
-        return file_format == "jsonl"
-    return path.lower().removesuffix(".gz").endswith((".jsonl", ".json"))
 
 
 def summarize(corpus: Corpus) -> CorpusSummary:

@@ -79,8 +79,17 @@ def detect_jsonl_scheme(path: str | Path) -> str:
     )
 
 
-def _read_records(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in read_lines(path):
+def check_jsonl_head(path: str | Path, *, scheme: str, types: Iterable[str] | None, at_most_bytes: int) -> None:
+    """Reads the beginning of a file; faults in it are those of `read_jsonl`."""
+    allowed = None if types is None else set(types)
+    for number, record in _read_records(path, at_most_bytes=at_most_bytes):
+        for words, tags in _sentences_of(record, where=f"{path}, line {number}"):
+            if fault := words_fault(words) or _tags_fault(tags, "iob2" if "text" in record else scheme, allowed):
+                raise InputError(f"{path}, line {number}: {fault}")
+
+
+def _read_records(path: str | Path, *, at_most_bytes: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in read_lines(path, at_most_bytes=at_most_bytes):
         if not line.strip():
             continue
         try:

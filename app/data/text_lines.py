@@ -11,12 +11,15 @@ MAX_LINE_BYTES = 16 * 2**20  # a JSON line may hold a document of a million char
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-def read_lines(path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, str]]:
+def read_lines(
+    path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES, at_most_bytes: int = 0
+) -> Iterator[tuple[int, str]]:
     """Reads a UTF-8 file line by line, gzip-compressed if its name ends in `.gz`.
 
     Memory never exceeds one line of `max_line_bytes`. Lines end at LF or CRLF only; every other character,
     NUL and U+2028 included, is content. A byte order mark at the beginning of a line is dropped: files that were
-    joined to one have it inside.
+    joined to one have it inside. With `at_most_bytes`, only the whole lines within the first so many bytes of text
+    are read.
 
     Yields:
         (line number from 1, text without its line end).
@@ -28,11 +31,14 @@ def read_lines(path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES) -> Ite
     if not path.is_file():
         kind = "a folder, not a file" if path.is_dir() else "missing"
         raise InputError(f"{path} is {kind}")
-    number = 0
+    number = size = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             while line := file.readline(max_line_bytes + 1):
                 number += 1
+                size += len(line)
+                if at_most_bytes and size > at_most_bytes:
+                    return
                 if len(line) > max_line_bytes:
                     raise InputError(f"{path}, line {number}: longer than {max_line_bytes:,} bytes")
                 line = line.removeprefix(_BYTE_ORDER_MARK)

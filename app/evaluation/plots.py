@@ -7,6 +7,7 @@ dark pages and stays small. matplotlib is imported here and nowhere else, withou
 from __future__ import annotations
 
 import io
+import logging
 import math
 import re
 import warnings
@@ -25,6 +26,9 @@ from matplotlib.transforms import Bbox
 from app.evaluation.errors import ErrorCounts
 from app.evaluation.frontier import Contestant
 from app.evaluation.scores import Scores
+
+# It would tell every user of a container that its home cannot be written.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 TYPE_COLOURS = 8  # the page defines --type-0 ... --type-7; further types start again at 0
 

@@ -1,6 +1,5 @@
 """Evaluation room: a `.tflite` file run by LiteRT, as a `Forward` of the one predictor."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,9 @@ from ai_edge_litert.interpreter import Interpreter
 
 from app.artifacts import sha256_of_file
 from app.config import InputError
+from app.evaluation.manifest import MANIFEST, find_export
 from app.evaluation.predictor import Features, Forward
 from app.paths import plain
-
-MANIFEST = "model.json"
 
 
 class TFLiteModel:
@@ -48,37 +46,14 @@ class TFLiteModel:
         return dict(self._run(**inputs, word_starts=np.asarray(word_starts, np.int32)))
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """`model.json` of an export folder.
-
-    Raises:
-        InputError: it is missing or malformed.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest["files"], dict) or not isinstance(manifest["labels"], list):
-            raise TypeError("files must be a mapping and labels a list")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist: make it with --mode=export") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what --mode=export writes: {error}") from error
-    return dict(manifest)
-
-
 def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:
     """The forward pass of `NAME.tflite` in an export folder, after the checks that it belongs to the model.
 
     Raises:
         InputError: the file is not listed, not the one that was exported, or has other labels.
     """
-    manifest = read_manifest(folder)
-    file = f"{name}.tflite"
-    if file not in manifest["files"]:
-        there = ", ".join(sorted(each.removesuffix(".tflite") for each in manifest["files"])) or "none"
-        raise InputError(f"evaluation.tflite_file must be one of the exports in {folder} ({there}), received {name!r}")
-    path = folder / file
-    expected = manifest["files"][file].get("sha256")
+    path, manifest = find_export(folder, name)
+    expected = manifest["files"][path.name].get("sha256")
     if path.is_file() and sha256_of_file(path) != expected:
         raise InputError(f"{path} is not the file that {MANIFEST} beside it describes: its SHA-256 is not {expected}")
     model = TFLiteModel(path, threads=threads)

@@ -15,6 +15,7 @@ from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
 from app.artifacts import atomic
 from app.config import InputError, RunError
+from app.export.versions import newest_version, next_version
 from app.files import reason_of
 from app.paths import plain
 
@@ -70,26 +71,13 @@ def export_saved_model(
     return path
 
 
-def next_version(folder: Path) -> int:
-    return max(versions(folder), default=0) + 1
-
-
-def versions(folder: Path) -> list[int]:
-    """Numbers of the versions in `export/saved_model`, in order."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
-
-
 def load_saved_model(folder: Path) -> Any:
     """The newest version in `export/saved_model`.
 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    found = versions(folder)
-    if not found:
-        raise InputError(f"{folder} holds no SavedModel: make one with --mode=export")
-    return load_version(folder / str(found[-1]))
+    return load_version(newest_version(folder))
 
 
 def load_version(path: Path) -> Any:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from app.config import BackboneConfig, InputError
 from app.models.bert import Backbone, BertSettings, apply_settings, make_bert_backbone, read_settings
-from app.models.bundle import build_from_run, find_bundle, load_backbone, save_backbone
+from app.models.bundle import build_from_run, load_backbone, save_backbone
 from app.models.google_checkpoint import build_from_google_checkpoint
 from app.models.huggingface import build_from_huggingface, build_from_minilm, read_minilm_vocabulary
-from app.models.presets import PREFIX, build_from_preset
+from app.models.presets import build_from_preset
+from app.models.sources import detect_source
 from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
 
 __all__ = [
@@ -22,13 +23,6 @@ __all__ = [
     "read_settings",
     "save_backbone",
 ]
-
-_ALLOWED = (
-    "minilm, random, preset:NAME, a Hugging Face folder (config.json, model.safetensors, vocab.txt), "
-    "a KerasNLP preset folder (metadata.json, config.json), "
-    "a Google checkpoint (bert_config.json, bert_model.ckpt.index) or a run directory"
-)
-
 
 def build_backbone(config: BackboneConfig) -> Backbone:
     """The encoder that `backbone.source` names, with its vocabulary.
@@ -66,6 +60,7 @@ def build_from_random(config: BackboneConfig) -> Backbone:
     return Backbone(make_bert_backbone(settings), vocabulary, lowercase, config.source)
 
 
+# The keys are what `detect_source` gives.
 SOURCES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "minilm": build_from_minilm,
     "huggingface": build_from_huggingface,
@@ -74,41 +69,3 @@ SOURCES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "run": build_from_run,
     "random": build_from_random,
 }
-
-
-def detect_source(source: str) -> str:
-    """The kind of a source, a key of SOURCES, from its name or from the files in its folder."""
-    if source in ("minilm", "random"):
-        return source
-    if source.startswith(PREFIX):
-        return "preset"
-    if source and Path(source).is_dir():
-        return _detect_folder(Path(source))
-    if source and Path(f"{source.removesuffix('.index')}.index").is_file():
-        return "google"
-    raise InputError(
-        f"backbone.source must be {_ALLOWED}; received {source!r}, which is neither a name nor a path here"
-    )
-
-
-def _detect_folder(folder: Path) -> str:
-    def has(name: str) -> bool:
-        return (folder / name).is_file()
-
-    if (find_bundle(folder) / "backbone.json").is_file():
-        return "run"
-    if has("metadata.json") and has("config.json"):
-        return "preset"
-    if has("model.safetensors"):
-        return "huggingface"
-    if has("bert_config.json"):
-        return "google"
-    if has("config.json"):
-        return "huggingface"
-    if has("config.yaml"):
-        raise InputError(
-            f"backbone.source: the run in {folder} has no model/backbone.json: it did not finish training"
-        )
-    raise InputError(
-        f"backbone.source must be {_ALLOWED}; received the folder {folder}, which holds none of these"
-    )

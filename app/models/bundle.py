@@ -13,25 +13,18 @@ from app.artifacts import atomic, sha256_of_file
 from app.config import BackboneConfig, InputError, RunError
 from app.files import reason_of
 from app.models.bert import ACTIVATIONS, SLIM_SETTINGS, Backbone, BertSettings, make_bert_backbone, read_settings
-from app.models.checkpoint import read_json
 from app.models.checksums import SUMS_FILE, check_sha256, check_sums, read_sums
+from app.models.sources import BACKBONE_FILES, find_bundle, read_json
 from app.models.vocabulary import choose_lowercase, read_vocabulary
 
-SETTINGS_FILE = "backbone.json"
-VOCABULARY_FILE = "vocab.txt"
-WEIGHTS_FILE = "backbone.weights.h5"
-BUNDLE_FILES = (SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE)
+BUNDLE_FILES = BACKBONE_FILES
+SETTINGS_FILE, VOCABULARY_FILE, WEIGHTS_FILE = BUNDLE_FILES
 
 
 def build_from_run(config: BackboneConfig) -> Backbone:
     """The encoder of a run directory, or of its `model/` folder, with the configured dropout."""
     backbone = load_backbone(find_bundle(Path(config.source)), config)
     return dataclasses.replace(backbone, source=config.source)
-
-
-def find_bundle(folder: Path) -> Path:
-    """`model/` of a run directory, or the folder itself."""
-    return folder if (folder / SETTINGS_FILE).is_file() else folder / "model"
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:

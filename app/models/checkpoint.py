@@ -5,7 +5,6 @@ dense kernels transposed. `tensor_slots` lists the places of a `BertBackbone` un
 `fill_slots` fills them.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from keras_nlp.models import BertBackbone
 
 from app.config import BackboneConfig, InputError
 from app.models.bert import BertSettings
+from app.models.sources import read_json
 
 # `hidden_act` of the published configurations -> our name.
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
@@ -32,19 +32,6 @@ _SIZES = {
     "max_positions": "max_position_embeddings",
     "num_segments": "type_vocab_size",
 }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; InputError when it is missing or is something else."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a JSON object, received {type(values).__name__}")
-    return values
 
 
 def read_bert_config(path: Path, config: BackboneConfig) -> BertSettings:

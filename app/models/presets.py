@@ -11,25 +11,20 @@ from app.artifacts import atomic
 from app.config import BackboneConfig, InputError
 from app.models.bert import Backbone, BertSettings, make_bert_backbone
 from app.models.checksums import check_sha256
+from app.models.sources import PRESET_PREFIX, REMOTE_PRESETS, describe_unknown_preset
 from app.models.vocabulary import check_vocabulary, choose_lowercase
 from app.one_keras import keras
 from app.paths import plain
 
-PREFIX = "preset:"
-_REMOTE = ("kaggle://", "hf://", "gs://")
 # What KerasNLP lets through for a missing, altered or unreachable file (requests' errors are OSErrors).
 _FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
 
 
 def build_from_preset(config: BackboneConfig) -> Backbone:
     """The encoder of a preset, rebuilt with the exact GELU and the configured dropout."""
-    name = config.source.removeprefix(PREFIX)
-    if name not in BertBackbone.presets and not name.startswith(_REMOTE) and not Path(name).is_dir():
-        raise InputError(
-            f"backbone.source: {name!r} is not a preset; allowed are a preset folder, "
-            f"a handle that starts with {', '.join(_REMOTE)}, "
-            f"or one of {', '.join(sorted(BertBackbone.presets))}"
-        )
+    name = config.source.removeprefix(PRESET_PREFIX)
+    if name not in BertBackbone.presets and not name.startswith(REMOTE_PRESETS) and not Path(name).is_dir():
+        raise InputError(describe_unknown_preset(name, sorted(BertBackbone.presets)))
     place = plain(name) if Path(name).is_dir() else name
     try:
         if config.sha256:

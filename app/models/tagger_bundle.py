@@ -17,13 +17,12 @@ from safetensors.numpy import load_file, save_file
 from app.artifacts import atomic, sha256_of_file
 from app.config import InputError, ModelConfig
 from app.models.bundle import BUNDLE_FILES, load_backbone, save_backbone
-from app.models.checkpoint import read_json
 from app.models.checksums import SUMS_FILE, check_sums, read_sums
+from app.models.sources import TAGGER_FILES, read_json
 from app.models.tagger import Tagger, build_tagger
 from app.one_keras import keras
 
-SETTINGS_FILE = "tagger.json"
-WEIGHTS_FILE = "head.safetensors"
+SETTINGS_FILE, WEIGHTS_FILE = TAGGER_FILES
 CARD_FILE = "README.md"
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.checks import require_steps
 from app.compression.steps import STEPS
-from app.config import Config, InputError
+from app.config import Config
 from app.data.corpus import Corpus, open_corpus, summarize
 from app.data.labels import types_from
 from app.files import discard
@@ -35,10 +36,7 @@ MODE = "compress"
 def run(request: Request) -> dict[str, float]:
     """Compresses the model of the run `init_from`, then scores the validation and the test split."""
     config, run_dir = request.config, request.run_dir
-    if not config.compression.steps:
-        raise InputError(f"compression.steps is empty; it must name some of {', '.join(STEPS)}")
-    if run_dir.path.resolve() == Path(config.init_from).resolve():
-        raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+    require_steps(request)
     if run_dir.plan_training(config, mode=MODE, overwrite=request.overwrite) == "finished":
         scored = score_again(request, mode=MODE)
         if scored:  # by the chief

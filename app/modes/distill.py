@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory
-from app.config import Config, InputError
+from app.checks import check_same_labels, require_text
+from app.config import Config
 from app.data.corpus import Corpus, CorpusSummary, summarize
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
@@ -52,7 +53,8 @@ def run(request: Request) -> dict[str, float]:
     text = _Text.of(config, read_teacher_labels(config.distill))
     others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words)
     corpora = describe_corpora(config.data, {"train": text.summary, **others})
-    _check_student(config, text.labels)
+    if config.init_from:
+        check_same_labels(config.init_from, read_labels(RunDirectory(config.init_from).model), text.labels)
     with workers.watched(), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
         with strategy.scope():
@@ -72,16 +74,6 @@ def run(request: Request) -> dict[str, float]:
         metrics["distill/teacher_parameters"] = sum(teacher.network.count_params() for teacher in teachers)
         card = _card(config, text.labels, metrics)
         return finish_run(student, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
-
-
-def _check_student(config: Config, labels: Sequence[str]) -> None:
-    if config.init_from:
-        found = read_labels(RunDirectory(config.init_from).model)
-        if found != tuple(labels):
-            raise InputError(
-                f"init_from: {config.init_from} has the labels {', '.join(found)}, the teachers have "
-                f"{', '.join(labels)}; they must be the same"
-            )
 
 
 @dataclass(frozen=True)
@@ -111,13 +103,9 @@ class _Text:
         Raises:
             InputError: a fault of a text, a label that the teachers do not know, or no text at all.
         """
+        require_text(config.data, teachers_tag=labels is not None)
         corpus = open_split(config.data, "train", labels=labels)
         path, limit = config.data.unlabelled_path, config.distill.unlabelled_limit_words
-        if corpus is None and (labels is None or not path):
-            raise InputError(
-                "data.train_path is empty; distillation needs a training corpus, or teachers that tag and text in "
-                "data.unlabelled_path"
-            )
         summary = summarize(corpus) if corpus else None
         if summary:
             report_training_corpus(summary)

@@ -2,49 +2,40 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from app.artifacts import RunDirectory
+from app.checks import check_teachers, has_tagger
 from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, TrainingConfig
 from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
-from app.models.backbone import build_backbone, detect_source
+from app.models.backbone import build_backbone
 from app.models.crf import compute_chain_divergence
 from app.models.distillation import attention_width, build_view, hidden_name, map_pieces, view_depths
 from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import SETTINGS_FILE, read_labels, read_tagger
+from app.models.tagger_bundle import read_labels, read_tagger
 from app.training.distillation import ChainLoss, Compared, DistillationTuner, Teacher
 from app.training.fine_tuner import SpecialIds
 from app.training.kept_structure import KeptStructure
 
 
 def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
-    """The labels all teachers share; None if the one teacher is a backbone that does not tag. Reads no weights.
+    """As `check_teachers`, which reads no weights, but the files' checksums are compared.
 
     Raises:
-        InputError: a teacher is missing, half-written or altered, teachers differ, or a backbone should tag.
+        InputError: also if a file of a teacher is altered.
     """
-    if not config.teachers:
-        raise InputError("distill.teachers is empty; distillation needs at least one run")
-    if not any(_tags(source) for source in config.teachers):
-        _check_backbone_teacher(config)
-        return None
-    found = {source: _labels_of(source) for source in config.teachers}
-    first = config.teachers[0]
-    for source, labels in found.items():
-        if labels != found[first]:
-            raise InputError(
-                f"distill.teachers must have the same labels: {first} has {', '.join(found[first])}, "
-                f"{source} has {', '.join(labels)}"
-            )
-    return found[first]
+    labels = check_teachers(config)
+    if labels is not None:
+        for source in config.teachers:
+            read_labels(RunDirectory(source).model)
+    return labels
 
 
 def load_teachers(config: DistillConfig, *, labels: Sequence[str]) -> list[Tagger]:
     """The teachers' networks, in the precision that is set. Call inside the strategy's scope."""
     teachers = []
     for source in config.teachers:
-        if _tags(source):
+        if has_tagger(source):
             teacher = read_tagger(RunDirectory(source).model)
         else:  # its encoder alone is used, so the head and its labels mean nothing
             backbone = build_backbone(BackboneConfig(source=source))
@@ -112,43 +103,6 @@ def build_distillation(
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
     )
     return tuner, view_depths(network, student)
-
-
-def _tags(source: str) -> bool:
-    return (RunDirectory(source).model / SETTINGS_FILE).is_file()
-
-
-def _labels_of(source: str) -> tuple[str, ...]:
-    if not _tags(source):
-        _check_exists(source)
-        raise InputError(
-            f"distill.teachers: {source} does not tag (it has no model/{SETTINGS_FILE}): "
-            "of several teachers, each must be a finished run of --mode=finetune or distill"
-        )
-    return read_labels(RunDirectory(source).model)
-
-
-def _check_backbone_teacher(config: DistillConfig) -> None:
-    """A backbone can be the only teacher, of hidden states and relations."""
-    for source in config.teachers:
-        _check_exists(source)
-    tagging = [name for name in ("soft_weight", "chain_weight") if getattr(config, name)]
-    if tagging or len(config.teachers) > 1:
-        raise InputError(
-            f"distill.teachers: {', '.join(config.teachers)} has no tagger; a backbone can only be the one teacher of "
-            "distill.hidden_weight and distill.relation_weight, with distill.soft_weight and distill.chain_weight 0"
-        )
-
-
-def _check_exists(source: str) -> None:
-    try:
-        detect_source(source)
-    except InputError as error:
-        folder = Path(source)
-        fault = "is not a finished run" if folder.exists() else "does not exist"
-        raise InputError(
-            f"distill.teachers: {source} {fault}: name finished runs of --mode=finetune or distill"
-        ) from error
 
 
 def _relation_layer(config: DistillConfig, kind: str, tagger: Tagger) -> int:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from app.artifacts import Request, RunDirectory, atomic, sha256_of_file
-from app.config import Config, InputError, RunError
+from app.checks import require_formats
+from app.config import Config, RunError
 from app.data.corpus import Corpus
 from app.data.encoding import Encoder
+from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import Predictor
 from app.evaluation.scores import micro_f1
-from app.evaluation.tflite_runtime import MANIFEST, TFLiteModel
+from app.evaluation.tflite_runtime import TFLiteModel
 from app.export.flatbuffer import list_operators, measure_zero_fraction
 from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
@@ -77,8 +79,7 @@ def run(request: Request) -> dict[str, float]:
     """
     config, run_dir = request.config, request.run_dir
     formats = list(dict.fromkeys(config.export.formats))
-    if not formats:
-        raise InputError(f"export.formats is empty; allowed are {', '.join(EXPORTERS)}")
+    require_formats(config)
     tagger = load_tagger(run_dir.model)
     encoder = build_encoder(tagger, config.data)
     split = config.evaluation.split

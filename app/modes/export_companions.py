@@ -6,7 +6,7 @@ from typing import Any
 
 from app.artifacts import RunDirectory, sha256_of_file
 from app.config import InputError
-from app.evaluation.tflite_runtime import MANIFEST, read_manifest
+from app.evaluation.manifest import MANIFEST, read_manifest
 from app.export.graph import INPUTS, OUTPUTS
 from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.models.tagger import Tagger

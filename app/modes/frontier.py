@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.artifacts import Request, RunDirectory
+from app.checks import require_numbers
 from app.config import BenchmarkConfig, Config, InputError, RunError
 from app.data.corpus import CorpusSummary
 from app.data.sentence import Sentence
@@ -22,7 +23,7 @@ from app.evaluation.frontier_page import frontier_page
 from app.evaluation.plots import frontier_png
 from app.evaluation.rounds import time_in_rounds
 from app.evaluation.timed_process import load_batches
-from app.models.checkpoint import read_json
+from app.models.sources import read_json
 from app.modes.corpora import describe_corpora
 from app.modes.frontier_entrants import (
     Entrant,
@@ -48,9 +49,7 @@ def measure_frontier(request: Request) -> dict[str, float]:
     remembered in `reports/scores.json` by the checksums of model and corpus.
     """
     config, run_dir, settings = request.config, request.run_dir, request.config.benchmark
-    for name in ("lengths", "threads", "batch_sizes"):
-        if not getattr(settings, name):
-            raise InputError(f"benchmark.{name} is empty; it needs at least one number")
+    require_numbers(config)
     if settings.peer_python:
         check_peer(settings.peer_python)
     runs = open_runs(run_dir, settings.other_runs, config.data)

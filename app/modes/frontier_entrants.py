@@ -13,14 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from app.artifacts import RunDirectory, sha256_of_file
+from app.checks import require_exports
 from app.config import BenchmarkConfig, DataConfig, InputError
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.evaluation.frontier import ONNX, TFLITE
+from app.evaluation.manifest import MANIFEST, read_manifest
 from app.evaluation.predictor import Features, Forward, join_rows
-from app.evaluation.tflite_runtime import MANIFEST, load_tflite_forward, read_manifest
+from app.evaluation.tflite_runtime import load_tflite_forward
 from app.evaluation.timed_process import TimedProcess, load_batches, save_batches, time_batches
-from app.export.saved_model import versions
+from app.export.versions import versions
 from app.models.checksums import SUMS_FILE, read_sums
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
@@ -90,10 +92,9 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
     for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
         folder.require_run("benchmark.other_runs" if number else "--run_dir")
         if not (folder.tflite / MANIFEST).is_file():
-            for name in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
-                mention_refusal(folder, name, there=False)
-        if not read_manifest(folder.tflite)["files"]:
-            raise InputError(f"{folder.tflite} lists no files: make them with --mode=export")
+            for refused in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
+                mention_refusal(folder, refused, there=False)
+        require_exports(folder)
         tagger = load_tagger(folder.model)
         if runs and tagger.labels != runs[0].tagger.labels:
             raise InputError(

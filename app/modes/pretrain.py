@@ -6,6 +6,7 @@ import gc
 import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
+from app.checks import check_lengths
 from app.config import BackboneConfig, Config, PretrainConfig
 from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
@@ -15,7 +16,7 @@ from app.models.layout import check_cuts
 from app.models.presets import save_preset
 from app.modes.opening import open_finished_run, open_run
 from app.modes.pretraining_network import PretrainingNetwork
-from app.modes.pretraining_text import Records, check_lengths, check_text, learn_vocabulary
+from app.modes.pretraining_text import Records, check_text, learn_vocabulary
 from app.modes.probing import decide
 from app.modes.scoring import say
 from app.training.fine_tuner import SpecialIds

@@ -1,7 +1,6 @@
 """Modes room: the text of a pretraining run: checked, its word pieces learnt, its records made."""
 
 import dataclasses
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from app.artifacts import RunDirectory
-from app.config import BackboneConfig, Config, InputError, PretrainConfig
+from app.checks import check_lengths, split_beam_options
+from app.config import BackboneConfig, Config, InputError
 from app.data.dataset import RowStore
 from app.data.pretraining_pipeline import write_records
 from app.data.pretraining_records import RecordIndex, find_damaged_shard, read_records
@@ -35,7 +35,7 @@ def check_text(config: Config, *, to_the_end: bool) -> None:
     settings = config.pretrain
     if not settings.train_path:
         raise InputError("pretrain.train_path is empty; pretraining needs text")
-    _beam_options(settings)
+    split_beam_options(settings)
     if config.backbone.source == "random":
         check_lengths(settings, positions=config.backbone.max_positions)
     for split, path in (("train", settings.train_path), ("valid", settings.valid_path)):
@@ -43,22 +43,6 @@ def check_text(config: Config, *, to_the_end: bool) -> None:
             sources = find_sources(path, split=split)
             if to_the_end:
                 check_readable(sources, documents=2 if settings.objective == "next_sentence" else 1)
-
-
-def check_lengths(settings: PretrainConfig, *, positions: int) -> None:
-    """Raises InputError if the rows are longer than the backbone's positions."""
-    allowed = f"at most {positions} (the backbone's positions)"
-    lengths = {"max_length": settings.max_length, "long_length": settings.long_length if settings.long_epochs else 0}
-    for name, length in lengths.items():
-        if length > positions:
-            raise InputError(f"pretrain.{name} must be {allowed}, received {length}")
-
-
-def _beam_options(settings: PretrainConfig) -> list[str]:
-    try:
-        return shlex.split(settings.beam_options)
-    except ValueError as error:
-        raise InputError(f"pretrain.beam_options cannot be split: {error}; received {settings.beam_options}") from error
 
 
 def learn_vocabulary(config: Config, run_dir: RunDirectory, workers: Workers) -> BackboneConfig:
@@ -105,7 +89,7 @@ class Records:
             row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
             seed=self._seed,
             split=split,
-            beam_options=_beam_options(self._settings),
+            beam_options=split_beam_options(self._settings),
             overwrite=not self._settings.records_dir,  # the run's own records follow its text
         )
         rows = read_records(folder, vocabulary=vocabulary, lowercase=lowercase, max_length=length, form=form)

@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from app.artifacts import RunDirectory
-from app.config import DataConfig, InputError
+from app.checks import check_row_length, require_split
+from app.config import DataConfig
 from app.data.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
 from app.data.encoding import Encoder
 from app.data.holdout import split_off
@@ -70,26 +71,16 @@ def read_scored_split(
     Raises:
         InputError: there is none, or a fault in it.
     """
+    require_split(data, split, purpose)
     corpus = open_split(data, split, labels=labels)
-    if corpus is None:
-        learnt = split == "valid" and data.train_on_valid
-        reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
-        valid = data.valid_path or data.valid_fraction
-        hint = "" if split == "valid" or not valid else ", or score on evaluation.split=valid"
-        raise InputError(f"data.{split}_path {reason}; {purpose}{hint}")
+    assert corpus is not None
     return corpus, summarize(corpus)
 
 
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
     """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
     backbone = tagger.backbone
-    if not data.max_length:
-        raise InputError("data.max_length=0 (found by trial) works with --mode=finetune; set a number")
-    positions = backbone.model.max_sequence_length
-    if data.max_length > positions:
-        raise InputError(
-            f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
-        )
+    check_row_length(data, positions=backbone.model.max_sequence_length)
     return Encoder(
         pieces=WordPieces(backbone.vocabulary, lowercase=backbone.lowercase),
         labels=tagger.labels,

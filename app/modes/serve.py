@@ -3,8 +3,10 @@
 import sys
 
 from app.artifacts import Request
+from app.checks import describe_taken_port
 from app.config import InputError
-from app.export.saved_model import load_saved_model, versions
+from app.export.saved_model import load_version
+from app.export.versions import newest_version, versions
 from app.modes.gate import mention_refusal
 from app.serving.http_server import TaggingServer
 
@@ -13,13 +15,12 @@ def run(request: Request) -> dict[str, float]:
     """Serves until it is interrupted."""
     config, folder = request.config.serve, request.run_dir.saved_model
     mention_refusal(request.run_dir, "saved_model", there=bool(versions(folder)))
-    model = load_saved_model(folder)
+    path = newest_version(folder)
+    model = load_version(path)
     try:
-        server = TaggingServer((config.host, config.port), model, version=versions(folder)[-1])
+        server = TaggingServer((config.host, config.port), model, version=int(path.name))
     except OSError as error:
-        raise InputError(
-            f"serve.host={config.host}, serve.port={config.port} cannot be listened on: {error}"
-        ) from error
+        raise InputError(describe_taken_port(config.host, config.port, error)) from error
     with server:
         print(f"http://{config.host}:{server.server_address[1]}/ is ready; Ctrl-C ends it", file=sys.stderr, flush=True)
         server.serve_forever()

@@ -11,8 +11,9 @@ import tensorflow as tf
 import tensorflow_addons as tfa
 from official.modeling.optimization import legacy_adamw, lr_schedule
 
-from app.config import InputError, TrainingConfig
+from app.config import TrainingConfig
 from app.one_keras import keras
+from app.training.cluster import check_parts
 
 NO_WEIGHT_DECAY = ("bias", "layer_norm", "gamma", "beta", "transitions")
 
@@ -106,14 +107,6 @@ def compute_rates(config: TrainingConfig, depths: Mapping[str, int]) -> dict[str
         else config.layer_learning_rate_decay ** (top - 1 - depth)
         for name, depth in depths.items()
     }
-
-
-def check_parts(config: TrainingConfig) -> None:
-    """Raises InputError if the number of parts of a batch is still to be found."""
-    if not config.accumulation_steps:
-        raise InputError(
-            "training.accumulation_steps=0 (found by trial) works with --mode=pretrain and finetune; set a number"
-        )
 
 
 def build_optimizer(

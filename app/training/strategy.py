@@ -1,51 +1,34 @@
 """Training room: which devices train, in which precision, how repeatably."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import tensorflow as tf
 from official.common import distribute_utils
 from official.modeling import performance
 
-from app.config import InputError, RunError, TrainingConfig
+from app.config import RunError, TrainingConfig
 from app.one_keras import keras
-from app.training.optimizers import check_parts
-from app.training.workers import Cluster, read_cluster, wait_for_workers
+from app.training.cluster import check_replicas, choose_strategy
+from app.training.workers import wait_for_workers
 
 _BFLOAT16_CPU_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
-    """The `tf.distribute` strategy named by `training.strategy`. Call it before anything computes with TensorFlow.
-
-    `auto` is a TPU if an address is given, several workers if `TF_CONFIG` lists them, all GPUs if there are two or
-    more (or the parts of the processor that `training.logical_devices` asks for), else one device.
+    """The `tf.distribute` strategy that `choose_strategy` names. Call it before anything computes with TensorFlow.
 
     Raises:
         InputError: the strategy's environment is missing, a worker cannot be reached, the batch cannot be shared out,
             or several replicas cannot do what is asked.
     """
     gpus = len(tf.config.list_physical_devices("GPU"))
-    name = config.strategy
-    cluster = read_cluster() if name in ("auto", "multi_worker") else Cluster((), 0)
-    workers = len(cluster.addresses)
-    if name == "auto":
-        name = "tpu" if config.tpu_address else "multi_worker" if workers > 1 else "one_device"
-        if name == "one_device" and (gpus > 1 or config.logical_devices > 1):
-            name = "mirrored"
-    if name == "multi_worker" and workers < 2:
-        raise InputError(
-            "training.strategy is multi_worker, which needs the environment variable TF_CONFIG with at least "
-            f"2 workers; received {os.environ.get('TF_CONFIG', 'none')}"
-        )
-    if name == "tpu" and not config.tpu_address:
-        raise InputError("training.strategy is tpu, which needs training.tpu_address (`local` on a TPU VM)")
+    name, cluster = choose_strategy(config, gpus=gpus)
     if name == "mirrored" and config.logical_devices > 0:
-        _check_replicas(config, replicas=config.logical_devices)
+        check_replicas(config, replicas=config.logical_devices)
         return tf.distribute.MirroredStrategy(split_processor(config.logical_devices))
     if name == "multi_worker":
-        _check_replicas(config, replicas=workers * max(1, gpus))
+        check_replicas(config, replicas=len(cluster.addresses) * max(1, gpus))
         wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "one_device":
@@ -53,7 +36,7 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     strategy = distribute_utils.get_distribution_strategy(
         name, num_gpus=min(gpus, 1) if name == "one_device" else gpus, tpu_address=config.tpu_address or None
     )
-    _check_replicas(config, replicas=strategy.num_replicas_in_sync)
+    check_replicas(config, replicas=strategy.num_replicas_in_sync)
     return strategy
 
 
@@ -80,21 +63,6 @@ def split_processor(parts: int) -> list[str]:
         if len(tf.config.list_logical_devices("CPU")) < parts:
             raise RunError("the processor can be shared out only before anything computes with TensorFlow") from error
     return [f"CPU:{number}" for number in range(parts)]
-
-
-def _check_replicas(config: TrainingConfig, *, replicas: int) -> None:
-    check_parts(config)
-    parts = replicas * config.accumulation_steps
-    if config.batch_size % parts:
-        raise InputError(
-            f"training.batch_size must be a multiple of {parts} ({replicas} replicas times "
-            f"training.accumulation_steps={config.accumulation_steps}), received {config.batch_size}"
-        )
-    if config.lazy_embeddings and replicas > 1:
-        raise InputError(
-            f"training.lazy_embeddings works on one device, received {replicas} replicas; set it to false, or "
-            "training.strategy to one_device"
-        )
 
 
 def resolve_precision(config: TrainingConfig) -> str:

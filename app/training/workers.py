@@ -1,68 +1,19 @@
 """Training room: the processes of a run on several machines: who they are, who is there, what they agree on."""
 
-import json
-import os
 import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 import tensorflow as tf
 
 from app.config import InputError, LostWorkerError
+from app.training.cluster import Cluster, bind_own_port, read_cluster
 
-_EXAMPLE = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 _SECONDS_BETWEEN_TRIES = 0.2
 # How TensorFlow and gRPC name the end of a peer.
 _LOSSES = ("socket closed", "connection re", "failed to connect", "unavailable", "heartbeat", "broken pipe", "is down")
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """What `TF_CONFIG` says: the `host:port` of every worker, the chief first, and which of them this process is."""
-
-    addresses: tuple[str, ...]
-    index: int
-
-    @property
-    def own_address(self) -> str:
-        return self.addresses[self.index]
-
-
-def read_cluster() -> Cluster:
-    """The cluster in the environment variable `TF_CONFIG`; without one, this process alone.
-
-    Raises:
-        InputError: it is not of the form TensorFlow reads, or this process is not one of its workers.
-    """
-    text = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        config = json.loads(text)
-        cluster, task = config.get("cluster", {}), config.get("task", {})
-        jobs = {job: list(tasks) for job, tasks in sorted(cluster.items())}
-        addresses = [str(address) for job in ("chief", "worker") for address in jobs.get(job, ())]
-        kind, index = str(task.get("type", "worker")), int(task.get("index", -1))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"the environment variable TF_CONFIG must be JSON like {_EXAMPLE}, received {text}") from error
-    if jobs.keys() - {"chief", "worker"}:
-        raise InputError(f"the cluster in TF_CONFIG may hold chief and worker only, received {', '.join(jobs)}")
-    if len(addresses) < 2:
-        return Cluster(tuple(addresses), 0)
-    unusable = [address for address in addresses if not _is_address(address)]
-    if unusable or len(set(addresses)) < len(addresses):
-        fault = f"{unusable[0]!r} is not host:port" if unusable else "an address is there twice"
-        raise InputError(f"TF_CONFIG must list each worker once as host:port, {fault} in {text}")
-    if kind not in jobs or not 0 <= index < len(jobs[kind]):
-        allowed = ", ".join(f"{job} 0 to {len(known) - 1}" for job, known in jobs.items() if known)
-        raise InputError(f"the task in TF_CONFIG must be one of its cluster's ({allowed}), received {kind} {index}")
-    return Cluster(tuple(addresses), index + (len(jobs.get("chief", ())) if kind == "worker" else 0))
-
-
-def _is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def wait_for_workers(cluster: Cluster, *, seconds: float) -> None:
@@ -74,16 +25,7 @@ def wait_for_workers(cluster: Cluster, *, seconds: float) -> None:
     Raises:
         InputError: this worker's port is taken, or another worker cannot be reached in time; names the address.
     """
-    own_port = int(cluster.own_address.rpartition(":")[2])
-    with closing(socket.socket()) as own:
-        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            own.bind(("", own_port))
-        except OSError as error:
-            raise InputError(
-                f"worker {cluster.index} cannot listen at {cluster.own_address}, its address in TF_CONFIG: "
-                f"{error.strerror}"
-            ) from error
+    with closing(bind_own_port(cluster)) as own:
         own.listen(2 * len(cluster.addresses))
         limit = time.monotonic() + seconds
         missing = [index for index in range(len(cluster.addresses)) if index != cluster.index]

