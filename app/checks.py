@@ -17,6 +17,7 @@ from pathlib import Path
 from app import surroundings
 from app.artifacts import Request, RunDirectory, check_not_locked
 from app.config import Config, DataConfig, DistillConfig, InputError, PretrainConfig, fields_by_key
+from app.data.documents import find_inputs
 from app.data.heads import check_corpus_head, check_text_head
 from app.data.labels import types_from
 from app.evaluation.manifest import find_export, read_manifest
@@ -105,11 +106,10 @@ def check_evaluate(request: Request) -> None:
 def check_predict(request: Request) -> None:
     facts = check_tagger(request.run_dir.model)
     _check_length(request.config.data, facts.positions)
-    if request.input == "-" and "stdin" in surroundings.CLOSED:
+    inputs = [each for each in (request.input, *request.more_inputs) if each]
+    if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")
-    if request.input != "-" and not os.access(request.input, os.R_OK):
-        fault = "Permission denied" if os.path.exists(request.input) else "No such file or directory"
-        raise InputError(f"--input={request.input} cannot be read: {fault}")
+    find_inputs(inputs, input_format=request.config.predict.input_format, output=request.output)
     if not request.output:
         if "stdout" in surroundings.CLOSED:
             raise InputError("standard output is closed: name a file with --output")

@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -248,12 +249,14 @@ def _frontier_legend(figure: Figure, runs: Sequence[str], runtimes: Sequence[str
 
 def _label_points(axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
     """Writes a name beside each point, where it covers no mark and no other name; a line leads to one further away."""
-    renderer = axes.figure.canvas.get_renderer()
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
     centres = [axes.transData.transform(point) for point in points]
     taken = [Bbox.from_bounds(x - 10, y - 10, 20, 20) for x, y in centres]
     for line in axes.get_lines():
-        corners = line.get_path().interpolated(1).transformed(line.get_transform()).vertices
-        taken += [Bbox([before, after]) for before, after in pairwise(corners)]
+        corners = np.asarray(line.get_path().transformed(line.get_transform()).vertices)
+        taken += [Bbox(np.stack([before, after])) for before, after in pairwise(corners)]
     frame = axes.get_window_extent(renderer)
     around = [(1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1), (0, -1), (1, 0), (-1, 0)]
     for point, name, (x, y) in zip(points, names, centres, strict=True):

@@ -7,7 +7,8 @@ from app.artifacts import Request, RunDirectory
 from app.config import Config
 from app.evaluation.predictor import Forward
 from app.evaluation.tflite_runtime import load_tflite_forward
-from app.export.saved_model import SavedModelForward, load_saved_model, versions
+from app.export.saved_model import SavedModelForward, load_saved_model
+from app.export.versions import versions
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora
