@@ -46,11 +46,14 @@ class StepTuner(keras.Model):
         return [tf.Variable(v, trainable=False, aggregation=first) for v in self.network.trainable_variables]
 
     def make_optimizer(
-        self, config: TrainingConfig, *, total_steps: int, depths: dict[str, int], precision: str
+        self, config: TrainingConfig, *, total_steps: int, depths: Sequence[int], precision: str
     ) -> keras.optimizers.Optimizer:
         """The configured optimizer with all its slots: one that is restored before they exist silently loses them."""
-        optimizer = build_optimizer(config, total_steps=total_steps, depths=depths, precision=precision)
-        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(self.network.trainable_variables)
+        variables = self.network.trainable_variables
+        optimizer = build_optimizer(
+            config, total_steps=total_steps, variables=variables, depths=depths, precision=precision
+        )
+        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(variables)
         return optimizer
 
     def read_weights(self) -> list[np.ndarray]:
