@@ -134,14 +134,19 @@ class StepTuner(keras.Model):
             sums = self.optimizer.get_unscaled_gradients(sums)
         return loss, sums
 
-    def update_averages(self) -> None:
+    def update_averages(self, steps_per_epoch: int | None = None) -> None:
         """Moves the averages towards the weights if this step's turn has come; to be called after each step.
 
         An exponential moving average whose decay a step rises with the steps, as in TensorFlow's own. It moves once in
         `average_weights_every_steps`, by as much as that many steps would, since each update passes over all weights.
+
+        Args:
+            steps_per_epoch: steps after which the averages are scored or kept; None if they are not.
         """
         step = int(self.optimizer.iterations.numpy())
         every = self.config.average_weights_every_steps
+        if steps_per_epoch:
+            every = shorten_interval(every, steps_per_epoch)
         if self.averages and step % every == 0:
             decay = min(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
             self._move_averages(tf.constant(1.0 - decay**every))
@@ -159,6 +164,15 @@ class StepTuner(keras.Model):
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)
+
+
+def shorten_interval(every: int, steps_per_epoch: int) -> int:
+    """Steps between two moves of the averages: `every`, or so few that each epoch has two moves.
+
+    Otherwise the first epochs of a small corpus would score, and a short run would keep, untrained weights. It depends
+    on nothing but the length of an epoch, so that a run that resumes moves its averages at the same steps.
+    """
+    return min(every, max(1, steps_per_epoch // 2))
 
 
 def _add(a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
