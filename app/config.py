@@ -230,7 +230,10 @@ class TrainingConfig:
         0.98, "decay a step of the moving average of the weights; 0 = off", at_least=0, below=1
     )
     average_weights_every_steps: int = option(
-        8, "steps between two updates of the moving average, each as slow as the optimizer itself", at_least=1
+        8,
+        "steps between two updates of the moving average, each as slow as the optimizer itself; an epoch of few steps "
+        "has two updates all the same",
+        at_least=1,
     )
     word_mask_fraction: float = option(
         0.0, "part of the training words hidden behind [MASK], all pieces of each", at_least=0, below=1

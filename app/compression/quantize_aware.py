@@ -19,10 +19,14 @@ LEVELS = 127.0  # symmetric int8
 
 
 def fake_quantize(values: tf.Tensor, axes: list[int]) -> tf.Tensor:
-    """The values rounded to 255 levels between -m and m, m the largest magnitude along the axes; gradient 1."""
-    largest = tf.reduce_max(tf.abs(values), axis=axes, keepdims=True)
+    """The values rounded to 255 levels between -m and m, m the largest magnitude along the axes; gradient 1.
+
+    It is computed in float32 whatever the type of the values: in bfloat16, a level number has no digits left to round.
+    """
+    exact = tf.cast(values, tf.float32)
+    largest = tf.reduce_max(tf.abs(exact), axis=axes, keepdims=True)
     scale = tf.where(largest > 0, largest / LEVELS, tf.ones_like(largest))
-    return values + tf.stop_gradient(tf.round(values / scale) * scale - values)
+    return tf.cast(exact + tf.stop_gradient(tf.round(exact / scale) * scale - exact), values.dtype)
 
 
 class QuantizeAware:
@@ -55,18 +59,22 @@ def round_weights(model: Any) -> None:
 
 
 class QuantizedEmbedding(keras.layers.Layer):
-    """Rows of an embedding table, rounded one by one."""
+    """Rows of an embedding table, rounded one by one, before they become 16 bits in mixed precision."""
 
     def __init__(self, embedding: keras.layers.Layer) -> None:
         super().__init__(name=f"quantized_{embedding.name}")
         self.embedding = embedding
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return fake_quantize(self.embedding(ids), [-1])
+        rows = tf.nn.embedding_lookup(self.embedding.embeddings, ids)
+        return tf.cast(fake_quantize(rows, [-1]), self.embedding.compute_dtype)
 
 
 class QuantizedEncoder(keras.layers.Layer):
     """A KerasNLP `TransformerEncoder` (layer norms after the sums) on its own weights, rounded.
+
+    It computes in the encoder's precision, but reads the weights as they are stored, so that it is those that are
+    rounded.
 
     Args:
         encoder: built.
@@ -74,7 +82,7 @@ class QuantizedEncoder(keras.layers.Layer):
     """
 
     def __init__(self, encoder: keras.layers.Layer, *, inputs: bool = True) -> None:
-        super().__init__(name=f"quantized_{encoder.name}")
+        super().__init__(name=f"quantized_{encoder.name}", dtype="float32", autocast=False)
         self.encoder = encoder
         self.rounds_inputs = inputs
 
@@ -110,7 +118,8 @@ class QuantizedEncoder(keras.layers.Layer):
         """Rounded input times rounded kernel, seen as a matrix of the shape, plus bias."""
         axes = input_axes(dense.kernel, self.encoder)
         kernel = tf.reshape(fake_quantize(tf.convert_to_tensor(dense.kernel), axes), shape)
+        kernel, bias = tf.cast(kernel, x.dtype), tf.cast(tf.reshape(dense.bias, [-1]), x.dtype)
         pieces = tf.reshape(x, [-1, x.shape[-1]])
         pieces = fake_quantize(pieces, [1]) if self.rounds_inputs else pieces
-        product = tf.nn.bias_add(tf.matmul(pieces, kernel), tf.reshape(dense.bias, [-1]))
+        product = tf.nn.bias_add(tf.matmul(pieces, kernel), bias)
         return tf.reshape(product, tf.concat([tf.shape(x)[:2], [product.shape[-1]]], axis=0))

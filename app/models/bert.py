@@ -7,6 +7,7 @@ dropout for everything. None of it is in `get_config()`, so each construction go
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +140,16 @@ def read_settings(model: BertBackbone) -> BertSettings:
         attention_dropout=first._self_attention_layer._dropout_layer.rate,
         **slim,
     )
+
+
+def find_depths(backbone: Backbone, variables: Sequence[tf.Variable]) -> list[int]:
+    """Depth of each variable of a network on a backbone.
+
+    0 is an embedding or its layer norm, 1 to the number of layers a transformer layer, and one more whatever stands on
+    top or was added: pooler, heads, word shapes, projections. New layers so learn at the full rate.
+    """
+    layers, top = backbone.model.transformer_layers, len(backbone.model.transformer_layers) + 1
+    known = {id(variable): 0 for variable in backbone.model.variables}
+    for depth, layer in (*enumerate(layers, start=1), (top, backbone.model.pooled_dense)):
+        known |= {id(variable): depth for variable in layer.variables}
+    return [known.get(id(variable), top) for variable in variables]

@@ -89,12 +89,6 @@ def build_view(
     return keras.Model(inputs, outputs, name="view")
 
 
-def view_depths(view: keras.Model, tagger: Tagger) -> dict[str, int]:
-    """Depth of each trainable variable by name; the projections learn like the head."""
-    known = tagger.layer_depths()
-    return {variable.name: known.get(variable.name, max(known.values())) for variable in view.trainable_variables}
-
-
 def build_from_layers(
     teacher: Backbone, layers: Sequence[int], *, dropout: float, attention_dropout: float
 ) -> Backbone:

@@ -3,7 +3,7 @@
 import tensorflow as tf
 from keras_nlp.layers import MaskedLMHead
 
-from app.models.bert import Backbone, read_settings
+from app.models.bert import Backbone, find_depths, read_settings
 from app.models.encoder import connect_encoder
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.one_keras import keras
@@ -14,22 +14,22 @@ PAIR_LOGITS = "pair_logits"
 
 
 @tf.autograph.experimental.do_not_convert
-def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, dict[str, int]]:
+def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, list[int]]:
     """A network that names hidden pieces, on the tagger's own encoder (Devlin et al. 2019, section 3.1).
 
     Returns:
         the network {token_ids, shape_ids, padding_mask: int32 [batch, length], positions: int32 [batch, hidden]} ->
-        {masked_lm_logits: float32 [batch, hidden, vocabulary]}, and the depth of its variables by name.
+        {masked_lm_logits: float32 [batch, hidden, vocabulary]}, and the depths of its trainable variables.
     """
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in INPUT_NAMES}
     positions = keras.Input((None,), dtype="int32", name="positions")
     logits = _name_hidden_pieces(tagger.backbone, tagger.encoder(inputs), positions)
     network = keras.Model({**inputs, "positions": positions}, {LOGITS: logits}, name="masked_lm")
-    return network, _depths(network, tagger.layer_depths())
+    return network, find_depths(tagger.backbone, network.trainable_variables)
 
 
 @tf.autograph.experimental.do_not_convert
-def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, dict[str, int]]:
+def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, list[int]]:
     """The network of BERT's pretraining: hidden pieces, and on request whether two segments belong together.
 
     Args:
@@ -39,7 +39,7 @@ def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, d
     Returns:
         the network {token_ids, segment_ids, padding_mask: int32 [batch, length], positions: int32 [batch, hidden]} ->
         {masked_lm_logits: float32 [batch, hidden, vocabulary], pair_logits: float32 [batch, 2] if asked for}, and the
-        depth of its variables by name.
+        depths of its trainable variables.
     """
     model = backbone.model
     names = ("token_ids", "segment_ids", "padding_mask")
@@ -52,9 +52,7 @@ def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, d
         classifier = keras.layers.Dense(2, kernel_initializer=normal, dtype="float32", name=PAIR_LOGITS)
         outputs[PAIR_LOGITS] = classifier(model.pooled_dense(hidden[:, model.cls_token_index]))
     network = keras.Model({**inputs, "positions": positions}, outputs, name="pretrainer")
-    layers = {layer.name: number for number, layer in enumerate(model.transformer_layers, start=1)}
-    encoder = {v.name: layers.get(v.name.split("/")[0], 0) for v in model.trainable_variables}
-    return network, _depths(network, encoder | {v.name: len(layers) + 1 for v in model.pooled_dense.variables})
+    return network, find_depths(backbone, network.trainable_variables)
 
 
 def _name_hidden_pieces(backbone: Backbone, hidden: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
@@ -68,9 +66,3 @@ def _name_hidden_pieces(backbone: Backbone, hidden: tf.Tensor, positions: tf.Ten
         name=HEAD_NAME,
     )
     return keras.layers.Activation("linear", dtype="float32", name=LOGITS)(head(hidden, mask_positions=positions))
-
-
-def _depths(network: keras.Model, known: dict[str, int]) -> dict[str, int]:
-    """Depth of every variable by name; what is not known stands on top."""
-    top = max(known.values())
-    return {variable.name: known.get(variable.name, top) for variable in network.trainable_variables}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from app.config import ModelConfig
-from app.models.bert import Backbone
+from app.models.bert import Backbone, find_depths
 from app.models.encoder import Replace, connect_encoder
 from app.models.heads import TaggingHead
 from app.one_keras import keras
@@ -44,12 +44,9 @@ class Tagger:
         own = [v for v in self.network.trainable_variables if id(v) not in backbone]
         return {variable.name.split(":")[0]: variable for variable in own}
 
-    def layer_depths(self) -> dict[str, int]:
-        """Depth of every trainable variable by name: 0 embeddings, 1.. transformer layers, one more for the head."""
-        layers = {layer.name: number for number, layer in enumerate(self.backbone.model.transformer_layers, start=1)}
-        top = len(layers) + 1
-        own = {self.head.name: top, "word_shape": top}  # new layers learn at the full rate
-        return {v.name: {**layers, **own}.get(v.name.split("/")[0], 0) for v in self.network.trainable_variables}
+    def layer_depths(self) -> list[int]:
+        """Depth of each trainable variable of the network, in its order; see `find_depths`."""
+        return find_depths(self.backbone, self.network.trainable_variables)
 
 
 def build_tagger(

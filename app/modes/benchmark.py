@@ -113,10 +113,13 @@ def _sizes_of(model: Any) -> dict[str, int]:
 
 
 def _measure_training(
-    tuner: FineTuner, batches: Any, config: Config, *, depths: dict[str, int], precision: str, unit: str, **sizes: int
+    tuner: FineTuner, batches: Any, config: Config, *, depths: list[int], precision: str, unit: str, **sizes: int
 ) -> dict[str, float]:
     """Speed of the compiled step; `sizes` are those of `compute_step_operations`."""
-    optimizer = build_optimizer(config.training, total_steps=1000, depths=depths, precision=precision)
+    variables = tuner.network.trainable_variables
+    optimizer = build_optimizer(
+        config.training, total_steps=1000, variables=variables, depths=depths, precision=precision
+    )
     tuner.compile(optimizer=optimizer, jit_compile=config.training.jit_compile)
     peak_before = measure_matrix_peak()
     seconds, counted = measure_steps(

@@ -9,8 +9,9 @@ from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, T
 from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
+from app.models.bert import find_depths
 from app.models.crf import compute_chain_divergence
-from app.models.distillation import attention_width, build_view, hidden_name, map_pieces, view_depths
+from app.models.distillation import attention_width, build_view, hidden_name, map_pieces
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import read_labels, read_tagger
 from app.training.distillation import ChainLoss, Compared, DistillationTuner, Teacher
@@ -54,7 +55,7 @@ def build_distillation(
     training: TrainingConfig,
     special: SpecialIds,
     seed: int,
-) -> tuple[DistillationTuner, dict[str, int]]:
+) -> tuple[DistillationTuner, list[int]]:
     """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
 
     The tuner trains the student's own layers; projections of hidden states live in the tuner only. If labels alone are
@@ -102,7 +103,7 @@ def build_distillation(
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
     )
-    return tuner, view_depths(network, student)
+    return tuner, find_depths(student.backbone, network.trainable_variables)
 
 
 def _relation_layer(config: DistillConfig, kind: str, tagger: Tagger) -> int:

@@ -23,14 +23,14 @@ class PretrainingNetwork:
     Attributes:
         backbone: inside the network.
         network: see `build_pretrainer`.
-        depths: of its variables by name.
+        depths: of its trainable variables, in its order.
         pairs: whether it answers pairs.
         mesh: the devices its weights are shared out over, or None.
     """
 
     backbone: Backbone
     network: keras.Model
-    depths: dict[str, int]
+    depths: list[int]
     pairs: bool
     mesh: dtensor.Mesh | None = None
 

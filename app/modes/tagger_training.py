@@ -176,7 +176,7 @@ class TaggerTraining:
         store: RowStore,
         settings: TrainingConfig,
         *,
-        depths: dict[str, int],
+        depths: Sequence[int],
         validate: Callable[[], dict[str, float]] | None,
         phase: str = "",
         seed: int | None = None,
@@ -186,7 +186,7 @@ class TaggerTraining:
         Args:
             store: rows to train on; they may carry more than labels.
             settings: the training section, with the epochs of this phase.
-            depths: of the variables by name.
+            depths: of the trainable variables of the network, in its order.
             validate: scores the validation split.
             phase: its name: checkpoints go to a folder of their own and history.jsonl gets `PHASE/` before each
                 number. Empty for the one phase that the run is for.

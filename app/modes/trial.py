@@ -45,13 +45,13 @@ class Subject:
 
     Attributes:
         tuner: its step.
-        depths: of its variables.
+        depths: of the trainable variables of its network, in its order.
         positions: pieces of the longest sequence.
         make_batch: (rows, length) -> made-up arrays.
     """
 
     tuner: StepTuner
-    depths: dict[str, int]
+    depths: list[int]
     positions: int
     make_batch: Callable[[int, int], dict[str, np.ndarray]]
 
@@ -102,7 +102,10 @@ def _make_step(config: Config, mode: str, folder: Path, *, parts: int) -> tuple[
     run_in_order(training)
     precision = set_up(training, seed=config.seed)
     subject = _SUBJECTS[mode](config, training, folder)
-    optimizer = build_optimizer(training, total_steps=1000, depths=subject.depths, precision=precision)
+    variables = subject.tuner.network.trainable_variables
+    optimizer = build_optimizer(
+        training, total_steps=1000, variables=variables, depths=subject.depths, precision=precision
+    )
     subject.tuner.compile(optimizer=optimizer)
     specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in subject.make_batch(1, 8).items()}
     step = tf.function(subject.tuner.train_step, input_signature=[specs], autograph=False)

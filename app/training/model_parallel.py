@@ -4,8 +4,7 @@ Weights, moments of the optimizer and averages are cut alike, as `app/models/lay
 batch. TensorFlow inserts the sums between devices. What stays on the host is plain: batches, schedule, checkpoints.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from app.config import InputError, TrainingConfig
 from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import Batch, MaskedLmTuner
-from app.training.optimizers import NO_WEIGHT_DECAY, build_schedule, compute_rates
+from app.training.optimizers import Treatments, build_schedule, compute_rates
 from app.training.strategy import split_processor
 from app.training.workers import read_cluster
 
@@ -88,25 +87,26 @@ class MeshAdamW(keras.optimizers.Adam):
     Args:
         mesh: the devices.
         config: decay, moments, epsilon.
-        rates: rate of each variable, by name, as a multiple of the optimizer's.
+        treatments: of all variables; their rates are multiples of the optimizer's.
     """
 
-    def __init__(self, mesh: dtensor.Mesh, config: TrainingConfig, rates: Mapping[str, float]) -> None:
+    def __init__(self, mesh: dtensor.Mesh, config: TrainingConfig, treatments: Treatments) -> None:
         # XLA would need a whole network that it can compile, sums between the devices included.
         super().__init__(0.0, beta_2=config.beta_2, epsilon=config.epsilon, jit_compile=False, mesh=mesh)
-        self._rates, self._decay = dict(rates), config.weight_decay
+        self._treatments, self._decay = treatments, config.weight_decay
 
     def update_step(self, gradient: tf.Tensor, variable: dtensor.DVariable) -> None:
         index = self._index_dict[self._var_key(variable)]
         first, second = self._momentums[index], self._velocities[index]
-        rate = tf.cast(self.learning_rate, variable.dtype) * self._rates.get(variable.name, 1.0)
+        treatment = self._treatments[variable]
+        rate = tf.cast(self.learning_rate, variable.dtype) * treatment.rate
         step = tf.cast(self.iterations + 1, variable.dtype)
         corrected = rate * tf.sqrt(1.0 - tf.pow(self.beta_2, step)) / (1.0 - tf.pow(self.beta_1, step))
         # Read first, then assign: on a mesh, reading a variable after its assignment in one step gave wrong numbers.
         mean = first + (gradient - first) * (1.0 - self.beta_1)
         square = second + (gradient * gradient - second) * (1.0 - self.beta_2)
         change = corrected * mean / (tf.sqrt(square) + self.epsilon)
-        if self._decay and not any(re.search(name, variable.name) for name in NO_WEIGHT_DECAY):
+        if self._decay and treatment.decays:
             change += rate * self._decay * variable
         first.assign(mean)
         second.assign(square)
@@ -138,11 +138,12 @@ class MeshMaskedLmTuner(MaskedLmTuner):
         return [dtensor.DVariable(v.read_value(), trainable=False) for v in self.network.trainable_variables]
 
     def make_optimizer(
-        self, config: TrainingConfig, *, total_steps: int, depths: dict[str, int], precision: str
+        self, config: TrainingConfig, *, total_steps: int, depths: Sequence[int], precision: str
     ) -> MeshAdamW:
         self._schedule = build_schedule(config, total_steps=total_steps)
-        optimizer = MeshAdamW(self._mesh, config, compute_rates(config, depths))
-        optimizer.build(self.network.trainable_variables)
+        variables = self.network.trainable_variables
+        optimizer = MeshAdamW(self._mesh, config, Treatments(variables, compute_rates(config, depths)))
+        optimizer.build(variables)
         return optimizer
 
     def make_train_function(self, force: bool = False) -> Callable[[Any], dict[str, tf.Tensor]]:

@@ -1,6 +1,6 @@
 """Training room: what a run of the fit loop is given beside the model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ class Plan:
     Attributes:
         batches: the training data from a position on.
         steps_per_epoch: batches in an epoch.
-        depths: depth of each variable by name (`Tagger.layer_depths`).
+        depths: depth of each trainable variable of the network, in its order (`Tagger.layer_depths`).
         precision: what `set_up` returned.
         checkpoints: folder for resume.
         tensorboard: folder for TensorBoard, or None.
@@ -38,7 +38,7 @@ class Plan:
 
     batches: BatchesFrom
     steps_per_epoch: int
-    depths: dict[str, int]
+    depths: Sequence[int]
     precision: str
     checkpoints: Path
     tensorboard: Path | None

@@ -92,7 +92,7 @@ class RunKeeper(keras.callbacks.Callback):
                 f"the loss became {loss} at step {done}; lower training.learning_rate ({self.config.learning_rate:g}), "
                 "raise training.warmup_fraction, or set training.precision=float32"
             )
-        self.model.update_averages()
+        self.model.update_averages(self.plan.steps_per_epoch)
         every = self.config.log_every_steps
         if self._writer and every and self.position.step % every == 0:
             with self._writer.as_default(step=int(self.model.optimizer.iterations.numpy())):

@@ -46,11 +46,14 @@ class StepTuner(keras.Model):
         return [tf.Variable(v, trainable=False, aggregation=first) for v in self.network.trainable_variables]
 
     def make_optimizer(
-        self, config: TrainingConfig, *, total_steps: int, depths: dict[str, int], precision: str
+        self, config: TrainingConfig, *, total_steps: int, depths: Sequence[int], precision: str
     ) -> keras.optimizers.Optimizer:
         """The configured optimizer with all its slots: one that is restored before they exist silently loses them."""
-        optimizer = build_optimizer(config, total_steps=total_steps, depths=depths, precision=precision)
-        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(self.network.trainable_variables)
+        variables = self.network.trainable_variables
+        optimizer = build_optimizer(
+            config, total_steps=total_steps, variables=variables, depths=depths, precision=precision
+        )
+        getattr(optimizer, "inner_optimizer", optimizer)._create_all_weights(variables)
         return optimizer
 
     def read_weights(self) -> list[np.ndarray]:
@@ -131,14 +134,19 @@ class StepTuner(keras.Model):
             sums = self.optimizer.get_unscaled_gradients(sums)
         return loss, sums
 
-    def update_averages(self) -> None:
+    def update_averages(self, steps_per_epoch: int | None = None) -> None:
         """Moves the averages towards the weights if this step's turn has come; to be called after each step.
 
         An exponential moving average whose decay a step rises with the steps, as in TensorFlow's own. It moves once in
         `average_weights_every_steps`, by as much as that many steps would, since each update passes over all weights.
+
+        Args:
+            steps_per_epoch: steps after which the averages are scored or kept; None if they are not.
         """
         step = int(self.optimizer.iterations.numpy())
         every = self.config.average_weights_every_steps
+        if steps_per_epoch:
+            every = shorten_interval(every, steps_per_epoch)
         if self.averages and step % every == 0:
             decay = min(self.config.average_weights_decay, (1.0 + step) / (10.0 + step))
             self._move_averages(tf.constant(1.0 - decay**every))
@@ -156,6 +164,15 @@ class StepTuner(keras.Model):
             value = variable.numpy()
             variable.assign(average)
             average.assign(value)
+
+
+def shorten_interval(every: int, steps_per_epoch: int) -> int:
+    """Steps between two moves of the averages: `every`, or so few that each epoch has two moves.
+
+    Otherwise the first epochs of a small corpus would score, and a short run would keep, untrained weights. It depends
+    on nothing but the length of an epoch, so that a run that resumes moves its averages at the same steps.
+    """
+    return min(every, max(1, steps_per_epoch // 2))
 
 
 def _add(a: tf.Tensor | tf.IndexedSlices, b: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:

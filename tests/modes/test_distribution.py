@@ -20,11 +20,14 @@ pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
 BATCH = 6
-# No random draw that replicas would share out in another way, and an epsilon at which rounding decides about no step.
+# No random draw that replicas would share out in another way, an epsilon at which rounding decides about no step, and
+# everything by which the step of one variable differs from that of another.
 EQUAL = [
     "backbone.dropout=0", "backbone.attention_dropout=0", "model.head_dropout=0", "data.valid_path=", "data.test_path=",
     "training.epochs=1", f"training.batch_size={BATCH}", "training.learning_rate=2e-3", "training.epsilon=1e-3",
-    "training.checkpoint_every_steps=1", "training.tensorboard=false",
+    "training.checkpoint_every_steps=1", "training.tensorboard=false", "backbone.num_layers=2",
+    "training.layer_learning_rate_decay=0.3", "training.head_learning_rate_multiplier=3", "training.weight_decay=0.3",
+    "training.clip_norm=0.5", "training.freeze_embeddings=true",
 ]  # fmt: skip
 
 

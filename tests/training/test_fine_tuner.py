@@ -9,7 +9,6 @@ from toy import TRAINING, make_batch, make_tagger, make_tuner, weights_of
 
 from app.config import ModelConfig, TrainingConfig
 from app.one_keras import keras
-from app.training.optimizers import build_optimizer
 
 PLAIN = replace(TRAINING, clip_norm=0.0)
 
@@ -71,7 +70,7 @@ def test_lazy_embeddings_leave_pieces_that_are_not_in_the_batch_as_they_are(voca
     before, batch = table.numpy(), make_batch(tagger)
     config = replace(TRAINING, lazy_embeddings=True, learning_rate=0.1, warmup_fraction=0.0)
     tuner = make_tuner(tagger, config)
-    optimizer = build_optimizer(config, total_steps=9, depths=tagger.layer_depths(), precision="float32")
+    optimizer = tuner.make_optimizer(config, total_steps=9, depths=tagger.layer_depths(), precision="float32")
     tuner.compile(optimizer=optimizer)
     tuner.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
     moved = np.flatnonzero((table.numpy() != before).any(axis=1))

@@ -20,11 +20,14 @@ from app.data.dataset import store_in_memory
 from app.one_keras import keras
 from app.training.checkpoints import Checkpoints, Position
 from app.training.fit import Plan, run_fit
+from app.training.step import shorten_interval
 from app.training.workers import Workers
 
 CONFIG = TRAINING
 # Everything that draws random numbers or keeps state between steps.
-STATEFUL = replace(CONFIG, average_weights_decay=0.9, word_mask_fraction=0.1, checkpoint_every_steps=2)
+STATEFUL = replace(
+    CONFIG, average_weights_decay=0.9, average_weights_every_steps=8, word_mask_fraction=0.1, checkpoint_every_steps=2
+)
 DROPOUT = {"dropout": 0.1, "attention_dropout": 0.1}
 
 
@@ -180,6 +183,34 @@ def test_the_averages_are_what_is_validated_and_kept_and_training_goes_on_from_t
     assert same_bits(weights_of(averaged.tagger), seen[-1])
     assert not same_bits(weights_of(averaged.tagger), weights_of(plain.tagger))
     assert [row["loss"] for row in averaged.rows] == [row["loss"] for row in plain.rows]
+
+
+def test_epochs_shorter_than_the_interval_of_the_averages_score_and_keep_trained_weights(start):
+    run = start(replace(CONFIG, epochs=2, average_weights_decay=0.98, average_weights_every_steps=8))
+    tuner, steps, distances = make_tuner(run.tagger, run.config), 6, []
+    untrained = [variable.numpy() for variable in run.tagger.network.trainable_variables]
+
+    def distance(one, other) -> float:
+        return np.sqrt(sum(np.sum((a - b) ** 2) for a, b in zip(one, other, strict=True)))
+
+    def validate() -> dict[str, float]:
+        scored = [variable.numpy() for variable in run.tagger.network.trainable_variables]
+        trained = [variable.numpy() for variable in tuner.averages]  # they have changed places
+        distances.append(distance(scored, trained) / distance(untrained, trained))
+        return {"entity_f1": len(distances) / 10}
+
+    run_fit(tuner, run.config, replace(run.plan, steps_per_epoch=steps, validate=validate))
+    assert len(distances) == 2 and max(distances) < 0.3
+
+
+@pytest.mark.parametrize(
+    ("every", "steps_per_epoch", "expected"),
+    [(8, 200, 8), (8, 16, 8), (8, 15, 7), (8, 6, 3), (8, 2, 1), (8, 1, 1), (1, 100, 1), (100, 150, 75)],
+)
+def test_averages_move_at_least_twice_an_epoch_and_no_more_often_than_asked_for_where_epochs_are_long(
+    every, steps_per_epoch, expected
+):
+    assert shorten_interval(every, steps_per_epoch) == expected
 
 
 def test_training_stops_early_and_running_it_again_does_not_go_on(start):

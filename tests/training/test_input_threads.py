@@ -13,7 +13,7 @@ from app.training.plan import Plan
 def make_plan(batches) -> Plan:
     unused = SimpleNamespace()
     return Plan(
-        batches=batches, steps_per_epoch=10, depths={}, precision="float32", checkpoints=unused, tensorboard=None,
+        batches=batches, steps_per_epoch=10, depths=(), precision="float32", checkpoints=unused, tensorboard=None,
         validate=None, log=print,
     )  # fmt: skip
 

@@ -5,7 +5,6 @@ import tensorflow as tf
 import toy
 
 from app.training.kept_structure import KeptStructure
-from app.training.optimizers import build_optimizer
 
 
 def train(tagger, *, keep, steps: int = 4) -> None:
@@ -13,7 +12,7 @@ def train(tagger, *, keep, steps: int = 4) -> None:
     tuner = toy.make_tuner(tagger, settings)
     tuner._keep = keep
     depths = tagger.layer_depths()
-    tuner.compile(optimizer=build_optimizer(settings, total_steps=10, depths=depths, precision="float32"))
+    tuner.compile(optimizer=tuner.make_optimizer(settings, total_steps=10, depths=depths, precision="float32"))
     data = tf.data.Dataset.from_tensors(toy.make_batch(tagger)).repeat(steps)
     tuner.fit(data, verbose=0)
 

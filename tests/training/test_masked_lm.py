@@ -15,7 +15,6 @@ from app.models.masked_lm import build_masked_lm, build_pretrainer
 from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import MaskedLmTuner, build_masked_scorer
-from app.training.optimizers import build_optimizer
 
 FRACTION = 0.25
 
@@ -30,7 +29,7 @@ def make_parts(vocabulary, config):
     encoder = make_encoder(tagger)
     network, depths = build_masked_lm(tagger)
     tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=config, seed=0)
-    tuner.compile(optimizer=build_optimizer(config, total_steps=100, depths=depths, precision="float32"))
+    tuner.compile(optimizer=tuner.make_optimizer(config, total_steps=100, depths=depths, precision="float32"))
     rows = store_in_memory(encoder.training_rows(make_sentences(40)))
     masker = PieceMasker.build(encoder.pieces, fraction=FRACTION)
     batches = with_masks(rows.make_dataset(batch_size=4, seed=0, epochs=40), masker, seed=0, first_step=0)
@@ -109,7 +108,7 @@ def pretrainer(tmp_path):
 def test_the_pretraining_loss_is_a_mean_over_hidden_pieces_plus_a_mean_over_labelled_pairs(pretrainer):
     _, network, depths, pieces, batch = pretrainer
     tuner = MaskedLmTuner(network, special=SpecialIds.of(pieces), config=TRAINING, seed=0)
-    tuner.compile(optimizer=build_optimizer(TRAINING, total_steps=10, depths=depths, precision="float32"))
+    tuner.compile(optimizer=tuner.make_optimizer(TRAINING, total_steps=10, depths=depths, precision="float32"))
     outputs = network({name: batch[name] for name in network.input_names}, training=False)
     weights = batch["weights"].numpy()
     cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits
@@ -128,5 +127,6 @@ def test_without_pairs_every_trained_variable_has_a_gradient_and_a_depth(pretrai
         loss = tf.reduce_sum(tf.square(logits))
     gradients = tape.gradient(loss, network.trainable_variables)
     assert all(gradient is not None for gradient in gradients)
-    assert set(depths) == {variable.name for variable in network.trainable_variables}
-    assert depths["token_embedding/embeddings:0"] == 0 and max(depths.values()) == 2
+    found = dict(zip((variable.name for variable in network.trainable_variables), depths, strict=True))
+    assert found["token_embedding/embeddings:0"] == 0 and max(depths) == 2
+    assert {depth for name, depth in found.items() if "masked_lm_head" in name} == {2}

@@ -21,6 +21,7 @@ NAMES = {
     "tagging_head/kernel:0": 3,
     "tagging_head/transitions:0": 3,
 }
+DEPTHS = list(NAMES.values())
 DECAYED = {"token_embedding/embeddings:0", "transformer_layer_0/dense/kernel:0", "tagging_head/kernel:0"}
 
 
@@ -56,8 +57,7 @@ def test_a_run_of_a_single_step_learns_something():
 
 def test_each_layer_learns_more_slowly_than_the_one_above_it_and_the_head_at_its_own_rate():
     config = TrainingConfig(layer_learning_rate_decay=0.5, head_learning_rate_multiplier=7.0)
-    found = compute_rates(config, NAMES)
-    assert [found[name] for name in NAMES] == [0.25, 0.5, 0.5, 1.0, 1.0, 7.0, 7.0]
+    assert compute_rates(config, DEPTHS) == [0.25, 0.5, 0.5, 1.0, 1.0, 7.0, 7.0]
 
 
 def make_variables() -> list[tf.Variable]:
@@ -69,7 +69,7 @@ def take_steps(config: TrainingConfig, count: int) -> tuple[list[np.ndarray], li
     """(weights before, gradients a step, weights after)."""
     variables = make_variables()
     before = [v.numpy().astype(np.float64) for v in variables]
-    optimizer = build_optimizer(config, total_steps=10, depths=NAMES, precision="float32")
+    optimizer = build_optimizer(config, total_steps=10, variables=variables, depths=DEPTHS, precision="float32")
     rng = np.random.default_rng(1)
     gradients = [[rng.normal(size=(3, 2)).astype(np.float32) for _ in variables] for _ in range(count)]
     for step in gradients:
@@ -87,11 +87,11 @@ def settings(optimizer: str) -> TrainingConfig:
 def test_adamw_takes_the_steps_of_a_numpy_adamw_with_its_rates_and_exclusions():
     config = settings("adamw")
     before, gradients, after = take_steps(config, 4)
-    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, NAMES)
+    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, DEPTHS)
     for number, name in enumerate(NAMES):
         w, m, v = before[number], 0.0, 0.0
         for t, step in enumerate(gradients, start=1):
-            rate, g = float(schedule(t - 1)) * rate_of[name], step[number].astype(np.float64)
+            rate, g = float(schedule(t - 1)) * rate_of[number], step[number].astype(np.float64)
             w = w - rate * (0.3 * w if name in DECAYED else 0.0)
             m, v = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g * g
             w = w - rate * math.sqrt(1 - 0.99**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-3)
@@ -100,16 +100,18 @@ def test_adamw_takes_the_steps_of_a_numpy_adamw_with_its_rates_and_exclusions():
 
 def test_a_sparse_gradient_moves_only_its_rows_as_a_numpy_lazy_adamw_does():
     config, name = settings("adamw"), "token_embedding/embeddings:0"
-    optimizer = build_optimizer(config, total_steps=10, depths=NAMES, precision="float32")
     rng = np.random.default_rng(0)
     before = rng.normal(size=(5, 2)).astype(np.float32)
     variable = tf.Variable(before, name=name[:-2])
-    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, NAMES)
+    optimizer = build_optimizer(
+        config, total_steps=10, variables=[variable, *make_variables()[1:]], depths=DEPTHS, precision="float32"
+    )
+    schedule, own_rate = build_schedule(config, total_steps=10), compute_rates(config, DEPTHS)[0]
     w, m, v = before.astype(np.float64), np.zeros((5, 2)), np.zeros((5, 2))
     for t, rows in enumerate([[0, 3, 3], [3, 1, 0], [1, 1, 1]], start=1):
         values = rng.normal(size=(3, 2)).astype(np.float32)
         optimizer.apply_gradients([(tf.IndexedSlices(values, tf.constant(rows), (5, 2)), variable)])
-        rate = float(schedule(t - 1)) * rate_of[name]
+        rate = float(schedule(t - 1)) * own_rate
         for row in set(rows):
             g = values[np.equal(rows, row)].sum(axis=0)
             m[row], v[row] = 0.9 * m[row] + 0.1 * g, 0.99 * v[row] + 0.01 * g * g
@@ -122,7 +124,7 @@ def test_a_sparse_gradient_moves_only_its_rows_as_a_numpy_lazy_adamw_does():
 def test_lamb_takes_the_steps_of_a_numpy_lamb_with_its_rates_and_exclusions():
     config = settings("lamb")
     before, gradients, after = take_steps(config, 4)
-    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, NAMES)
+    schedule, rate_of = build_schedule(config, total_steps=10), compute_rates(config, DEPTHS)
     for number, name in enumerate(NAMES):
         w, m, v = before[number], 0.0, 0.0
         for t, step in enumerate(gradients, start=1):
@@ -133,10 +135,24 @@ def test_lamb_takes_the_steps_of_a_numpy_lamb_with_its_rates_and_exclusions():
             if name in DECAYED:
                 update = update + 0.3 * w
                 trust = np.linalg.norm(w) / np.linalg.norm(update)
-            w = w - float(schedule(t - 1)) * rate_of[name] * trust * update
+            w = w - float(schedule(t - 1)) * rate_of[number] * trust * update
         np.testing.assert_allclose(after[number], w, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_float16_training_scales_the_loss():
-    optimizer = build_optimizer(TrainingConfig(), total_steps=10, depths=NAMES, precision="mixed_float16")
+    variables = make_variables()
+    optimizer = build_optimizer(
+        TrainingConfig(), total_steps=10, variables=variables, depths=DEPTHS, precision="mixed_float16"
+    )
     assert isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_a_variable_that_the_network_does_not_list_is_refused_and_not_trained_at_a_guessed_rate(name):
+    variables = make_variables()
+    optimizer = build_optimizer(
+        settings(name), total_steps=10, variables=variables, depths=DEPTHS, precision="float32"
+    )
+    stranger = tf.Variable(variables[0], name=variables[0].name[:-2])  # of the same name
+    with pytest.raises(KeyError, match=r"token_embedding/embeddings:0 has no learning rate"):
+        optimizer.apply_gradients([(tf.ones_like(stranger), stranger)])

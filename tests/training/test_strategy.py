@@ -107,17 +107,40 @@ import app
 sys.path[:0] = [str(Path({here!r})), str(Path({here!r}).parent)]
 import numpy as np
 import tensorflow as tf
-from test_fit import TRAINING, Run, crash, keras, replace, weights_of
+from test_fit import TRAINING, Run, crash, keras, make_tagger, make_tuner, replace, weights_of
 from app.training.strategy import set_up
 folder, vocabulary = Path(sys.argv[1]), Path(sys.argv[2])
-# An epsilon at which the last bits of a gradient near 0 do not decide about the sign of a step.
-CONFIG = replace(TRAINING, epochs=2, learning_rate=2e-3, epsilon=1e-3, precision="float32", average_weights_decay=0.5)
+# An epsilon at which the last bits of a gradient near 0 do not decide about the sign of a step; and everything by which
+# the step of one variable differs from that of another.
+CONFIG = replace(
+    TRAINING, epochs=2, learning_rate=2e-3, epsilon=1e-3, precision="float32", average_weights_decay=0.5,
+    layer_learning_rate_decay=0.3, head_learning_rate_multiplier=3.0, weight_decay=0.3, clip_norm=0.5,
+)
 
 def train(strategy, name, config=CONFIG, **more):
     with strategy.scope():
-        run = Run(folder / name, vocabulary, config, **more)
+        run = Run(folder / name, vocabulary, config, freeze=True, **more)
         run.fit()
     return run
+
+def check_same_weights(one, other):
+    for variable, a, b in zip(one.network.variables, weights_of(one), weights_of(other), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=variable.name)
+
+# Steps of the optimizer alone, on gradients that all replicas have in common.
+def take_steps(strategy, config):
+    with strategy.scope():
+        tagger = make_tagger(vocabulary, num_layers=2, freeze=True)
+        depths, variables = tagger.layer_depths(), tagger.network.trainable_variables
+        optimizer = make_tuner(tagger, config).make_optimizer(
+            config, total_steps=4, depths=depths, precision="mixed_bfloat16"
+        )
+        random = np.random.default_rng(0)
+        for _ in range(3):
+            gradients = [tf.constant(random.normal(size=v.shape), tf.float32) for v in variables]
+            pairs = list(zip(gradients, variables))
+            strategy.run(lambda: optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False))
+    return tagger
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -127,7 +150,7 @@ mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 # Two replicas, each in two parts, broken off in the second epoch and resumed.
 two = replace(CONFIG, accumulation_steps=2, checkpoint_every_steps=2)
 with mirrored.scope():
-    broken = Run(folder / "two", vocabulary, two)
+    broken = Run(folder / "two", vocabulary, two, freeze=True)
     try:
         broken.fit(batches=broken.batches_with(crash, at=broken.steps + 4))
     except tf.errors.OpError:
@@ -135,18 +158,21 @@ with mirrored.scope():
 resumed = train(mirrored, "two", two, seed=9)
 assert [len(run.rows) for run in (broken, resumed)] == [1, 1]
 assert abs(broken.rows[0]["loss"] / one.rows[0]["loss"] - 1) < 1e-4
-for a, b in zip(weights_of(one.tagger), weights_of(resumed.tagger), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
+check_same_weights(one.tagger, resumed.tagger)
 
 logged = []
 with mirrored.scope():
-    from toy import make_tuner
     run = Run(folder / "steps", vocabulary, CONFIG)
     tuner = make_tuner(run.tagger, CONFIG)
     tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.1))
     note = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: logged.append(dict(logs)))
     tuner.fit(run.batches(0, 0), steps_per_epoch=1, callbacks=[note], verbose=0)
 assert abs(logged[0]["step_loss"] - logged[0]["loss"]) < 1e-5, logged
+
+keras.mixed_precision.set_global_policy("mixed_bfloat16")  # Keras wraps variables then
+for name in ("adamw", "lamb"):
+    config = replace(CONFIG, optimizer=name, learning_rate=0.1)
+    check_same_weights(*(take_steps(each, config) for each in (tf.distribute.OneDeviceStrategy("CPU:0"), mirrored)))
 
 print("same")
 """
