@@ -119,8 +119,9 @@ def open_corpus(path: str, *, split: str, config: DataConfig, types: Sequence[st
     elif _is_jsonl(path, config.format):
         read, detect = partial(jsonl.read_jsonl, path), partial(jsonl.detect_jsonl_scheme, path)
     else:
-        columns = {"word_column": config.word_column, "tag_column": config.tag_column}
-        read, detect = partial(conll.read_conll, path, **columns), partial(conll.detect_conll_scheme, path, **columns)
+        word, tag = config.word_column, config.tag_column
+        read = partial(conll.read_conll, path, word_column=word, tag_column=tag)
+        detect = partial(conll.detect_conll_scheme, path, word_column=word, tag_column=tag)
     scheme = detect() if config.scheme == "auto" else config.scheme
     return Corpus(path, split, scheme, config.strict, None if types is None else tuple(types), read)
 
