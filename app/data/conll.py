@@ -224,15 +224,19 @@ def _read_blocks(
         if _is_comment(cells, layout, columns=columns, scheme=scheme, inside=bool(block.words)):
             fresh = fresh or (layout.numbered and _begins_document(line))
             continue
-        columns = columns or len(cells)
-        if fault := _row_fault(cells, layout, columns=columns) or _tag_fault(cells, layout, scheme, types):
-            raise InputError(f"{path}, line {number}: {fault}")
-        if layout.numbered and _NO_WORD.fullmatch(cells[0]):
-            continue
+        if len(cells) != columns or layout.any_width:  # else nothing can be wrong with the columns
+            columns = columns or len(cells)
+            if fault := _row_fault(cells, layout, columns=columns):
+                raise InputError(f"{path}, line {number}: {fault}")
+            if layout.numbered and _NO_WORD.fullmatch(cells[0]):
+                continue
+        if fault := tag_fault(cells[layout.tag], scheme, types):
+            raise InputError(f"{path}, line {number}: {fault}{_tag_hint(cells, layout, scheme)}")
         if not block.words:
             document += fresh
             block.document = document
-        block.words.append(cells[layout.word].replace(" ", "\u00a0"))  # a word has no blank; CoNLL-U has "10 000"
+        word = cells[layout.word]
+        block.words.append(word.replace(" ", "\u00a0") if layout.tabs else word)  # CoNLL-U has "10 000", one word
         block.tags.append(cells[layout.tag])
         block.lines.append(number)
         if len(block.words) > MAX_SENTENCE_WORDS:
@@ -298,17 +302,12 @@ def _row_fault(cells: list[str], layout: _Layout, *, columns: int) -> str:
     return ""
 
 
-def _tag_fault(cells: list[str], layout: _Layout, scheme: str, types: Collection[str] | None) -> str:
-    if layout.numbered and _NO_WORD.fullmatch(cells[0]):
-        return ""
-    tag = cells[layout.tag]
-    fault = tag_fault(tag, scheme, types)
-    if not fault or layout.any_width:
-        return fault
+def _tag_hint(cells: list[str], layout: _Layout, scheme: str) -> str:
+    """Where a line has its tag, if the columns were not chosen and what stands in the tag's column is none at all."""
     others = [column for column, cell in enumerate(cells[:-1]) if not tag_fault(cell, scheme)]
-    if len(others) == 1 and tag_fault(tag, "auto"):
-        return f"{fault}; column {others[0] + 1} has one (data.tag_column={others[0] + 1}, data.word_column=...)"
-    return fault
+    if layout.any_width or len(others) != 1 or not tag_fault(cells[layout.tag], "auto"):
+        return ""
+    return f"; column {others[0] + 1} has one (data.tag_column={others[0] + 1}, data.word_column=...)"
 
 
 def write_conll(path: str | Path, sentences: Iterable[Sentence], *, scheme: str = "iob2") -> None:

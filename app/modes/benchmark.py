@@ -73,7 +73,9 @@ def _measure_tagging(config: Config, _: RunDirectory, precision: str) -> dict[st
     )
     metrics["benchmark/train_pieces_per_second"] = size * config.data.max_length / metrics["benchmark/step_seconds"]
     valid = open_split(config.data, "valid", labels=tagger.labels)
-    if valid is not None:
+    if valid is None:
+        say("no validation corpus (data.valid_path is empty): tagging is not measured")
+    else:
         predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
         began = time.perf_counter()
         counted = sum([len(found.tags) for found in predictor.tag(valid.sentences())])
