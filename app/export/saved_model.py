@@ -67,7 +67,9 @@ def export_saved_model(
             _write_warmup(part / WARMUP_FILE)
             check(part)
     except (OSError, tf.errors.OpError) as error:
-        raise RunError(f"the SavedModel could not be saved to {folder}: {reason_of(error)}") from error
+        raise RunError(
+            f"{reason_of(error)}: the SavedModel could not be saved to {folder}; its earlier versions are intact"
+        ) from error
     return path
 
 

@@ -53,7 +53,9 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
                 sums[name] = sha256_of_file(part)
             sums_part.write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), "utf-8")
     except (OSError, RuntimeError) as error:  # h5py reports some full disks as RuntimeError
-        raise RunError(f"the backbone could not be saved to {folder}: {reason_of(error)}") from error
+        raise RunError(
+            f"{reason_of(error)}: the backbone could not be saved to {folder}; a model that was there before is intact"
+        ) from error
 
 
 def load_backbone(folder: Path, config: BackboneConfig | None = None) -> Backbone:

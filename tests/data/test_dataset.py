@@ -1,7 +1,10 @@
 """Batches are a function of (seed, epoch, step), in memory and from TFRecord files."""
 
+import os
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from app.data.dataset import store_in_memory, store_in_records
 from app.data.packing import IGNORED, Example
@@ -83,3 +86,20 @@ def test_record_files_that_were_not_finished_are_written_anew(tmp_path):
     with pytest.raises(RuntimeError):
         store_in_records(broken(), tmp_path, fingerprint="a", shuffle_buffer=10)
     assert store_in_records(make_rows(7), tmp_path, fingerprint="a", shuffle_buffer=10).rows == 7
+
+
+@pytest.mark.parametrize("name", ["[a]*", os.fsdecode(b"\xff")])
+def test_record_files_may_lie_in_a_folder_of_any_name(tmp_path, name):
+    store = store_in_records(make_rows(5), tmp_path / name, fingerprint="a", shuffle_buffer=10)
+    assert len(read(store, epochs=1)) == store.steps_per_epoch(4)
+
+
+def test_a_full_disk_leaves_no_record_files_and_is_named(tmp_path):
+    def filling():
+        yield from make_rows(3)
+        raise tf.errors.ResourceExhaustedError(None, None, "/x; No space left on device")
+
+    (tmp_path / "rows-00007.tfrecord").touch()  # of a larger corpus
+    with pytest.raises(OSError, match="No space left on device") as full:
+        store_in_records(filling(), tmp_path, fingerprint="a", shuffle_buffer=10)
+    assert full.value.filename == str(tmp_path / "rows-00000.tfrecord") and os.listdir(tmp_path) == []

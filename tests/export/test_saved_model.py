@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +17,16 @@ from texts import random_texts
 
 from app.config import InputError
 from app.export.saved_model import (
+    INPUT_NAMES,
     WARMUP_FILE,
     SavedModelForward,
     export_saved_model,
     load_saved_model,
+    load_version,
     next_version,
 )
 from app.modes.predict import tag_texts
+from app.one_keras import keras
 
 # What tensorflow_model_server links beside TensorFlow (TF Text's ops_lib); the graph may use these of it.
 TEXT_OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RegexSplitWithOffsets"}
@@ -129,6 +134,33 @@ def test_warm_up_requests_of_several_lengths_are_answered(saved_model):
         assert signature(text=tf.constant(texts))["count"].shape[0] == len(texts)
         longest.append(max(map(len, texts)))
     assert len(set(longest)) >= 3
+
+
+@pytest.mark.parametrize("name", ["[a]*", os.fsdecode(b"\xff")])
+def test_a_saved_model_may_lie_in_a_folder_of_any_name(saved_model, tmp_path, name):
+    folder = tmp_path / name
+    shutil.copytree(saved_model.folder, folder)
+    texts = ["Ada Smith met Bob in Rome ."]
+    assert assert_same_answers(load_saved_model(folder), saved_model.predictor, texts)
+    (folder / "1" / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(InputError) as refused:
+        load_saved_model(folder)
+    assert f"{folder}/1 is no SavedModel" in str(refused.value) and "paths-" not in str(refused.value)
+
+
+def test_a_saved_model_is_written_to_a_folder_of_any_name_with_the_access_that_the_umask_allows(tmp_path):
+    inputs = {name: keras.Input([None], dtype="int32", name=name) for name in INPUT_NAMES}
+    network = keras.Model(inputs, keras.layers.Embedding(9, 2)(inputs["token_ids"]))
+    before = os.umask(0o002)
+    try:
+        path = export_saved_model(
+            tmp_path / "[a]*", network=network, tag_texts=lambda text: {"count": tf.strings.length(text)}
+        )
+    finally:
+        os.umask(before)
+    assert path == tmp_path / "[a]*" / "1" and load_version(path).signatures
+    modes = {stat.S_IMODE(each.stat().st_mode) for each in path.rglob("*") if each.is_dir()}
+    assert modes == {0o775}
 
 
 def test_versions_count_up_from_the_highest(tmp_path):

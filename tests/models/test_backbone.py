@@ -192,6 +192,18 @@ def test_expected_sum_of_the_weights_is_checked_for_every_source_with_a_file(tmp
             build_backbone(BackboneConfig(source=source, sha256="a" * 64))
 
 
+@pytest.mark.parametrize("name", ["[a] b", "a*", os.fsdecode(b"\xff\\")])
+def test_every_source_may_lie_in_a_folder_of_any_name(tmp_path, name):
+    folder = tmp_path / name
+    original = build_backbone(BackboneConfig(source=str(write_huggingface(folder / "hf", TENSORS))))
+    write_google(tmp_path / "google", TENSORS).rename(folder / "google")
+    save_preset(original, folder / "preset")
+    save_backbone(original, folder / "run" / "model")
+    for kind in ("hf", "google", "preset", "run"):
+        backbone = build_backbone(BackboneConfig(source=str(folder / kind)))
+        assert compute_difference(backbone, TENSORS) < 1e-4 and backbone.source == str(folder / kind)
+
+
 def test_backbones_of_one_process_do_not_share_weights(tmp_path):
     config = BackboneConfig(source=str(write_huggingface(tmp_path, TENSORS)))
     first, second = build_backbone(config), build_backbone(dataclasses.replace(config, dropout=0.2))

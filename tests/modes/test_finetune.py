@@ -50,6 +50,14 @@ def test_a_run_leaves_every_file_and_nothing_temporary(trained_run):
     assert not list(trained_run.path.rglob(".tmp-*"))
 
 
+def test_every_file_and_folder_of_a_run_has_the_access_that_the_umask_allows(trained_run):
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (trained_run.path, *trained_run.path.rglob("*")):
+        allowed = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert path.stat().st_mode & 0o777 == allowed, path
+
+
 def test_the_report_is_printed_and_says_where_everything_lies(trained_run):
     assert trained_run.output.strip() == (trained_run.path / "report.txt").read_text().strip()
     assert str(trained_run.path / "report.html") in trained_run.messages

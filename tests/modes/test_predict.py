@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import re
 import subprocess
@@ -150,6 +151,21 @@ def test_an_older_output_stays_until_the_new_one_is_complete(run_predict, tmp_pa
     assert (tmp_path / "output.jsonl").read_bytes() == before
     run_predict(b"Bob\n")
     assert b"Bob" in (tmp_path / "output.jsonl").read_bytes()
+
+
+def test_a_pipe_a_device_and_a_link_are_written_to_and_stay_and_names_may_be_odd(trained_run, tmp_path):
+    config = load_config(None, defaults=str(trained_run.path / "config.yaml"))
+    source = tmp_path / os.fsdecode(b"-[1]\xff")
+    source.write_text("Ada\n")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/*")
+    os.mkfifo(tmp_path / "pipe")
+    reader = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE, text=True)
+    for target in ("/dev/null", tmp_path / "pipe", tmp_path / "link"):
+        predict.run(Request(config, RunDirectory(trained_run.path), input=str(source), output=str(target)))
+    check(json.loads(reader.communicate(timeout=20)[0]), "Ada")
+    check(json.loads((tmp_path / "elsewhere" / "*").read_text()), "Ada")
+    assert (tmp_path / "link").is_symlink() and Path("/dev/null").is_char_device() and (tmp_path / "pipe").is_fifo()
 
 
 @pytest.mark.parametrize(("name", "message"), [("missing.txt", "cannot be read"), (".", "is a folder without a file")])

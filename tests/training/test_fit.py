@@ -461,7 +461,7 @@ def make_checkpoints(run: Run, folder: Path) -> Checkpoints:
     return Checkpoints(folder, tuner, Workers(tf.distribute.get_strategy()))
 
 
-@pytest.mark.parametrize("name", ["[a]", "a*", "a?", "a\\b", os.fsdecode(b"\xff\n"), "two words"])
+@pytest.mark.parametrize("name", ["[a]", "a*", "a\\b", os.fsdecode(b"\xff\n")])
 def test_checkpoints_in_a_folder_of_any_name_are_read_again_and_no_other_is_deleted(start, tmp_path, name):
     """TensorFlow takes the name for a pattern, also when it deletes the oldest checkpoint."""
     others = [tmp_path / other / "checkpoints" / "ckpt-1.index" for other in ("a", "ab", "b")]
