@@ -20,6 +20,7 @@ from app.config import Config, DataConfig, DistillConfig, InputError, PretrainCo
 from app.data.documents import find_inputs
 from app.data.heads import check_corpus_head, check_text_head
 from app.data.labels import types_from
+from app.data.tfds_corpus import PREFIX
 from app.evaluation.manifest import find_export, read_manifest
 from app.export.versions import newest_version
 from app.models.sources import TAGGER_SETTINGS, TaggerFacts, check_source, check_tagger, detect_source
@@ -219,6 +220,9 @@ def _check_splits(data: DataConfig, splits: Sequence[str], labels: Sequence[str]
     types = None if labels is None else types_from(labels)
     for split in splits:
         path = getattr(data, f"{split}_path")
+        if path and not path.startswith(PREFIX) and not os.path.isfile(path):
+            kind = "a folder, not a file" if os.path.isdir(path) else "missing"
+            raise InputError(f"data.{split}_path: {path} is {kind}")
         if path:
             check_corpus_head(path, config=data, types=types)
 

@@ -69,7 +69,7 @@ def test_dry_run_prints_a_config_file_that_loads_and_touches_nothing(tmp_path, w
 
 def test_dry_run_prints_the_config_also_where_its_corpora_are_missing_and_says_so(tmp_path):
     done = run_app("--mode=finetune", "--dry_run", "--set", "seed=9", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (2, "error: data/sample/train.conll is missing\n")
+    assert (done.returncode, done.stderr) == (2, "error: data.train_path: data/sample/train.conll is missing\n")
     (tmp_path / "again.yaml").write_text(done.stdout)
     assert load_config(str(tmp_path / "again.yaml")).seed == 9
     assert [path.name for path in tmp_path.iterdir()] == ["again.yaml"]

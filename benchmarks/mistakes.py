@@ -1,0 +1,209 @@
+"""How long cheap mistakes take to be told: each is a whole process; seconds, exit status and message.
+
+    python benchmarks/mistakes.py
+
+Every line should be under one second, with exit status 2. Nothing here imports TensorFlow, and no mistake should.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from app.artifacts import RunDirectory, locked_folder  # noqa: E402
+from app.config import BackboneConfig, Config, DataConfig  # noqa: E402
+
+GOOD = "-DOCSTART- O\n\nAda B-PER\nlived O\nin O\nLondon B-LOC\n. O\n"
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "lived", "in", "london", ".")
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of the program.
+
+    Attributes:
+        name: what is wrong with them, or what they ask for.
+        arguments: beside what every call has.
+        says: part of the message, empty if nothing is wrong.
+        environment: variables beside those of this process.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    says: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def settings(**values: object) -> tuple[str, ...]:
+    """`--set` flags; two underscores stand for the dot."""
+    return tuple(f"--set={key.replace('__', '.')}={value}" for key, value in values.items())
+
+
+RANDOM = settings(backbone__source="random", backbone__vocabulary_path="vocab.txt", data__max_length=32,
+                  data__overlap_tokens=8)  # fmt: skip
+CORPORA = settings(data__train_path="good.conll", data__valid_path="good.conll", data__test_path="good.conll")
+TRAIN = ("--mode=finetune", *RANDOM, *CORPORA)
+EVALUATE = ("--mode=evaluate", "--run_dir=finished")
+PREDICT = ("--mode=predict", "--run_dir=finished")
+TWO = '{"cluster": {"%s": ["localhost:%d", "localhost:1"]}, "task": {"type": "worker", "index": 0}}'
+
+
+def mistakes(port: int) -> list[Call]:
+    """Calls in a folder that `prepare` has filled; `port` is taken."""
+    return [
+        Call("misspelt mode", ("--mode=finetun",), "did you mean finetune?"),
+        Call("misspelt setting", ("--mode=finetune", "--set=training.epoch=3"), "did you mean training.epochs?"),
+        Call("missing corpus", (*TRAIN, *settings(data__train_path="none.conll")), "train_path: none.conll is missing"),
+        Call("missing test corpus", (*TRAIN, *settings(data__test_path="none.jsonl")), "none.jsonl is missing"),
+        Call("missing corpus, dry run", (*TRAIN, "--set=data.valid_path=none", "--dry_run"), "none is missing"),
+        Call("folder as a corpus", (*TRAIN, *settings(data__train_path="half_bert")), "half_bert is a folder, not a f"),
+        Call("fault in a line", (*TRAIN, *settings(data__valid_path="bad.conll")), "bad.conll, line 4: wrong number"),
+        Call("fault in JSON", (*TRAIN, *settings(data__valid_path="bad.jsonl")), "bad.jsonl, line 1: 1 tokens but 2"),
+        Call("corpus without tags", (*TRAIN, *settings(data__train_path="text.txt")), "text.txt, line 1: "),
+        Call("missing backbone", (*TRAIN, *settings(backbone__source="models/bert")), "received 'models/bert'"),
+        Call("misspelt preset", (*TRAIN, "--set=backbone.source=preset:bert_basic"), "'bert_basic' is not a preset"),
+        Call("half a backbone", (*TRAIN, *settings(backbone__source="half_bert")), "model.safetensors is missing"),
+        Call("missing vocabulary", (*TRAIN, *settings(backbone__vocabulary_path="v")), "v is missing: a backbone"),
+        Call("too long for the backbone", (*TRAIN, "--set=init_from=finished", "--set=data.max_length=128"),
+             "must be at most 64"),
+        Call("start that is no run", (*TRAIN, "--set=init_from=runs/none"), "init_from: runs/none does not exist"),
+        Call("start that did not finish", (*TRAIN, "--set=init_from=unfinished"), "the run has not finished"),
+        Call("run below a file", (*TRAIN, "--run_dir=good.conll/run"), "good.conll is not a folder"),
+        Call("run of another kind", (*TRAIN, "--run_dir=finished", "--set=seed=5"), "run with another configuration"),
+        Call("folder of other files", (*TRAIN, "--run_dir=."), "holds other files"),
+        Call("run that is being written", (*TRAIN, "--run_dir=locked"), "another process is writing locked"),
+        Call("several machines, unnamed", (*TRAIN, "--set=training.strategy=multi_worker"), "TF_CONFIG with at least"),
+        Call("several machines, misspelt", TRAIN, "'Worker' must be written 'worker'",
+             {"TF_CONFIG": TWO % ("Worker", 1)}),
+        Call("worker's port taken", TRAIN, f"listen at localhost:{port}", {"TF_CONFIG": TWO % ("worker", port)}),
+        Call("batch that cannot be shared out", (*TRAIN, "--set=training.logical_devices=3"), "be a multiple of 3"),
+        Call("scoring without a model", ("--mode=evaluate", "--run_dir=unfinished"), "the run has not finished"),
+        Call("unknown type", (*EVALUATE, "--set=data.test_path=other.conll"),
+             "other.conll, line 3: unknown tag 'B-XYZ'"),
+        Call("no TFLite file", (*EVALUATE, "--set=predictor=tflite"), "--mode=export"),
+        Call("no SavedModel", (*EVALUATE, "--set=predictor=saved_model"), "no SavedModel"),
+        Call("altered model", ("--mode=predict", "--run_dir=altered", "--input=text.txt"), "not the expected file"),
+        Call("missing input", (*PREDICT, "--input=none.txt"), "No such file"),
+        Call("output that is a folder", (*PREDICT, "--input=text.txt", "--output=locked"),
+             "--output=locked is a folder"),
+        Call("output below a file", (*PREDICT, "--input=text.txt",
+                                     "--output=good.conll/out"), "good.conll is not a folder"),
+        Call("export without a corpus", ("--mode=export", "--run_dir=finished", "--set=data.test_path="), "is empty"),
+        Call("nothing exported", ("--mode=serve", "--run_dir=finished"), "holds no SavedModel"),
+        Call("port taken", ("--mode=serve", "--run_dir=served", f"--set=serve.port={port}"), f"port={port} cannot"),
+        Call("no text", ("--mode=pretrain", *RANDOM, "--set=pretrain.train_path=texts/*.txt"), "no file matches texts"),
+        Call("binary text", ("--mode=pretrain", *RANDOM, "--set=pretrain.train_path=binary.txt"), "a binary file"),
+        Call("missing teacher", ("--mode=distill", *CORPORA, "--set=distill.teachers=none"), "none does not exist"),
+        Call("compression of itself", ("--mode=compress", *CORPORA, "--set=init_from=finished", "--run_dir=finished"),
+             "must not be the run that is compressed"),
+        Call("benchmark of no exports", ("--mode=benchmark", "--run_dir=finished",
+                                         "--set=benchmark.objective=frontier"), "--mode=export"),
+        Call("benchmark without a corpus", ("--mode=benchmark", *RANDOM, "--set=data.train_path="), "trains on it"),
+    ]  # fmt: skip
+
+
+def good_calls() -> list[Call]:
+    """Calls with which nothing is wrong, as dry runs."""
+    made = [
+        Call("finetune", (*TRAIN,)),
+        Call("finetune from a run", (*TRAIN, "--set=init_from=finished", "--set=data.max_length=0")),
+        Call("finetune MiniLM", ("--mode=finetune", *CORPORA)),
+        Call("one of two workers", TRAIN, "", {"TF_CONFIG": TWO % ("worker", _free_port())}),
+        Call("pretrain on a glob", ("--mode=pretrain", *RANDOM, "--set=pretrain.train_path=t*t.txt,good.conll",
+                                    "--set=pretrain.valid_path=", "--set=pretrain.max_length=32")),
+        Call("distill", ("--mode=distill", *CORPORA, "--set=distill.teachers=finished", "--set=data.max_length=32",
+                         "--set=data.overlap_tokens=8")),
+        Call("compress", ("--mode=compress", "--set=init_from=finished")),
+        Call("evaluate", ("--mode=evaluate", "--run_dir=finished")),
+        Call("predict", (*PREDICT, "--input=text.txt", "--output=new/folder/out.jsonl")),
+        Call("predict a pipe", (*PREDICT, "--input=-")),
+        Call("export", ("--mode=export", "--run_dir=finished")),
+        Call("serve", ("--mode=serve", "--run_dir=served", "--set=serve.port=0")),
+        Call("benchmark", ("--mode=benchmark", *RANDOM, *CORPORA)),
+        Call("benchmark of pretraining", ("--mode=benchmark", *RANDOM, "--set=benchmark.objective=masked_lm",
+                                          "--set=pretrain.train_path=text.txt", "--set=pretrain.max_length=32")),
+    ]  # fmt: skip
+    return [Call(each.name, (*each.arguments, "--dry_run"), "", each.environment) for each in made]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def prepare(folder: Path) -> Iterator[int]:
+    """Fills a folder with corpora and runs, locks one of them, and takes a port, whose number it yields."""
+    texts = {
+        "good.conll": GOOD,
+        "bad.conll": "Ada B-PER\nlived O\nin O\nLondon X Y Z B-LOC\n",
+        "other.conll": "Ada B-PER\nlived O\nlong B-XYZ\n",
+        "bad.jsonl": '{"tokens": ["Ada"], "tags": ["O", "O"]}\n',
+        "text.txt": "Ada lived in London, and nobody has tagged it.\n",
+        "vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
+        "half_bert/config.json": json.dumps({"vocab_size": len(PIECES), "max_position_embeddings": 64}),
+        "half_bert/vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "binary.txt").write_bytes(b"\x7fELF\0\0\0\n")
+    for name in ("finished", "served", "altered", "unfinished", "locked"):
+        write_run(folder / name, finished=name not in ("unfinished", "locked"))
+    (folder / "altered" / "model" / "tagger.json").write_text("{}", encoding="utf-8")
+    version = folder / "served" / "export" / "saved_model" / "1"
+    version.mkdir(parents=True)
+    (version / "saved_model.pb").touch()
+    with locked_folder(folder / "locked", otherwise=""), socket.create_server(("", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def write_run(folder: Path, *, finished: bool) -> None:
+    """A run directory whose weights are empty files: as far as a check looks, it is whole."""
+    data = DataConfig("good.conll", "good.conll", "good.conll", max_length=32, overlap_tokens=8)
+    run_dir = RunDirectory(folder)
+    run_dir.write_config(Config(data=data, backbone=BackboneConfig(source="random", vocabulary_path="vocab.txt")))
+    if not finished:
+        return
+    labels = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
+    contents = {
+        "backbone.json": json.dumps({"max_positions": 64, "num_layers": 2}),
+        "tagger.json": json.dumps({"labels": labels}),
+        "vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
+        "backbone.weights.h5": "",
+        "head.safetensors": "",
+    }
+    for name, content in contents.items():
+        run_dir.write_text(run_dir.model / name, content)
+    sums = (f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in contents.items())
+    run_dir.write_text(run_dir.model / "SHA256SUMS", "".join(sums))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name, prepare(Path(name)) as port:
+        print(f"{'mistake':<34}{'seconds':>8}{'status':>8}  message")
+        for call in mistakes(port):
+            command = [sys.executable, "-m", "app.main", *call.arguments]
+            variables = {**os.environ, "PYTHONPATH": str(PROJECT), **call.environment}
+            began = time.perf_counter()
+            done = subprocess.run(
+                command, cwd=name, env=variables, capture_output=True, text=True, stdin=subprocess.DEVNULL
+            )
+            seconds = time.perf_counter() - began
+            print(f"{call.name:<34}{seconds:>8.2f}{done.returncode:>8}  {done.stderr.strip()[:150]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
