@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 import regex
 
-from app.data import raw_text
+from app.data import names, raw_text
 from app.data.lines import BULLETS, CAPITAL, LINE_ENDS, MARKS, PARAGRAPH_ENDS, SMALL
 
 CODE_POINTS = 0x110000
@@ -70,6 +70,8 @@ _LINE_PATTERNS: dict[str, str] = {
     "mark": rf"[\{MARKS}]",
     "bullet": f"[{BULLETS}]",
 }
+# What the rules of `names.py` ask of a character.
+_NAME_PATTERNS = {"sign": names.SIGNS, "picture": names.PICTURES, "numeric": names.NUMERIC}
 # Symbols of the sketch that word shapes are matched on; later lines win.
 _SHAPES: tuple[tuple[str, str], ...] = (
     ("?", r"(?s:.)"),
@@ -102,7 +104,8 @@ class CharacterTables:
         preceding: int32 [types], index into LEFT.
         shape: uint8 [types], ASCII code in the sketch of a word.
         flags: bool [types] under each name: `upper`, `lower`, `digit` (as Python's `str` has it); `terminal`, `wide`,
-            `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`); those of `lines.py`.
+            `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`); those of `lines.py` and
+            `names.py`.
     """
 
     type_of: np.ndarray
@@ -140,7 +143,7 @@ def character_tables() -> CharacterTables:
         "upper": np.fromiter(map(str.isupper, everything), bool, CODE_POINTS),
         "lower": np.fromiter(map(str.islower, everything), bool, CODE_POINTS),
         "digit": np.fromiter(map(str.isdigit, everything), bool, CODE_POINTS),
-        **{name: members(pattern) for name, pattern in _LINE_PATTERNS.items()},
+        **{name: members(pattern) for name, pattern in (_LINE_PATTERNS | _NAME_PATTERNS).items()},
         **{
             name: np.isin(np.arange(CODE_POINTS), [ord(character) for character in chosen])
             for name, chosen in raw_text.SINGLE_CHARACTERS.items()

@@ -125,7 +125,6 @@ class GraphLines:
         paragraph = tf.cumsum(tf.cast(~lines.joins, tf.int32)) - 1
         width = tf.gather(tf.math.segment_max(tf.where(unbroken, 0, size), paragraph), paragraph)
         small = self._flag("small", tf.gather(types, lines.first))
-        capital = self._flag("capital", tf.gather(types, lines.first))
         letter = self._flag("capital", types) | self._flag("small", types)
         hyphen = _is_one_of(tf.gather(codes, lines.end - 1), rules.HYPHENS)
         hyphen &= (lines.end - lines.first > 1) & tf.gather(letter, tf.maximum(lines.end - 2, 0))
@@ -140,13 +139,11 @@ class GraphLines:
             tf.math.segment_sum(_count(self._flag(name, types) & blank_before, lines.first, lines.end), block)
             for name in ("small", "capital")
         ]
-        goes_on, breaks = (
-            tf.math.segment_sum(tf.cast(full & begins, tf.int32), block) for begins in (small, capital)
-        )
+        goes_on, breaks = (tf.math.segment_sum(tf.cast(marks, tf.int32), block) for marks in (full & small, full))
         width = tf.math.segment_max(width, block)
         part, whole = rules.PROSE
         prose = (numbers[0] > 0) & (whole * numbers[0] >= part * (numbers[0] + numbers[1]))
-        prose &= (width >= rules.WIDE) | (goes_on >= breaks)
+        prose &= (width >= rules.WIDE) | (3 * goes_on >= breaks)
         return full & tf.gather(prose, block)
 
 

@@ -17,7 +17,7 @@ PARAGRAPH_ENDS = "\f\u2029"
 CAPITAL, SMALL = r"[\p{Lu}\p{Lt}]", r"[\p{L}--[\p{Lu}\p{Lt}]]"  # scripts without case are small
 # Width of hard-wrapped prose: narrower paragraphs are lists, and in wider ones each line is a paragraph of its own.
 NARROWEST, WIDEST = 20, 132
-WIDE = 55  # columns; narrower lines are prose only if at least as many go on with a small letter as with a capital
+WIDE = 55  # columns; narrower lines are prose only if a third of them goes on with a small letter
 PROSE = (3, 10)  # part of the words in prose that begin with a small letter, at the least
 UNBROKEN = 40  # ASCII characters without a blank (a web address): no measure of the width
 MARKS = "-*+#=~_|–—·"  # a first word of nothing but these is a bullet, a heading or a rule
@@ -38,7 +38,7 @@ _OPENING = regex.compile(
 )
 _COLUMNS = regex.compile(r"\t|\||   ")
 _UNBROKEN = regex.compile(f"[!-~]{{{UNBROKEN}}}")
-_CAPITAL, _SMALL, _LETTER = (regex.compile(f"(?V1){pattern}") for pattern in (CAPITAL, SMALL, r"\p{L}"))
+_SMALL, _LETTER = (regex.compile(f"(?V1){pattern}") for pattern in (SMALL, r"\p{L}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,4 @@ def _is_prose(text: str, block: list[_Line], *, width: int) -> bool:
     part, whole = PROSE
     if not small or whole * small < part * words:
         return False
-    goes_on = sum(bool(_SMALL.match(text, line.first)) for line in block[1:])
-    capitals = sum(bool(_CAPITAL.match(text, line.first)) for line in block[1:])
-    return width >= WIDE or goes_on >= capitals
+    return width >= WIDE or 3 * sum(bool(_SMALL.match(text, line.first)) for line in block[1:]) >= len(block) - 1
