@@ -12,6 +12,7 @@ from app.config import DataConfig, InputError
 from app.data import conll, jsonl, tfds_corpus
 from app.data.heads import is_jsonl
 from app.data.labels import labels_from, spans, types_from
+from app.data.names import find_non_name_types, is_non_name
 from app.data.sentence import Sentence
 
 
@@ -76,6 +77,7 @@ class CorpusSummary:
         repaired: number of tags that its scheme forbids where they stood.
         digest: SHA-256 of its sentences: words, tags as IOB2 and document. The same text with the same entities has
             the same one, in whatever file, format or scheme; nothing else has.
+        non_name_types: types whose entities are often dates, mail addresses and the like (see `names.py`).
     """
 
     source: str
@@ -87,6 +89,7 @@ class CorpusSummary:
     documents: int
     repaired: int
     digest: str
+    non_name_types: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -154,6 +157,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         InputError: at the first fault of the corpus.
     """
     entities: Counter[str] = Counter()
+    non_names: Counter[str] = Counter()
     sentences = words = documents = repaired = 0
     digest = hashlib.sha256()
 
@@ -165,8 +169,10 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         sentences += 1
         words += len(sentence.words)
         documents = sentence.document + 1
-        entities.update(kind for kind, _, _ in spans(sentence.tags))
         digest.update(json.dumps([sentence.words, sentence.tags, sentence.document]).encode("ascii"))
+        for kind, first, last in spans(sentence.tags):
+            entities[kind] += 1
+            non_names[kind] += is_non_name(sentence.words[first:last])
     return CorpusSummary(
         source=corpus.source,
         scheme=corpus.scheme,
@@ -177,6 +183,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         documents=documents,
         repaired=repaired,
         digest=digest.hexdigest(),
+        non_name_types=find_non_name_types(entities, non_names),
     )
 
 

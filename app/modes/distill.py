@@ -60,6 +60,8 @@ def run(request: Request) -> dict[str, float]:
         with strategy.scope():
             teachers = load_teachers(config.distill, labels=text.labels)
             student = _build_student(config, teachers[0], text.labels)
+            non_names = {*teachers[0].non_name_types, *(text.summary.non_name_types if text.summary else ())}
+            student = dataclasses.replace(student, non_name_types=tuple(sorted(non_names)))
             subject = _Subject.of(student, teachers, config)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:

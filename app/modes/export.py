@@ -25,6 +25,7 @@ from app.models.tagger_bundle import load_tagger
 from app.modes.export_companions import describe_model, forget_file, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
 from app.modes.gate import Comparison, Gate, Refused
+from app.modes.predict import find_non_names
 from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, read_scored_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
@@ -171,7 +172,9 @@ def export_text(job: Exporting) -> dict[str, float]:
     path = folder / "int8_text.tflite"
     say("int8_text    converting")
     content = write_text_tflite(job.tagger, job.encoder, job.config)
-    found = Comparison.of(*score_text_tflite(content, job.corpus.sentences(), job.predictor))
+    non_names = find_non_names(job.tagger, job.config.predict)
+    counts = score_text_tflite(content, job.corpus.sentences(), job.predictor, non_names=non_names)
+    found = Comparison.of(*counts)
     job.gate.decide("int8_text", path.name, found)
     job.run_dir.write_bytes(path, content)
     manifest = {

@@ -50,6 +50,7 @@ def run(request: Request) -> dict[str, float]:
         precision = set_up(config.training, seed=config.seed)
         with strategy.scope():
             tagger = start_tagger(config, summary.labels, init_from=config.init_from)
+        tagger = dataclasses.replace(tagger, non_name_types=summary.non_name_types)
         encoder = build_encoder(tagger, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:

@@ -3,7 +3,7 @@
 import os
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from app.export.graph import TaggingModule
 from app.export.text_tflite import TextModel, convert_text_tagger
 from app.models.graph_decoding import GraphDecoder
 from app.models.tagger import Tagger
-from app.modes.predict import LONGEST_SENTENCE_WORDS, tag_texts
+from app.modes.predict import LONGEST_SENTENCE_WORDS, find_non_names, tag_texts
 
 TEXTS_AT_A_TIME = 16
 Entity = tuple[str, int, int]  # label, first character, end
@@ -50,16 +50,23 @@ def write_text_tflite(tagger: Tagger, encoder: Encoder, config: Config) -> bytes
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.predict.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,
+        non_names=find_non_names(tagger, config.predict),
     )
     return convert_text_tagger(module.texts, module)
 
 
 def score_text_tflite(
-    content: bytes, sentences: Iterable[Sentence], predictor: Predictor
+    content: bytes, sentences: Iterable[Sentence], predictor: Predictor, *, non_names: Collection[str] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Entities found in a corpus read as plain text, whose words the models must find: by the file, by the float model.
 
     An entity counts when label, first and last character are right; both read the same texts.
+
+    Args:
+        content: of the file.
+        sentences: of the corpus.
+        predictor: of the float model.
+        non_names: entity types that need be no names, as in the file.
 
     Returns:
         right, predicted and gold entities of each line (a sentence of the corpus), int64 [lines, 3], of either.
@@ -69,7 +76,8 @@ def score_text_tflite(
     floats: list[tuple[int, int, int]] = []
     for part in _batches(as_texts(sentences), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
-        answers = zip(model.tag(list(texts)), tag_texts(list(texts), predictor), strict=True)
+        plains = tag_texts(list(texts), predictor, non_names=non_names)
+        answers = zip(model.tag(list(texts)), plains, strict=True)
         for text, expected, (found, plain) in zip(texts, gold, answers, strict=True):
             ours += _count_by_line(text, expected, _entities(found))
             floats += _count_by_line(text, expected, _entities(plain["entities"]))
