@@ -8,6 +8,7 @@ TensorFlow takes UTF-8 only: they are given `plain(path)`.
 from __future__ import annotations
 
 import atexit
+import glob
 import os
 import re
 import shutil
@@ -97,6 +98,12 @@ def existing_folder(path: str) -> tuple[str, str]:
         if os.path.isdir(folder):
             return folder, "/".join(parts[count:])
     return "", path
+
+
+def escape_existing(pattern: str) -> str:
+    """A pattern for Python's `glob` that takes a folder at its beginning literally which exists under that name."""
+    folder, rest = existing_folder(pattern)
+    return os.path.join(glob.escape(folder), rest)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
