@@ -124,6 +124,8 @@ def test_commas_separate_paths_except_in_the_name_of_one_that_exists(tmp_path):
     for name in ("a,b.txt", "c, d"):
         Path(name).touch()
     assert split_list("x, a,b.txt ,c, d,e*,,") == ["x", "a,b.txt", "c, d", "e*"]
+    Path("e,f").mkdir()
+    assert split_list("e,f/*.txt,g,e,f,h/*,i") == ["e,f/*.txt", "g", "e,f", "h/*", "i"]
     assert expand_list("a,b.txt", name="it") == "a,b.txt"
     assert expand_list("~/*.txt, $PLACE/b", name="it") == f"{tmp_path}/home/*.txt,{tmp_path}/place/b"
 
