@@ -56,6 +56,11 @@ def is_special(path: str | os.PathLike[str]) -> bool:
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
+def is_written_through(path: str) -> bool:
+    """Whether `open_special` opens a path, so that nothing is made beside it."""
+    return _descriptor_of(path) is not None or is_special(path)
+
+
 def open_special(path: str) -> IO[str] | None:
     """A device, pipe or open descriptor (`/dev/stdout`), to write UTF-8 text to; None for a file or a new name."""
     number = _descriptor_of(path)

@@ -11,7 +11,6 @@ import atexit
 import os
 import re
 import shutil
-import tempfile
 import threading
 
 from app.config import InputError
@@ -64,7 +63,10 @@ def expand_list(text: str, *, name: str) -> str:
 
 
 def split_list(text: str) -> list[str]:
-    """The paths that commas separate in a string; one that exists under a name with commas in it is one."""
+    """The paths that commas separate in a string; one that exists under a name with commas in it is one.
+
+    So is a glob that begins with a folder of such a name.
+    """
     parts, found = text.split(","), []
     while parts:
         count = next(
@@ -97,6 +99,14 @@ def existing_folder(path: str) -> tuple[str, str]:
         if os.path.isdir(folder):
             return folder, "/".join(parts[count:])
     return "", path
+
+
+def escape_existing(pattern: str) -> str:
+    """A pattern for Python's `glob` that takes a folder at its beginning literally which exists under that name."""
+    import glob
+
+    folder, rest = existing_folder(pattern)
+    return os.path.join(glob.escape(folder), rest)
 
 
 def shown(path: str | os.PathLike[str]) -> str:
@@ -134,8 +144,13 @@ def _check_possible(path: str, *, name: str) -> None:
         )
 
 
-def _existing(path: str) -> str:
-    return next((each for each in (path, path.strip()) if each and os.path.lexists(each)), "")
+def _existing(text: str) -> str:
+    """The text, or it without blanks around it, if it is the name of something, or its commas that of a folder."""
+    for path in filter(None, (text, text.strip())):
+        folder, rest = existing_folder(path)
+        if os.path.lexists(path) or ("," in folder and "," not in rest):
+            return path
+    return ""
 
 
 def _is_usual(path: str) -> bool:
@@ -164,6 +179,8 @@ def _link_to(path: str) -> str:
 
 
 def _make_links_folder() -> str:
+    import tempfile  # late, like glob: `--help` needs neither
+
     for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):
         if _is_usual(parent) and os.access(parent, os.W_OK | os.X_OK):
             return tempfile.mkdtemp(prefix="paths-", dir=parent)

@@ -76,6 +76,8 @@ def test_a_device_or_pipe_is_written_through_and_stays(tmp_path):
         target.write("é\n")
     assert reader.communicate(timeout=20)[0] == "é\n"
     assert stat.S_ISFIFO(os.stat(tmp_path / "pipe").st_mode)
+    written_through = ("/dev/null", "/dev/stdout", str(tmp_path / "pipe"), str(tmp_path / "new"), str(tmp_path))
+    assert [files.is_written_through(path) for path in written_through] == [True, True, True, False, False]
     assert open_special(str(tmp_path / "new")) is None and not (tmp_path / "new").exists()
 
 

@@ -1,5 +1,6 @@
 """Paths as users write them: expanded, literal where they exist, and odd ones made plain for libraries."""
 
+import glob
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from app.config import PATH_KINDS, InputError, fields_by_key
 from app.config_loading import load_config, to_yaml
-from app.paths import existing_folder, expand, expand_list, plain, real_names, shown, split_list
+from app.paths import escape_existing, existing_folder, expand, expand_list, plain, real_names, shown, split_list
 
 PROJECT = Path(__file__).parent.parent
 ODD_NAMES = [
@@ -123,6 +124,8 @@ def test_commas_separate_paths_except_in_the_name_of_one_that_exists(tmp_path):
     for name in ("a,b.txt", "c, d"):
         Path(name).touch()
     assert split_list("x, a,b.txt ,c, d,e*,,") == ["x", "a,b.txt", "c, d", "e*"]
+    Path("e,f").mkdir()
+    assert split_list("e,f/*.txt,g,e,f,h/*,i") == ["e,f/*.txt", "g", "e,f", "h/*", "i"]
     assert expand_list("a,b.txt", name="it") == "a,b.txt"
     assert expand_list("~/*.txt, $PLACE/b", name="it") == f"{tmp_path}/home/*.txt,{tmp_path}/place/b"
 
@@ -130,6 +133,8 @@ def test_commas_separate_paths_except_in_the_name_of_one_that_exists(tmp_path):
 def test_the_beginning_of_a_glob_that_is_a_folder_is_no_glob():
     Path("a[1]/b*").mkdir(parents=True)
     assert existing_folder("a[1]/b*/c/*.txt") == ("a[1]/b*", "c/*.txt")
+    Path("a[1]/b*/c.txt").touch()
+    assert glob.glob(escape_existing("a[1]/b*/*.txt")) == ["a[1]/b*/c.txt"]
     assert existing_folder("*.txt") == ("", "*.txt") and existing_folder("/no*") == ("/", "no*")
 
 
