@@ -17,6 +17,7 @@ from app.data.labels import spans
 from app.data.raw_text import Word, split_sentences, split_words
 from app.data.sentence import Sentence
 from app.evaluation.predictor import Predictor
+from app.heartbeat import heartbeat
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor
 
@@ -37,6 +38,9 @@ def run(request: Request) -> dict[str, float]:
             tagger, build_encoder(tagger, request.config.data), batch_size=config.batch_size
         )
         target = stack.enter_context(_output(request.output))
+        # Lines on the screen are enough, and a pipe may be silent for as long as it likes.
+        watched = bool(request.output) and request.input != "-"
+        stack.enter_context(heartbeat(f"writing {request.output}", shown=watched))
         place = "standard input" if request.input == "-" else request.input
         for texts in _chunks(source, place=place):
             for row in tag_texts(texts, predictor, split=config.split_sentences, min_score=config.min_score):

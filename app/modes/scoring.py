@@ -23,6 +23,7 @@ from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.evaluation.report import conll_rows, text_report
 from app.evaluation.scores import Scores, compute_scores, flat_metrics
+from app.heartbeat import heartbeat
 from app.models.heads import decode_sentences
 from app.models.tagger import INPUT_NAMES, Tagger
 
@@ -57,7 +58,8 @@ def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], pu
     require_split(data, split, purpose)
     corpus = open_split(data, split, labels=labels)
     assert corpus is not None
-    summarize(corpus)
+    with heartbeat(f"reading {corpus.source}"):
+        summarize(corpus)
     return corpus
 
 
@@ -155,7 +157,8 @@ def score_split(
         the scores, flat, under `SPLIT/`.
     """
     began = time.monotonic()
-    tagged = Tagged.by(predictor, sentences)
+    with heartbeat(f"scoring {split}"):
+        tagged = Tagged.by(predictor, sentences)
     seconds = time.monotonic() - began
     scores = tagged.scores()
     columns = (tagged.words, tagged.gold, tagged.predicted)

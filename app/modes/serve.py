@@ -7,13 +7,15 @@ from app.checks import describe_taken_port
 from app.config import InputError
 from app.export.saved_model import load_version
 from app.export.versions import newest_version
+from app.heartbeat import heartbeat
 from app.serving.http_server import TaggingServer
 
 
 def run(request: Request) -> dict[str, float]:
     """Serves until it is interrupted."""
     config, path = request.config.serve, newest_version(request.run_dir.saved_model)
-    model = load_version(path)
+    with heartbeat(f"loading {path}"):
+        model = load_version(path)
     try:
         server = TaggingServer((config.host, config.port), model, version=int(path.name))
     except OSError as error:

@@ -14,6 +14,7 @@ from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.packing import Example
 from app.data.shapes import NUM_SHAPES
+from app.heartbeat import heartbeat
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
@@ -35,7 +36,8 @@ def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> 
     train = open_split(config.data, "train", labels=labels)
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
-    summary = summarize(train)
+    with heartbeat(f"reading {train.source}"):
+        summary = summarize(train)
     if summary.repaired:
         say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
     return train, summary
@@ -51,7 +53,8 @@ def check_other_splits(config: Config, labels: Sequence[str]) -> None:
     for split in ("valid", "test"):
         corpus = open_split(config.data, split, labels=labels)
         if corpus:
-            summarize(corpus)
+            with heartbeat(f"reading {corpus.source}"):
+                summarize(corpus)
 
 
 def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
@@ -105,14 +108,18 @@ class TaggerTraining:
         config = self.config.data
         large = words > config.memory_limit_words
         if config.cache == "memory" or (config.cache == "auto" and not large):
-            return store_in_memory(rows)
+            with heartbeat("cutting the corpus into sequences"):
+                return store_in_memory(rows)
         folder = Path(config.cache_dir) if config.cache_dir else self.run_dir.cache
         worker = Workers(self.strategy).index
         if worker:
             folder = folder / f"worker-{worker}"
         settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
         fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
-        return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
+        with heartbeat("writing the cache of sequences"):
+            return store_in_records(
+                rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences
+            )
 
     def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:
         """A function that scores the validation split with the tagger's network as it is then; None without one."""

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from app.artifacts import atomic
 from app.config import RunError, Terminated, TrainingConfig
+from app.heartbeat import heartbeat
 from app.one_keras import keras
 from app.training.checkpoints import Checkpoints, Position
 from app.training.plan import Plan
@@ -171,7 +172,8 @@ class RunKeeper(keras.callbacks.Callback):
         try:
             if self.workers.is_chief:
                 self._validating = True
-                scores = validate()
+                with heartbeat("validating", shown=self.progress.says_lines):
+                    scores = validate()
         except BaseException:
             self.model.swap_averages()
             raise
