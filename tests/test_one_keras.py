@@ -1,6 +1,9 @@
+import json
 import os
 import subprocess
 import sys
+
+import pytest
 
 ONE_LAYER = """
 import os, sys
@@ -28,6 +31,16 @@ print("one keras")
 """
 
 
+SETTINGS = """
+import keras_core
+assert (keras.backend.floatx(), keras.backend.epsilon()) == ("float32", 1e-7)
+assert keras.backend.image_data_format() == "channels_last"
+assert (keras_core.config.floatx(), keras_core.config.backend()) == ("float32", "tensorflow")
+import matplotlib.figure
+print("own settings")
+"""
+
+
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, **environment}
     return subprocess.run(
@@ -35,9 +48,20 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-def test_one_layer_class_is_behind_every_library_even_if_the_parent_process_asked_for_tf_keras():
-    done = run_python(ONE_LAYER, TF_USE_LEGACY_KERAS="1")
-    assert done.stdout.strip().endswith("one keras"), done.stderr[-3000:]
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "jax", "floatx": "float16", "epsilon": 1e-3, "image_data_format": "channels_first"},
+        {"backend": "torch", "floatx": "bfloat16", "epsilon": 1},  # of Keras 3: Keras 2 would end here
+    ],
+)
+def test_one_layer_class_is_behind_every_library_and_settings_of_other_projects_change_nothing(settings, tmp_path):
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(json.dumps(settings))
+    others = {"HOME": str(tmp_path), "KERAS_BACKEND": "torch", "MPLBACKEND": "nonsense"}
+    done = run_python(ONE_LAYER + SETTINGS, TF_USE_LEGACY_KERAS="1", **others)
+    assert "one keras" in done.stdout and done.stdout.strip().endswith("own settings"), done.stderr[-3000:]
+    assert json.loads((tmp_path / ".keras" / "keras.json").read_text()) == settings
 
 
 def test_model_optimization_imported_first_is_refused_instead_of_mixing_two_kerases():

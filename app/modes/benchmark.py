@@ -9,6 +9,7 @@ from app.data.corpus import summarize
 from app.data.dataset import store_in_memory
 from app.data.masking import PieceMasker, with_masks
 from app.data.shapes import NUM_SHAPES
+from app.heartbeat import heartbeat
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.masked_lm import build_pretrainer
@@ -36,7 +37,8 @@ def run(request: Request) -> dict[str, float]:
         run_in_order(config.training)
         precision = set_up(config.training, seed=config.seed)
         measure = {"tagging": _measure_tagging, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
-        metrics = measure(config, run_dir, precision)
+        with heartbeat("measuring"):
+            metrics = measure(config, run_dir, precision)
         run_dir.update_metrics({**metrics, "benchmark/precision": precision})
     print(f"{'precision':<26}{precision}")
     for name, value in metrics.items():

@@ -13,6 +13,7 @@ from app.config import Config
 from app.data.corpus import Corpus, open_corpus, summarize
 from app.data.labels import types_from
 from app.files import discard
+from app.heartbeat import heartbeat
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.corpora import describe_corpora
@@ -70,7 +71,8 @@ def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *,
         bench.step = name
         if name:
             STEPS[name]().run(bench)
-        row = _measure(bench.stage / "model", config, other) if is_chief else {}
+        with heartbeat(f"measuring after {name or 'nothing'}", shown=is_chief):
+            row = _measure(bench.stage / "model", config, other) if is_chief else {}
         state.rows.append({"step": name or "(nothing)"} | row)
         state.save()
         bench.say(state.table())

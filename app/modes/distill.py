@@ -17,6 +17,7 @@ from app.data.packing import IGNORED, Example
 from app.data.shapes import NUM_SHAPES
 from app.data.text_corpus import Source, find_sources
 from app.data.unlabelled import count_unlabelled, read_unlabelled
+from app.heartbeat import heartbeat
 from app.models.activation import compile_activations
 from app.models.distillation import build_from_layers, copy_head
 from app.models.tagger import Tagger, build_tagger
@@ -108,14 +109,16 @@ class _Text:
         require_text(config.data, teachers_tag=labels is not None)
         corpus = open_split(config.data, "train", labels=labels)
         path, limit = config.data.unlabelled_path, config.distill.unlabelled_limit_words
-        summary = summarize(corpus) if corpus else None
+        with heartbeat("reading the texts"):
+            summary = summarize(corpus) if corpus else None
         if summary:
             report_training_corpus(summary)
         if labels is None:
             assert summary is not None
             labels = summary.labels
         sources = find_sources(path, tfds_dir=config.data.tfds_dir) if path else []
-        words = count_unlabelled(sources, limit_words=limit) if path else 0
+        with heartbeat("counting the words of data.unlabelled_path"):
+            words = count_unlabelled(sources, limit_words=limit) if path else 0
         return cls(tuple(labels), corpus, summary, tuple(sources), limit, words)
 
     @property

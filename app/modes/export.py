@@ -20,6 +20,7 @@ from app.evaluation.tflite_runtime import TFLiteModel
 from app.export.flatbuffer import list_operators, measure_zero_fraction
 from app.export.saved_model import SavedModelForward, load_version
 from app.export.tflite import WRITERS, TFLiteWriter
+from app.heartbeat import heartbeat
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.export_companions import describe_model, forget_file, write_companions
@@ -88,7 +89,8 @@ def run(request: Request) -> dict[str, float]:
     corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
     with run_dir.locked():
         predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
-        float_counts = Tagged.by(predictor, corpus.sentences()).entity_counts()
+        with heartbeat("scoring the float model"):
+            float_counts = Tagged.by(predictor, corpus.sentences()).entity_counts()
         float_f1 = float(micro_f1(float_counts.sum(axis=0)))
         say(f"{'float model':<12} entity F1 {float_f1:.4f} on {corpus.source}")
         writer = TFLiteWriter(
@@ -106,7 +108,8 @@ def run(request: Request) -> dict[str, float]:
         refused = []
         for name in formats:
             try:
-                metrics |= EXPORTERS[name](job)
+                with heartbeat(f"{name:<12} converting and scoring"):
+                    metrics |= EXPORTERS[name](job)
                 gate.passed(name)
             except Refused as error:
                 refused.append(str(error))

@@ -23,6 +23,7 @@ from app.evaluation.frontier_page import frontier_page
 from app.evaluation.plots import frontier_png
 from app.evaluation.rounds import time_in_rounds
 from app.evaluation.timed_process import load_batches
+from app.heartbeat import heartbeat
 from app.models.sources import read_json
 from app.modes.corpora import describe_corpora
 from app.modes.frontier_entrants import (
@@ -60,12 +61,14 @@ def measure_frontier(request: Request) -> dict[str, float]:
     with run_dir.locked(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         say("starting the runtimes")
-        entrants = list(make_entrants(runs, settings, stack, folder))
+        with heartbeat("starting the runtimes"):
+            entrants = list(make_entrants(runs, settings, stack, folder))
         scores = _score(entrants, sentences, config, run_dir, digest=corpus.digest)
         sample = sample_documents(sentences, settings.words)
         write_batches(runs, sample, settings, folder)
         differences = _check_peer_network(entrants, settings, folder)
-        contestants = _measure(entrants, scores, settings, folder, words=sum(len(each.words) for each in sample))
+        with heartbeat("measuring"):
+            contestants = _measure(entrants, scores, settings, folder, words=sum(len(each.words) for each in sample))
         return _write(contestants, config, run_dir, differences, corpus)
 
 
@@ -90,7 +93,8 @@ def _score(
             predictor = build_predictor(
                 each.run.tagger, each.run.encoder, batch_size=config.evaluation.batch_size, forward=each.forward
             )
-            known[key] = Tagged.by(predictor, sentences).scores().strict.micro.f1
+            with heartbeat(f"{each.name:<32} scoring"):
+                known[key] = Tagged.by(predictor, sentences).scores().strict.micro.f1
             run_dir.write_json(path, known)
         scores[each.name] = known[key]
         say(f"{each.name:<32} entity F1 {known[key]:.4f}")

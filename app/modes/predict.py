@@ -18,6 +18,7 @@ from app.data.raw_text import Word, split_sentences, split_words
 from app.data.sentence import Sentence, surrogate_fault
 from app.evaluation.predictor import Predictor, TaggedSentence
 from app.files import named, open_special
+from app.heartbeat import heartbeat
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.entity_display import EntityDisplay
@@ -44,6 +45,9 @@ def run(request: Request) -> dict[str, float]:
             tagger, build_encoder(tagger, request.config.data), batch_size=config.batch_size
         )
         target = stack.enter_context(_output(request.output))
+        # Lines on the screen are enough, and a pipe may be silent for as long as it likes.
+        watched = bool(request.output) and request.input != "-"
+        stack.enter_context(heartbeat(f"writing {request.output}", shown=watched))
         show = _shown_in(target, config.format, types_from(tagger.labels), to_file=bool(request.output))
         non_names = find_non_names(tagger, config)
         for documents in read_documents(inputs):

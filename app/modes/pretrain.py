@@ -10,6 +10,7 @@ from app.checks import check_lengths
 from app.config import BackboneConfig, Config, PretrainConfig
 from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
+from app.heartbeat import heartbeat
 from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
 from app.models.layout import check_cuts
@@ -37,7 +38,8 @@ def run(request: Request) -> dict[str, float]:
     plan = run_dir.plan_training(request.config, mode=MODE, overwrite=request.overwrite)
     if plan == "finished":
         return _show_again(request)
-    check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
+    with heartbeat("reading the text"):
+        check_text(request.config, to_the_end=plan == "overwrite")  # while the run that is there is still whole
     request = decide(request, mode=MODE)
     config = request.config
     # Before anything computes with TensorFlow.
@@ -108,7 +110,7 @@ def _build(source: BackboneConfig, settings: PretrainConfig, strategy: tf.distri
 
 
 def _open_records(config: Config, run_dir: RunDirectory, backbone: Backbone, workers: Workers) -> Records:
-    with workers.chief_first():
+    with heartbeat("making the training records", shown=workers.is_chief), workers.chief_first():
         return Records(config, run_dir, backbone)
 
 
@@ -150,7 +152,8 @@ def _train(
             breaks=stages.breaks,
         )
         found = run_fit(tuner, training, plan)
-    found |= {f"valid/{name}": value for name, value in score().items()}
+    with heartbeat("scoring the held-out text", shown=Workers(strategy).is_chief):
+        found |= {f"valid/{name}": value for name, value in score().items()}
     if isinstance(tuner, MeshMaskedLmTuner):
         found["train/largest_device_megabytes"] = max(tuner.device_bytes()) / 1e6
     return found | _utilisation(subject.backbone, found, settings, config.training.batch_size)
@@ -208,7 +211,8 @@ class _Stages:
 
 def _utilisation(backbone: Backbone, found: dict, settings: PretrainConfig, batch_size: int) -> dict[str, float]:
     """Share of the machine's largest matrix product that training used, over all steps and waits."""
-    peak = measure_matrix_peak()
+    with heartbeat("measuring the machine's peak"):
+        peak = measure_matrix_peak()
     model = backbone.model
     operations = compute_step_operations(
         rows=1,

@@ -17,6 +17,7 @@ from app.data.pretraining_rows import RowFormat
 from app.data.pretraining_vocabulary import compute_vocabulary
 from app.data.text_corpus import check_readable, find_sources
 from app.data.word_pieces import WordPieces
+from app.heartbeat import heartbeat
 from app.models.backbone import Backbone
 from app.modes.scoring import say
 from app.training.workers import Workers
@@ -52,7 +53,8 @@ def learn_vocabulary(config: Config, run_dir: RunDirectory, workers: Workers) ->
         if not run_dir.vocabulary.exists():
             say(f"learning {settings.vocabulary_size:,} word pieces from {settings.train_path}")
             lowercase = backbone.lowercase != "false"
-            pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
+            with heartbeat("learning word pieces"):
+                pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
             run_dir.write_text(run_dir.vocabulary, "".join(f"{piece}\n" for piece in pieces))
     return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
 

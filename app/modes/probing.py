@@ -19,6 +19,7 @@ from pathlib import Path
 from app.artifacts import Request, RunDirectory
 from app.config import FOUND_BY_TRIAL, Config, InputError, RunError, TrainingConfig
 from app.config_rules import FEWEST_PIECES
+from app.heartbeat import heartbeat
 from app.modes.scoring import say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory
 
@@ -123,7 +124,8 @@ def _in_a_process(config: Config, task: dict) -> tuple[subprocess.CompletedProce
         RunDirectory(folder).write_config(config)
         search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", _MODULE, folder, json.dumps(task)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
+        with heartbeat(f"finding {task['trial']} by trial"):
+            done = subprocess.run(command, env={**os.environ, "PYTHONPATH": search}, capture_output=True, text=True)
     return done, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 

@@ -25,6 +25,7 @@ from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.evaluation.report import conll_rows, text_report
 from app.evaluation.scores import Scores, compute_scores, count_entities, flat_metrics
+from app.heartbeat import heartbeat
 from app.models.heads import decode_sentences
 from app.models.tagger import INPUT_NAMES, Tagger
 from app.paths import shown
@@ -74,7 +75,8 @@ def read_scored_split(
     require_split(data, split, purpose)
     corpus = open_split(data, split, labels=labels)
     assert corpus is not None
-    return corpus, summarize(corpus)
+    with heartbeat(f"reading {corpus.source}"):
+        return corpus, summarize(corpus)
 
 
 def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
@@ -183,7 +185,8 @@ def score_split(
         the scores, flat, under `SPLIT/`.
     """
     began = time.monotonic()
-    tagged = Tagged.by(predictor, sentences)
+    with heartbeat(f"scoring {split}"):
+        tagged = Tagged.by(predictor, sentences)
     seconds = time.monotonic() - began
     scores = tagged.scores()
     columns = (tagged.words, tagged.gold, tagged.predicted)

@@ -7,6 +7,7 @@ from app.checks import describe_taken_port
 from app.config import InputError
 from app.export.saved_model import load_version
 from app.export.versions import newest_version, versions
+from app.heartbeat import heartbeat
 from app.modes.gate import mention_refusal
 from app.serving.http_server import TaggingServer
 
@@ -16,7 +17,8 @@ def run(request: Request) -> dict[str, float]:
     config, folder = request.config.serve, request.run_dir.saved_model
     mention_refusal(request.run_dir, "saved_model", there=bool(versions(folder)))
     path = newest_version(folder)
-    model = load_version(path)
+    with heartbeat(f"loading {path}"):
+        model = load_version(path)
     try:
         server = TaggingServer((config.host, config.port), model, version=int(path.name))
     except OSError as error:

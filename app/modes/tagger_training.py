@@ -15,6 +15,7 @@ from app.data.dataset import RowStore, store_in_memory, store_in_records
 from app.data.encoding import Encoder
 from app.data.packing import Example
 from app.data.shapes import NUM_SHAPES
+from app.heartbeat import heartbeat
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
@@ -38,7 +39,8 @@ def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> 
     train = open_split(config.data, "train", labels=labels)
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
-    summary = summarize(train)
+    with heartbeat(f"reading {train.source}"):
+        summary = summarize(train)
     report_training_corpus(summary)
     return train, summary
 
@@ -78,7 +80,8 @@ def check_other_splits(
         corpus = open_split(config.data, split, labels=labels)
         if corpus is None:
             continue
-        others[split], summary = corpus, summarize(corpus)
+        with heartbeat(f"reading {corpus.source}"):
+            others[split], summary = corpus, summarize(corpus)
         summaries[split] = summary
         for warning in check_scored(summary):
             say(f"warning: {warning}")
@@ -149,7 +152,8 @@ class TaggerTraining:
         config = self.config.data
         large = words > config.memory_limit_words
         if config.cache == "memory" or (config.cache == "auto" and not large):
-            return store_in_memory(rows)
+            with heartbeat("cutting the corpus into sequences"):
+                return store_in_memory(rows)
         settings = (made_from, encoder.labels, encoder.pieces.vocabulary, encoder.pieces.lowercase, config)
         fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
         # Another run that is reading the folder of its rows must not lose them.
@@ -157,7 +161,10 @@ class TaggerTraining:
         worker = Workers(self.strategy).index
         if worker:
             folder = folder / f"worker-{worker}"
-        return store_in_records(rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences)
+        with heartbeat("writing the cache of sequences"):
+            return store_in_records(
+                rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences
+            )
 
     def validation(self, tagger: Tagger, encoder: Encoder) -> Callable[[], dict[str, float]] | None:
         """A function that scores the validation split with the tagger's network as it is then; None without one."""

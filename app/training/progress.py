@@ -42,6 +42,11 @@ class ProgressDisplay(keras.callbacks.Callback):
         self._bar = bar if sys.stderr.isatty() and not quiet else None
 
     @property
+    def says_lines(self) -> bool:
+        """Whether the person watching sees lines, and no bar."""
+        return not self._bar and not self.quiet
+
+    @property
     def training_seconds(self) -> float:
         """Seconds this process spent on training steps, first compilation included, scoring between epochs not."""
         now = time.monotonic()

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from app.artifacts import atomic
 from app.config import RunError, Terminated, TrainingConfig
+from app.heartbeat import heartbeat
 from app.one_keras import keras
 from app.paths import plain
 from app.training.checkpoints import Checkpoints, Position
@@ -174,7 +175,8 @@ class RunKeeper(keras.callbacks.Callback):
         try:
             if self.workers.is_chief:
                 self._validating = True
-                scores = validate()
+                with heartbeat("validating", shown=self.progress.says_lines):
+                    scores = validate()
         except BaseException:
             self.model.swap_averages()
             raise

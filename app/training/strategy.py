@@ -8,6 +8,7 @@ from official.common import distribute_utils
 from official.modeling import performance
 
 from app.config import RunError, TrainingConfig
+from app.heartbeat import heartbeat
 from app.one_keras import keras
 from app.training.cluster import check_replicas, choose_strategy
 from app.training.workers import wait_for_workers
@@ -29,7 +30,8 @@ def build_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(split_processor(config.logical_devices))
     if name == "multi_worker":
         check_replicas(config, replicas=len(cluster.addresses) * max(1, gpus))
-        wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
+        with heartbeat(f"worker {cluster.index}: waiting for the other workers"):
+            wait_for_workers(cluster, seconds=config.worker_timeout_seconds)
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "one_device":
         run_in_order(config)

@@ -259,6 +259,8 @@ def test_an_answer_arrives_while_standard_input_is_still_open(trained_run, tmp_p
     process.stdin.close()
     assert process.wait(timeout=60) == 2
     messages = process.stderr.read()
+    announced, _, messages = messages.partition("\n")
+    assert announced == "predict: loading TensorFlow ..."
     assert messages == "error: standard input, line 3: not UTF-8 at byte 1 (0xc3); convert the text to UTF-8\n"
 
 

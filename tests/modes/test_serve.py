@@ -41,6 +41,7 @@ def test_serve_answers_until_it_is_told_to_end(exported_run, app_process, tmp_pa
         "--mode=serve", f"--run_dir={exported_run}", "--set=serve.port=0", cwd=tmp_path, stdin=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs of a shell ignore it
     )  # fmt: skip
+    assert process.stderr.readline() == "serve: loading TensorFlow ...\n"
     url = re.search(r"http://\S+/", process.stderr.readline())[0]
     body = json.dumps({"instances": ["the old Ada Smith met and saw Rome ."]}).encode()
     with urllib.request.urlopen(f"{url}v1/models/ner:predict", body, timeout=60) as response:
