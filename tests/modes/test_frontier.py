@@ -120,7 +120,7 @@ def test_a_run_without_exports_and_the_same_run_again_are_refused(exported, trai
     bare = trained_run.copy(tmp_path / "bare")
     with pytest.raises(InputError, match="make it with --mode=export"):
         frontier.measure_frontier(request_of(bare, *QUICK))
-    again = exported.parent / "other" / ".." / exported.name
+    again = exported.parent / ".." / exported.parent.name / exported.name
     with pytest.raises(InputError, match="must be other runs, received .*one a second time"):
         frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={again}"))
 
