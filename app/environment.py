@@ -128,7 +128,8 @@ def read_cpu_flags() -> list[str]:
 
 def read_container_limits(root: Path = Path("/")) -> dict[str, float]:
     """What a container leaves of the machine: {"memory_bytes", "cores"}, each only if it is limited (cgroup 2 or 1)."""
-    groups, limits = root / "sys/fs/cgroup", {}
+    groups = root / "sys/fs/cgroup"
+    limits: dict[str, float] = {}
     memory = _numbers(groups / "memory.max") or _numbers(groups / "memory/memory.limit_in_bytes")
     if memory and memory[0] < 2**60:  # version 1 says a number that large for no limit
         limits["memory_bytes"] = memory[0]
