@@ -20,7 +20,7 @@ from app.models.distillation import build_from_layers, copy_head
 from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import read_labels
 from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
-from app.modes.opening import open_run
+from app.modes.opening import open_run, say_devices
 from app.modes.scoring import build_encoder, open_split, say
 from app.modes.tagger_training import (
     TaggerTraining,
@@ -29,6 +29,7 @@ from app.modes.tagger_training import (
     labelled_sources,
     start_tagger,
 )
+from app.training.devices import list_devices
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.strategy import build_strategy, set_up
@@ -44,15 +45,18 @@ def run(request: Request) -> dict[str, float]:
     text = _Text.of(config, read_teacher_labels(config.distill))
     check_other_splits(config, text.labels)
     _check_student(config, text.labels)
-    with workers.watched(), open_run(request, workers):
+    with workers.watched(run_dir.path), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
+        say_devices(list_devices(strategy), precision, workers)
         if workers.is_chief:
             say(
                 f"{text.labelled_words:,} labelled and {text.unlabelled_words:,} unlabelled words | teachers "
                 f"{', '.join(config.distill.teachers)} | {strategy.num_replicas_in_sync} replica(s), {precision}"
             )
         with strategy.scope():
-            teachers = load_teachers(config.distill, labels=text.labels)
+            teachers = load_teachers(
+                config.distill, labels=text.labels, compile_setting=config.training.compile_activations
+            )
             student = _build_student(config, teachers[0], text.labels)
         metrics = _train(student, teachers, text, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
@@ -147,7 +151,7 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
         dropout=config.backbone.dropout,
         attention_dropout=config.backbone.attention_dropout,
     )
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     student = build_tagger(
         backbone,
         config.model,

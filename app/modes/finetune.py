@@ -12,7 +12,7 @@ from app.data.encoding import Encoder
 from app.data.masking import PieceMasker, with_masks
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
-from app.modes.opening import open_run
+from app.modes.opening import open_run, say_devices
 from app.modes.probing import decide
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import (
@@ -22,6 +22,7 @@ from app.modes.tagger_training import (
     read_training_corpus,
     start_tagger,
 )
+from app.training.devices import list_devices
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.masked_lm import MaskedLmTuner
@@ -39,8 +40,9 @@ def run(request: Request) -> dict[str, float]:
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
     check_other_splits(config, summary.labels)
-    with workers.watched(), open_run(request, workers):
+    with workers.watched(run_dir.path), open_run(request, workers):
         precision = set_up(config.training, seed=config.seed)
+        say_devices(list_devices(strategy), precision, workers)
         if workers.is_chief:
             say(
                 f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
