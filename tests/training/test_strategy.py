@@ -148,6 +148,12 @@ with mirrored.scope():
     tuner.fit(run.batches(0, 0), steps_per_epoch=1, callbacks=[note], verbose=0)
 assert abs(logged[0]["step_loss"] - logged[0]["loss"]) < 1e-5, logged
 
+import app.training.speed as speed
+speed.MATRIX_SIZES = (256,)
+peak = speed.MatrixPeak(mirrored, "float32")
+peak.measure()
+assert peak.compute_total() > 1e6 and "on all 2 replicas at once" in peak.describe(), peak.describe()
+
 print("same")
 """
 
