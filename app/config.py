@@ -192,6 +192,12 @@ class TrainingConfig:
         choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     jit_compile: bool = option(False, "compile the training step with XLA")
+    compile_activations: str = option(
+        "auto",
+        "compile the exact GELU and its gradient with XLA, a tenth of a step on a CPU; auto: where XLA can. false here "
+        "and in jit_compile: nothing is compiled with XLA",
+        choices=("auto", "true", "false"),
+    )
     deterministic: bool = option(True, "the same seed on the same machine gives the same bits")
     epochs: int = option(
         12, "passes over the training corpus", at_least=1, trains=("pretrain", "finetune", "distill")
@@ -204,7 +210,8 @@ class TrainingConfig:
         at_least=0,
     )
     memory_limit_mb: int = option(
-        0, "accumulation_steps=0: memory that training may take; 0 = most of what is free", at_least=0, trains=()
+        0, "accumulation_steps=0, data.max_length=0: memory that training may take; 0 = most of what is free",
+        at_least=0, trains=(),
     )
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "lamb"))
     learning_rate: float = option(4e-4, "peak learning rate", above=0, at_most=1)

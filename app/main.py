@@ -171,10 +171,12 @@ def main(argv: Sequence[str]) -> int:
 
             traceback.print_exc()
         _complain(explain(error))
-        if isinstance(error, LostWorkerError):
+        status = BAD_INPUT if isinstance(error, InputError) else FAILED
+        status = LOST_WORKER if isinstance(error, LostWorkerError) else status
+        if getattr(error, "leave_at_once", False):  # one of several workers
             sys.stderr.flush()
-            os._exit(LOST_WORKER)  # TensorFlow's own way out waits for the worker that is gone
-        return BAD_INPUT if isinstance(error, InputError) else FAILED
+            os._exit(status)  # TensorFlow's own way out waits for the worker that is gone
+        return status
 
 
 def build_request() -> tuple[str, Request]:

@@ -15,6 +15,12 @@ from app.config import InputError
 SEARCHES = 7  # halvings of the interval in which the part of the operations for a latency lies
 
 
+def check_removed_layers(count: int, *, of: int) -> None:
+    """Raises InputError if no layer would be left."""
+    if count >= of:
+        raise InputError(f"compression.removed_layers must be below {of} (the layers there are), received {count}")
+
+
 class PruneStructured:
     """Down to a part of the encoder's operations, or to a latency on this machine."""
 
@@ -53,10 +59,7 @@ class PruneStructured:
         return bench.cut_layers(tagger, [(layer.number, layer.heads, layer.columns) for layer in layers])
 
     def _drop(self, layers: list[LayerUnits], importances: list[LayerImportance], count: int) -> list[LayerUnits]:
-        if count >= len(layers):
-            raise InputError(
-                f"compression.removed_layers must be below {len(layers)} (the layers there are), received {count}"
-            )
+        check_removed_layers(count, of=len(layers))
         return drop_layers(layers, importances, count)
 
     def _fraction(

@@ -5,11 +5,13 @@ XLA fuses each into one pass. A training step of MiniLM on a CPU takes a tenth l
 """
 
 import math
+import sys
 from collections.abc import Callable
 
 import tensorflow as tf
 from keras_nlp.models import BertBackbone
 
+from app.config import InputError
 from app.one_keras import keras
 from app.quiet import quiet
 
@@ -35,14 +37,38 @@ def compiled_gelu(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Ten
     return _gelu(x), lambda upstream: _gelu_gradient(x, upstream)
 
 
-def compile_activations(model: BertBackbone) -> None:
+def compile_activations(model: BertBackbone, setting: str = "auto") -> None:
     """Makes a backbone compute its exact GELUs by `compiled_gelu` in whatever is traced from now on.
 
     Saved models do not hold it: XLA's kernels stay out of exports. Backbones with another activation are left alone.
+
+    Args:
+        model: whose layers are changed.
+        setting: `training.compile_activations`: "auto" leaves the layers as they are where XLA cannot compile.
+
+    Raises:
+        InputError: the setting is "true" and XLA cannot compile here.
     """
     exact = [layer for layer in model.transformer_layers if layer.activation is keras.activations.gelu]
+    if setting == "false" or not exact:
+        return
+    if refusal := _try_to_compile():
+        if setting == "true":
+            raise InputError(f"training.compile_activations is true, but XLA cannot compile here: {refusal}")
+        print(f"XLA cannot compile here, so activations are computed without it: {refusal}", file=sys.stderr)
+        return
     for layer in exact:
         layer._feedforward_intermediate_dense.activation = compiled_gelu
-    if exact:
-        with quiet():  # XLA tells of the first thing it compiles, at any log level
-            compiled_gelu(tf.zeros([1]))
+
+
+def _try_to_compile() -> str:
+    """Compiles the activation and its gradient once; returns why XLA refuses, empty if it does not."""
+    x = tf.zeros([1])
+    try:
+        with quiet(), tf.GradientTape() as tape:  # XLA tells of the first thing it compiles, at any log level
+            tape.watch(x)
+            y = compiled_gelu(x)
+            tape.gradient(y, x)
+    except tf.errors.OpError as error:  # a GPU without the files of CUDA that XLA compiles with, for example
+        return (str(error.message).strip().splitlines() or [type(error).__name__])[0][:200]
+    return ""

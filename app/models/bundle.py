@@ -98,6 +98,11 @@ def load_backbone(folder: Path, config: BackboneConfig | None = None) -> Backbon
     return Backbone(model, vocabulary, lowercase, source)
 
 
+def read_layer_count(folder: Path) -> int:
+    """The encoder layers of a bundle; reads no weights."""
+    return int(read_json(folder / SETTINGS_FILE)["num_layers"])
+
+
 def _settings(values: dict, *, where: Path) -> BertSettings:
     """The settings in a file; the lists of a slim encoder must have an entry a layer."""
     lists = {name: tuple(values[name]) for name in SLIM_SETTINGS if isinstance(values.get(name), list)}

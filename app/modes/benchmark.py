@@ -3,6 +3,8 @@
 import time
 from typing import Any
 
+import tensorflow as tf
+
 from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError
 from app.data.corpus import summarize
@@ -15,13 +17,16 @@ from app.models.backbone import build_backbone
 from app.models.masked_lm import build_pretrainer
 from app.models.tagger import build_tagger
 from app.modes.frontier import measure_frontier
+from app.modes.opening import say_devices
 from app.modes.pretraining_text import Records
 from app.modes.scoring import build_encoder, build_predictor, open_split, say
+from app.training.devices import list_devices
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
 from app.training.optimizers import build_optimizer
-from app.training.speed import compute_step_operations, measure_matrix_peak, measure_steps
+from app.training.speed import MatrixPeak, compute_step_operations, measure_steps
 from app.training.strategy import run_in_order, set_up
+from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
@@ -36,6 +41,8 @@ def run(request: Request) -> dict[str, float]:
     with run_dir.locked():
         run_in_order(config.training)
         precision = set_up(config.training, seed=config.seed)
+        strategy = tf.distribute.get_strategy()
+        say_devices(list_devices(strategy), precision, Workers(strategy))
         measure = {"tagging": _measure_tagging, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
         with heartbeat("measuring"):
             metrics = measure(config, run_dir, precision)
@@ -52,7 +59,7 @@ def _measure_tagging(config: Config, _: RunDirectory, precision: str) -> dict[st
     if train is None:
         raise InputError("data.train_path is empty; the benchmark trains on it")
     backbone = build_backbone(config.backbone)
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     tagger = build_tagger(backbone, config.model, labels=summarize(train).labels, shape_count=NUM_SHAPES)
     encoder = build_encoder(tagger, config.data)
     store = store_in_memory(encoder.training_rows(train.sentences()))
@@ -89,7 +96,7 @@ def _measure_masked_lm(config: Config, run_dir: RunDirectory, precision: str) ->
     """Pieces a second are real ones here: `[CLS]` and `[SEP]` count, padding does not."""
     settings, seed = config.pretrain, config.seed
     backbone = build_backbone(config.backbone)
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     records = Records(config, run_dir, backbone)
     masker = PieceMasker.build(records.pieces, fraction=settings.mask_fraction, whole_words=settings.whole_words)
     network, depths = build_pretrainer(backbone, pairs=settings.objective != "masked_lm")
@@ -125,11 +132,16 @@ def _measure_training(
         config.training, total_steps=1000, variables=variables, depths=depths, precision=precision
     )
     tuner.compile(optimizer=optimizer, jit_compile=config.training.jit_compile)
-    peak_before = measure_matrix_peak()
+    products = MatrixPeak(tf.distribute.get_strategy(), precision)
     seconds, counted = measure_steps(
-        tuner, batches, steps=config.benchmark.steps, warmup_steps=config.benchmark.warmup_steps
+        tuner,
+        batches,
+        steps=config.benchmark.steps,
+        warmup_steps=config.benchmark.warmup_steps,
+        between=products.measure,
     )
-    peak = max(peak_before, measure_matrix_peak())
+    peak = products.compute_total()
+    say(products.describe())
     return {
         "benchmark/step_seconds": seconds,
         f"benchmark/train_{unit}_per_second": counted / seconds,

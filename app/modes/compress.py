@@ -8,16 +8,20 @@ import numpy as np
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
 from app.checks import require_steps
+from app.compression.prune_structured import check_removed_layers
 from app.compression.steps import STEPS
 from app.config import Config
 from app.data.corpus import Corpus, open_corpus, summarize
 from app.data.labels import types_from
+from app.data.text_corpus import find_sources
+from app.data.unlabelled import count_unlabelled
 from app.files import discard
 from app.heartbeat import heartbeat
+from app.models.bundle import read_layer_count
 from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger, read_labels
 from app.modes.corpora import describe_corpora
-from app.modes.opening import open_run
+from app.modes.opening import open_run, say_devices
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
 from app.modes.tagger_training import (
     TaggerTraining,
@@ -28,6 +32,7 @@ from app.modes.tagger_training import (
     score_run,
 )
 from app.modes.workbench import Workbench, measure_latency_ms
+from app.training.devices import list_devices
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
@@ -50,8 +55,10 @@ def run(request: Request) -> dict[str, float]:
     others = check_other_splits(config, labels, train=train, words=summary.words)
     corpora = describe_corpora(config.data, {"train": summary, **others})
     other = _open_other(config, labels)
-    with workers.watched(), open_run(request, workers, mode=MODE, corpora=corpora):
+    _check_steps(config)
+    with workers.watched(run_dir.path), open_run(request, workers, mode=MODE, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
+        say_devices(list_devices(strategy), precision, workers)
         training = TaggerTraining(config, run_dir, strategy, precision)
         bench = Workbench(training, labels, train, summary)
         _go_through_steps(bench, config, other, is_chief=workers.is_chief)
@@ -60,6 +67,16 @@ def run(request: Request) -> dict[str, float]:
         metrics = _finish(bench, config, run_dir)
         print(bench.state.table())
         return metrics | score_run(config, run_dir)
+
+
+def _check_steps(config: Config) -> None:
+    """Raises InputError for what a step would find wrong only when the steps before it have taken their hours."""
+    compression, path = config.compression, config.data.unlabelled_path
+    if "trim_vocabulary" in compression.steps and path:
+        sources = find_sources(path, tfds_dir=config.data.tfds_dir)
+        count_unlabelled(sources, limit_words=config.distill.unlabelled_limit_words)
+    if "prune_structured" in compression.steps:
+        check_removed_layers(compression.removed_layers, of=read_layer_count(RunDirectory(config.init_from).model))
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:

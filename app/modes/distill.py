@@ -24,7 +24,7 @@ from app.models.tagger import Tagger, build_tagger
 from app.models.tagger_bundle import read_labels
 from app.modes.corpora import describe_corpora
 from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
-from app.modes.opening import open_run
+from app.modes.opening import open_run, say_devices
 from app.modes.scoring import build_encoder, open_split, say
 from app.modes.tagger_training import (
     TaggerTraining,
@@ -35,6 +35,7 @@ from app.modes.tagger_training import (
     score_again,
     start_tagger,
 )
+from app.training.devices import list_devices
 from app.training.distillation import DistillationTuner
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
@@ -56,10 +57,13 @@ def run(request: Request) -> dict[str, float]:
     corpora = describe_corpora(config.data, {"train": text.summary, **others})
     if config.init_from:
         check_same_labels(config.init_from, read_labels(RunDirectory(config.init_from).model), text.labels)
-    with workers.watched(), ExitStack() as opened:
+    with workers.watched(run_dir.path), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
+        say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
-            teachers = load_teachers(config.distill, labels=text.labels)
+            teachers = load_teachers(
+                config.distill, labels=text.labels, compile_setting=config.training.compile_activations
+            )
             student = _build_student(config, teachers[0], text.labels)
             non_names = {*teachers[0].non_name_types, *(text.summary.non_name_types if text.summary else ())}
             student = dataclasses.replace(student, non_name_types=tuple(sorted(non_names)))
@@ -153,7 +157,7 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
         dropout=config.backbone.dropout,
         attention_dropout=config.backbone.attention_dropout,
     )
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     student = build_tagger(
         backbone,
         config.model,

@@ -32,8 +32,14 @@ def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
     return labels
 
 
-def load_teachers(config: DistillConfig, *, labels: Sequence[str]) -> list[Tagger]:
-    """The teachers' networks, in the precision that is set. Call inside the strategy's scope."""
+def load_teachers(config: DistillConfig, *, labels: Sequence[str], compile_setting: str = "auto") -> list[Tagger]:
+    """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
+
+    Args:
+        config: names them.
+        labels: of those that are runs.
+        compile_setting: `training.compile_activations`.
+    """
     teachers = []
     for source in config.teachers:
         if has_tagger(source):
@@ -42,7 +48,7 @@ def load_teachers(config: DistillConfig, *, labels: Sequence[str]) -> list[Tagge
             backbone = build_backbone(BackboneConfig(source=source))
             untrained = ModelConfig(head="softmax", word_shape=False)
             teacher = build_tagger(backbone, untrained, labels=labels, shape_count=NUM_SHAPES)
-        compile_activations(teacher.backbone.model)
+        compile_activations(teacher.backbone.model, compile_setting)
         teachers.append(teacher)
     return teachers
 

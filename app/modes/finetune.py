@@ -14,7 +14,7 @@ from app.data.masking import PieceMasker, with_masks
 from app.models.masked_lm import build_masked_lm
 from app.models.tagger import Tagger
 from app.modes.corpora import describe_corpora
-from app.modes.opening import open_run
+from app.modes.opening import open_run, say_devices
 from app.modes.probing import decide
 from app.modes.scoring import build_encoder, say
 from app.modes.tagger_training import (
@@ -25,6 +25,7 @@ from app.modes.tagger_training import (
     score_again,
     start_tagger,
 )
+from app.training.devices import list_devices
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.masked_lm import MaskedLmTuner
@@ -46,8 +47,9 @@ def run(request: Request) -> dict[str, float]:
     train, summary = read_training_corpus(config)
     others = check_other_splits(config, summary.labels, train=train, words=summary.words)
     corpora = describe_corpora(config.data, {"train": summary, **others})
-    with workers.watched(), ExitStack() as opened:
+    with workers.watched(run_dir.path), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
+        say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
             tagger = start_tagger(config, summary.labels, init_from=config.init_from)
         tagger = dataclasses.replace(tagger, non_name_types=summary.non_name_types)

@@ -1,14 +1,16 @@
-"""Modes room: how a training mode opens its run directory, alone or with other workers."""
+"""Modes room: how a training mode opens its run directory, alone or with other workers, and says what trains."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from app.artifacts import Request
 from app.config import Config, TrainingConfig
 from app.modes.corpora import Corpora, check_same_corpora, note_corpora
 from app.modes.scoring import say
-from app.training.workers import Workers, read_cluster
+from app.training.cluster import read_cluster
+from app.training.devices import count_cores, describe_devices, find_unused_gpu, name_gpus
+from app.training.workers import Workers, remove_notes
 
 
 @contextmanager
@@ -40,6 +42,7 @@ def open_run(request: Request, workers: Workers, *, mode: str, corpora: Corpora 
         run_dir.write_environment(seed=config.seed, command=sys.argv)
         if corpora:
             note_corpora(run_dir, corpora)
+        remove_notes(run_dir.path)
         workers.wait()
         if plan == "replace":
             say(f"{run_dir} held a run of another configuration without any checkpoint: this run takes its place")
@@ -82,3 +85,17 @@ def _is_chief(config: TrainingConfig) -> bool:
     """Whether this process writes the run directory; known without waiting for the others."""
     several = config.strategy == "multi_worker" or (config.strategy == "auto" and not config.tpu_address)
     return not several or read_cluster().index == 0
+
+
+def say_devices(devices: Sequence[str], precision: str, workers: Workers) -> None:
+    """One line of every worker on the devices that it trains on, and one if a GPU of its machine cannot be used.
+
+    Args:
+        devices: TensorFlow's names of them.
+        precision: what `set_up` returned.
+        workers: that train together.
+    """
+    who = f" of worker {workers.index}" if workers.count > 1 else ""
+    say(f"devices{who}: {describe_devices(devices, gpus=name_gpus(), cores=count_cores())}; precision {precision}")
+    if unused := find_unused_gpu():
+        say(unused)

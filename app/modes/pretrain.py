@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from app.artifacts import Request, RunDirectory, sha256_of_arrays
 from app.checks import check_lengths
-from app.config import BackboneConfig, Config, PretrainConfig
+from app.config import BackboneConfig, Config
 from app.data.dataset import RowStore
 from app.data.masking import PieceMasker, with_masks
 from app.heartbeat import heartbeat
@@ -15,16 +15,18 @@ from app.models.activation import compile_activations
 from app.models.backbone import Backbone, build_backbone, save_backbone
 from app.models.layout import check_cuts
 from app.models.presets import save_preset
-from app.modes.opening import open_finished_run, open_run
+from app.modes.opening import open_finished_run, open_run, say_devices
 from app.modes.pretraining_network import PretrainingNetwork
 from app.modes.pretraining_text import Records, check_text, learn_vocabulary
 from app.modes.probing import decide
 from app.modes.scoring import say
+from app.training.devices import list_devices
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import Plan, run_fit
 from app.training.masked_lm import build_masked_scorer
+from app.training.memory import compute_long_batch
 from app.training.model_parallel import MeshMaskedLmTuner, build_mesh
-from app.training.speed import compute_step_operations, measure_matrix_peak
+from app.training.speed import MatrixPeak, MeasurePeak, compute_step_operations
 from app.training.strategy import build_strategy, set_up
 from app.training.workers import Workers
 
@@ -46,17 +48,18 @@ def run(request: Request) -> dict[str, float]:
     mesh = build_mesh(config.pretrain.model_parallel) if config.pretrain.model_parallel > 1 else None
     strategy = tf.distribute.get_strategy() if mesh else build_strategy(config.training)
     workers = Workers(strategy)
-    with workers.watched():
+    with workers.watched(run_dir.path):
         training = dataclasses.replace(config.training, precision="float32") if mesh else config.training
         precision = set_up(training, seed=config.seed)
         backbone = records = None
         if not config.pretrain.vocabulary_size:  # what needs no run directory is tried before it is touched
-            backbone = _build(config.backbone, config.pretrain, strategy)
+            backbone = _build(config.backbone, config, strategy)
             if mesh:
                 check_cuts(backbone.model, mesh.size)
             records = _open_records(config, run_dir, backbone, workers) if config.pretrain.records_dir else None
         with open_run(request, workers, mode=MODE):
-            backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config.pretrain, strategy)
+            say_devices(mesh.local_devices() if mesh else list_devices(strategy), precision, workers)
+            backbone = backbone or _build(learn_vocabulary(config, run_dir, workers), config, strategy)
             records = records or _open_records(config, run_dir, backbone, workers)
             if workers.is_chief:
                 if not config.pretrain.valid_path:
@@ -74,7 +77,8 @@ def run(request: Request) -> dict[str, float]:
                 del backbone
                 gc.collect()  # Keras's references to what was whole go round in circles
             with records.damage_named():
-                metrics = _train(subject, records, config, run_dir, precision, strategy)
+                peak = MatrixPeak(tf.distribute.MirroredStrategy(mesh.local_devices()) if mesh else strategy, precision)
+                metrics = _train(subject, records, config, run_dir, precision, strategy, peak)
             if not workers.is_chief:
                 return metrics
             backbone = subject.whole_backbone()
@@ -86,6 +90,7 @@ def run(request: Request) -> dict[str, float]:
             run_dir.mark_trained(config, mode=MODE)
             run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
     _show(metrics, run_dir)
+    say(peak.describe())
     return metrics
 
 
@@ -101,10 +106,11 @@ def _show_again(request: Request) -> dict[str, float]:
     return metrics
 
 
-def _build(source: BackboneConfig, settings: PretrainConfig, strategy: tf.distribute.Strategy) -> Backbone:
+def _build(source: BackboneConfig, config: Config, strategy: tf.distribute.Strategy) -> Backbone:
+    settings, setting = config.pretrain, config.training.compile_activations
     with strategy.scope():
         backbone = build_backbone(source)
-        compile_activations(backbone.model)
+        compile_activations(backbone.model, setting)
     check_lengths(settings, positions=backbone.model.max_sequence_length)
     return backbone
 
@@ -121,12 +127,14 @@ def _train(
     run_dir: RunDirectory,
     precision: str,
     strategy: tf.distribute.Strategy,
+    peak: MatrixPeak,
 ) -> dict:
     settings, training, seed = config.pretrain, config.training, config.seed
     masker = PieceMasker.build(records.pieces, fraction=settings.mask_fraction, whole_words=settings.whole_words)
     steps_per_epoch = records.train.steps_per_epoch(training.batch_size)
     held_out = _held_out_batches(records.held_out, masker, config)
-    stages = _Stages(records, settings, config, steps_per_epoch)
+    replicas = strategy.num_replicas_in_sync
+    stages = _Stages(records, config, steps_per_epoch=steps_per_epoch, replicas=replicas)
 
     scorer = build_masked_scorer(subject.network)
 
@@ -150,13 +158,16 @@ def _train(
             score="masked_accuracy",
             unit="pieces",
             breaks=stages.breaks,
+            callbacks=(MeasurePeak(peak),),
         )
+        peak.measure()
         found = run_fit(tuner, training, plan)
+        peak.measure()
     with heartbeat("scoring the held-out text", shown=Workers(strategy).is_chief):
         found |= {f"valid/{name}": value for name, value in score().items()}
     if isinstance(tuner, MeshMaskedLmTuner):
         found["train/largest_device_megabytes"] = max(tuner.device_bytes()) / 1e6
-    return found | _utilisation(subject.backbone, found, settings, config.training.batch_size)
+    return found | _utilisation(subject.backbone, found, config, peak)
 
 
 def _held_out_batches(rows: RowStore | None, masker: PieceMasker, config: Config) -> tf.data.Dataset | None:
@@ -175,16 +186,20 @@ class _Stages:
         breaks: epochs at which the length of the sequences changes.
     """
 
-    def __init__(self, records: Records, settings: PretrainConfig, config: Config, steps_per_epoch: int) -> None:
+    def __init__(self, records: Records, config: Config, *, steps_per_epoch: int, replicas: int) -> None:
+        settings = config.pretrain
         self._short, self._seed, self._steps = records.train, config.seed, steps_per_epoch
         self._epochs, self._batch_size = config.training.epochs, config.training.batch_size
         self._first_long = self._epochs - settings.long_epochs
         self.breaks: tuple[int, ...] = ()
         if records.long:
             self._long = records.long
-            parts = config.training.accumulation_steps
-            fitting = self._batch_size * settings.max_length // settings.long_length
-            self._long_size = max(parts, fitting // parts * parts)
+            self._long_size = compute_long_batch(
+                self._batch_size,
+                length=settings.max_length,
+                long_length=settings.long_length,
+                shares=replicas * config.training.accumulation_steps,
+            )
             self.breaks = (self._first_long,)
 
     def batches(self, epoch: int, step: int) -> tf.data.Dataset:
@@ -209,23 +224,30 @@ class _Stages:
         )
 
 
-def _utilisation(backbone: Backbone, found: dict, settings: PretrainConfig, batch_size: int) -> dict[str, float]:
-    """Share of the machine's largest matrix product that training used, over all steps and waits."""
-    with heartbeat("measuring the machine's peak"):
-        peak = measure_matrix_peak()
+def _utilisation(backbone: Backbone, found: dict, config: Config, peak: MatrixPeak) -> dict[str, float]:
+    """Share of the machine's fastest matrix products that training used, over all steps and waits."""
+    settings, epochs = config.pretrain, config.training.epochs
     model = backbone.model
-    operations = compute_step_operations(
-        rows=1,
-        length=settings.max_length,
-        layers=model.num_layers,
-        width=model.hidden_dim,
-        inner_width=model.intermediate_dim,
-        labels=0,
-        hidden_pieces=max(1, round(settings.mask_fraction * settings.max_length)),
-        vocabulary_size=model.vocabulary_size,
-    )
-    used = operations / settings.max_length * found["train/pieces_per_second"]
-    return {"train/matrix_peak_gflops": peak / 1e9, "train/share_of_peak": used / peak}
+
+    def operations_of_a_piece(length: int) -> float:
+        operations = compute_step_operations(
+            rows=1,
+            length=length,
+            layers=model.num_layers,
+            width=model.hidden_dim,
+            inner_width=model.intermediate_dim,
+            labels=0,
+            hidden_pieces=max(1, round(settings.mask_fraction * length)),
+            vocabulary_size=model.vocabulary_size,
+        )
+        return operations / length
+
+    part = settings.long_epochs / epochs  # a step has as many pieces in both stages
+    operations = operations_of_a_piece(settings.max_length)
+    if part:
+        operations += part * (operations_of_a_piece(settings.long_length) - operations)
+    used, most = operations * found["train/pieces_per_second"], peak.compute_total()
+    return {"train/matrix_peak_gflops": most / 1e9, "train/share_of_peak": used / most}
 
 
 def _show(metrics: dict, run_dir: RunDirectory) -> None:
@@ -235,4 +257,6 @@ def _show(metrics: dict, run_dir: RunDirectory) -> None:
     say(f"model        {run_dir.model}")
     say(f"preset       {run_dir.preset}")
     say(f"all results  {run_dir.path}")
-    say(f"fine-tune    python -m app.main --mode=finetune --set backbone.source={run_dir}")
+    tuned = run_dir.path.with_name(f"{run_dir.path.name}_finetuned")
+    command = f"--mode=finetune --set backbone.source={run_dir} --run_dir={tuned}"
+    say(f"fine-tune    python -m app.main {command}")

@@ -41,7 +41,7 @@ def check_text(config: Config, *, to_the_end: bool) -> None:
         check_lengths(settings, positions=config.backbone.max_positions)
     for split, path in (("train", settings.train_path), ("valid", settings.valid_path)):
         if path:
-            sources = find_sources(path, split=split)
+            sources = find_sources(path, split=split, tfds_dir=config.data.tfds_dir)
             if to_the_end:
                 check_readable(sources, documents=2 if settings.objective == "next_sentence" else 1)
 
@@ -54,7 +54,12 @@ def learn_vocabulary(config: Config, run_dir: RunDirectory, workers: Workers) ->
             say(f"learning {settings.vocabulary_size:,} word pieces from {settings.train_path}")
             lowercase = backbone.lowercase != "false"
             with heartbeat("learning word pieces"):
-                pieces = compute_vocabulary(settings.train_path, size=settings.vocabulary_size, lowercase=lowercase)
+                pieces = compute_vocabulary(
+                    settings.train_path,
+                    size=settings.vocabulary_size,
+                    lowercase=lowercase,
+                    tfds_dir=config.data.tfds_dir,
+                )
             run_dir.write_text(run_dir.vocabulary, "".join(f"{piece}\n" for piece in pieces))
     return dataclasses.replace(backbone, vocabulary_path=str(run_dir.vocabulary))
 
@@ -71,7 +76,7 @@ class Records:
     """
 
     def __init__(self, config: Config, run_dir: RunDirectory, backbone: Backbone) -> None:
-        self._settings, self._seed = config.pretrain, config.seed
+        self._settings, self._seed, self._tfds_dir = config.pretrain, config.seed, config.data.tfds_dir
         self._folder = Path(self._settings.records_dir or run_dir.records)
         self.pieces = WordPieces(backbone.vocabulary, lowercase=backbone.lowercase)
         self.index, self.train = self._open("train", self._settings.max_length)
@@ -91,6 +96,7 @@ class Records:
             row_format=RowFormat(form, length, share_rows=form == "masked_lm"),
             seed=self._seed,
             split=split,
+            tfds_dir=self._tfds_dir,
             beam_options=split_beam_options(self._settings),
             overwrite=not self._settings.records_dir,  # the run's own records follow its text
         )

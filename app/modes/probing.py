@@ -2,7 +2,7 @@
 
 `training.accumulation_steps=0`: the fewest parts of a batch that fit into memory. `data.max_length=0`: the longest
 sequence that is trained on nearly as fast as any. Trials run in a process of their own (`trial.py`): what they do to
-random state, weights and memory ends with it. If it is killed for lack of memory, what it found before then counts.
+random state, weights and memory ends with it. If it ends for lack of memory, what it found before then counts.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def decide(request: Request, *, mode: str) -> Request:
 _LENGTH, _PARTS = FOUND_BY_TRIAL
 _LENGTHS = (64, 96, 128, 192, 256, 384, 512)
 _NEARLY = 0.9  # of the speed of the fastest length
+# What a process says that ends because it gets no more memory. (TensorFlow's own error is caught in the trial.)
+_NO_MEMORY = ("bad_alloc", "MemoryError", "out_of_memory", "out of memory", "OOM when allocating", "Cannot allocate")
 
 
 def _get(config: Config, name: str) -> int:
@@ -72,38 +74,53 @@ def _put(config: Config, name: str, value: int) -> Config:
 def _find_length(config: Config) -> int:
     shortest = max(config.data.overlap_tokens + 3, FEWEST_PIECES)
     candidates = [length for length in _LENGTHS if length >= shortest] or [_LENGTHS[-1]]
-    done, found = _in_a_process(config, {"trial": "lengths", "mode": "finetune", "lengths": candidates})
-    _check(done, _LENGTH)
-    rates = {int(length): rate for length, rate in found}
+    training = config.training
+    replicas, shares_memory = _replicas(training, _LENGTH)
+    rows = max(1, training.batch_size // replicas // max(1, training.accumulation_steps))
+    budget = _memory_budget(training)
+    limit = budget // (replicas if shares_memory else 1)
+    task = {"trial": "lengths", "mode": "finetune", "lengths": candidates, "rows": rows, "limit": limit}
+    done, found = _in_a_process(config, task)
+    if not ran_out_of_memory(done):
+        _check(done, _LENGTH)
+    tried = {int(length): rate for length, rate in found}  # 0 is said before each trial
+    rates = {length: rate for length, rate in tried.items() if rate}
+    if not rates:
+        raise InputError(
+            f"a step with {rows} row(s) of {min(tried, default=candidates[0])} pieces does not fit into "
+            f"{budget / 1e6:,.0f} MB of memory (data.max_length=0); lower training.batch_size, received "
+            f"{training.batch_size}"
+        )
     length = max(length for length, rate in rates.items() if rate >= _NEARLY * max(rates.values()))
     speeds = ", ".join(f"{length}: {rate:,.0f}" for length, rate in rates.items())
-    say(f"sequences of {length} pieces; pieces/s by length: {speeds}")
+    too_long = [str(length) for length in tried if length not in rates]
+    rest = f"; sequences of {too_long[0]} do not fit into memory" if too_long else ""
+    say(f"sequences of {length} pieces; pieces/s by length: {speeds}{rest}")
     return length
 
 
 def _find_parts(config: Config, mode: str) -> int:
     training, settings = config.training, config.pretrain
-    replicas, shares_memory = _replicas(training)
+    replicas, shares_memory = _replicas(training, _PARTS)
     batch = training.batch_size // replicas
-    length, long = config.data.max_length, 0
+    length, long, stages = config.data.max_length, 0, 1
     if mode == "pretrain":
         length = settings.max_length
-        long = training.batch_size * length // settings.long_length // replicas if settings.long_epochs else 0
+        if settings.long_epochs:  # of 0 rows, one is tried: it is trained on, though a short batch has fewer pieces
+            long, stages = training.batch_size * length // settings.long_length // replicas, 2
     if training.batch_size % replicas:
         return 1  # `build_strategy` says what is wrong
-    budget = int(PART_OF_FREE * (free_memory() + own_memory()))
-    if training.memory_limit_mb:
-        budget = training.memory_limit_mb * 10**6
+    budget = _memory_budget(training)
     counts = allowed_parts(batch, long)
     task = {
         "trial": "parts",
         "mode": mode,
-        "lengths": [[batch, length], *([[long, settings.long_length]] if long else [])],
+        "lengths": [[batch, length], *([[long, settings.long_length]] if stages > 1 else [])],
         "parts": counts,
         "limit": budget // (replicas if shares_memory else 1),
     }
     done, found = _in_a_process(config, task)
-    if done.returncode != -signal.SIGKILL:  # the kernel kills what takes too much memory
+    if not ran_out_of_memory(done):
         _check(done, _PARTS)
     if not found:
         raise InputError(
@@ -129,6 +146,17 @@ def _in_a_process(config: Config, task: dict) -> tuple[subprocess.CompletedProce
     return done, [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
 
 
+def _memory_budget(training: TrainingConfig) -> int:
+    """Bytes that training may take."""
+    return training.memory_limit_mb * 10**6 or int(PART_OF_FREE * (free_memory() + own_memory()))
+
+
+def ran_out_of_memory(done: subprocess.CompletedProcess[str]) -> bool:
+    """Whether a process ended because it got no more memory; the kernel kills what takes too much."""
+    said = done.returncode and any(sign in done.stderr for sign in _NO_MEMORY)
+    return done.returncode == -signal.SIGKILL or bool(said)
+
+
 def _check(done: subprocess.CompletedProcess[str], name: str) -> None:
     if not done.returncode:
         return
@@ -138,8 +166,8 @@ def _check(done: subprocess.CompletedProcess[str], name: str) -> None:
     raise RunError(f"the trial of {name}=0 ended with status {done.returncode}: {reason}")
 
 
-def _replicas(config: TrainingConfig) -> tuple[int, bool]:
-    """How many replicas there will be, and whether they share one memory."""
+def _replicas(config: TrainingConfig, name: str) -> tuple[int, bool]:
+    """How many replicas there will be, and whether they share one memory; `name` is the setting to be found."""
     import tensorflow as tf
 
     from app.training.workers import read_cluster
@@ -147,8 +175,8 @@ def _replicas(config: TrainingConfig) -> tuple[int, bool]:
     alone = config.strategy in ("one_device", "mirrored") or len(read_cluster().addresses) < 2
     if not alone or config.strategy in ("multi_worker", "tpu") or config.tpu_address:
         raise InputError(
-            "training.accumulation_steps=0 is for one process, whose memory can be probed; set a number on several "
-            "machines or a TPU"
+            f"{name}=0 is for one process, whose memory and speed can be probed; set a number on several machines or "
+            "a TPU"
         )
     if config.logical_devices > 1:
         return config.logical_devices, True

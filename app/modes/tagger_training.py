@@ -109,7 +109,7 @@ def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") 
     """
     source = init_from or config.backbone.source
     backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     tagger = build_tagger(
         backbone,
         config.model,

@@ -29,7 +29,7 @@ from app.modes.probing import BAD_INPUT
 from app.modes.tagger_training import start_tagger
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
-from app.training.memory import own_memory, try_parts
+from app.training.memory import own_memory, try_parts, try_rising
 from app.training.optimizers import build_optimizer
 from app.training.step import StepTuner
 from app.training.strategy import run_in_order, set_up
@@ -58,7 +58,7 @@ class Subject:
 
 def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> Subject:
     backbone = build_backbone(_with_some_vocabulary(config, folder))
-    compile_activations(backbone.model)
+    compile_activations(backbone.model, config.training.compile_activations)
     network, depths = build_pretrainer(backbone, pairs=config.pretrain.objective != "masked_lm")
     tuner = MaskedLmTuner(network, special=_SPECIAL, config=training, seed=0)
 
@@ -127,28 +127,42 @@ def _try_parts(
         for rows, length in lengths:
             step(2 * max(1, rows // number), length)
 
-    gpu = bool(tf.config.list_physical_devices("GPU"))
-    peak = (lambda: int(tf.config.experimental.get_memory_info("GPU:0")["peak"])) if gpu else _host_peak
-    for found in try_parts(parts, run, limit=2**63 if gpu else limit, peak=peak):
+    limit, peak = _memory(limit)
+    for found in try_parts(parts, run, limit=limit, peak=peak):
         print(json.dumps(found), flush=True)
 
 
-def _try_lengths(config: Config, folder: Path, *, mode: str, lengths: list[int]) -> None:
-    """Prints [length, pieces a second] for each length, none longer than the backbone's positions."""
+def _try_lengths(
+    config: Config, folder: Path, *, mode: str, lengths: list[int], rows: int, limit: int
+) -> None:
+    """Prints [length, 0] before each length is tried, and [length, pieces a second] once it is known to fit.
+
+    None is longer than the backbone's positions.
+    """
     step, positions = _make_step(config, mode, folder, parts=1)
-    rows = max(1, config.training.batch_size // max(1, config.training.accumulation_steps))
-    for length in sorted({min(length, positions) for length in lengths}):
+    rates: dict[int, float] = {}
+
+    def run(length: int) -> None:
+        print(json.dumps([length, 0]), flush=True)
         step(rows, length)
         seconds = []
         for _ in range(TIMED_STEPS):
             began = time.perf_counter()
             step(rows, length)
             seconds.append(time.perf_counter() - began)
-        print(json.dumps([length, rows * length / statistics.median(seconds)]), flush=True)
+        rates[length] = rows * length / statistics.median(seconds)
+
+    lengths = sorted({min(length, positions) for length in lengths})
+    limit, peak = _memory(limit)
+    for length, _ in try_rising(lengths, run, amount=float, limit=limit, peak=peak):
+        print(json.dumps([length, rates[length]]), flush=True)
 
 
-def _host_peak() -> int:
-    return own_memory("VmHWM")
+def _memory(limit: int) -> tuple[int, Callable[[], int]]:
+    """The limit in bytes, and what tells the most memory used until now; a GPU says itself when it has no more."""
+    if tf.config.list_physical_devices("GPU"):
+        return 2**63, lambda: int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
+    return limit, lambda: own_memory("VmHWM")
 
 
 def _with_some_vocabulary(config: Config, folder: Path) -> BackboneConfig:

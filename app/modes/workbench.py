@@ -152,7 +152,7 @@ class Workbench:
         )
         tuner, _ = build_distillation(
             student,
-            load_teachers(distill, labels=self._labels),
+            load_teachers(distill, labels=self._labels, compile_setting=settings.compile_activations),
             distill=distill,
             training=settings,
             special=SpecialIds.of(encoder.pieces),

@@ -39,13 +39,22 @@ def allowed_parts(batch: int, also: int = 0) -> list[int]:
     return [parts for parts in range(batch, 0, -1) if batch % parts == 0 and also % parts == 0]
 
 
+def compute_long_batch(batch_size: int, *, length: int, long_length: int, shares: int) -> int:
+    """Rows of a batch of long sequences: as many pieces as a batch of `batch_size` short ones has, about.
+
+    Args:
+        batch_size: rows of `length` pieces, over all devices.
+        length: pieces in a short row.
+        long_length: pieces in a long row.
+        shares: what the rows are shared out among: replicas times parts. Each gets the same number, at least 1.
+    """
+    return max(1, batch_size * length // long_length // shares) * shares
+
+
 def try_parts(
     parts: Iterable[int], run: Callable[[int], None], *, limit: int, peak: Callable[[], int]
 ) -> Iterator[tuple[int, int]]:
     """Computes a step with ever larger parts as long as they fit, and yields (parts, peak of memory in bytes).
-
-    The processor has no limit that could be hit and survived, so what the next part needs is told from the two before
-    it (memory grows with the rows) and not tried if it is too much. A GPU says so itself.
 
     Args:
         parts: the most first.
@@ -53,18 +62,41 @@ def try_parts(
         limit: bytes.
         peak: the most memory used until now, bytes.
     """
+    return try_rising(parts, run, amount=lambda number: 1 / number, limit=limit, peak=peak)
+
+
+def try_rising(
+    sizes: Iterable[int],
+    run: Callable[[int], None],
+    *,
+    amount: Callable[[int], float],
+    limit: int,
+    peak: Callable[[], int],
+) -> Iterator[tuple[int, int]]:
+    """Computes steps that need ever more memory as long as they fit, and yields (size, peak of memory in bytes).
+
+    The processor has no limit that could be hit and survived, so what the next step needs is told from the two before
+    it and not tried if it is too much. A GPU says so itself.
+
+    Args:
+        sizes: that which needs least memory first.
+        run: computes a step of that size.
+        amount: of rows or pieces in a step of that size; memory grows with it.
+        limit: bytes.
+        peak: the most memory used until now, bytes.
+    """
     known: list[tuple[float, int]] = []
-    for number in parts:
-        rows = 1 / number
+    for size in sizes:
+        wanted = amount(size)
         if len(known) > 1:
-            (fewer, low), (more, high) = known[-2:]
-            if high + (high - low) * (rows - more) / (more - fewer) > limit:
+            (less, low), (more, high) = known[-2:]
+            if high + (high - low) * (wanted - more) / (more - less) > limit:
                 return
         try:
-            run(number)
+            run(size)
         except tf.errors.ResourceExhaustedError:
             return
-        known.append((rows, peak()))
+        known.append((wanted, peak()))
         if known[-1][1] > limit:
             return
-        yield number, known[-1][1]
+        yield size, known[-1][1]

@@ -1,19 +1,35 @@
 """Training room: the processes of a run on several machines: who they are, who is there, what they agree on."""
 
+import json
 import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import tensorflow as tf
 
-from app.config import InputError, LostWorkerError
+from app.artifacts import atomic
+from app.config import InputError, LostWorkerError, RunError
 from app.training.cluster import Cluster, bind_own_port, read_cluster
 
 _SECONDS_BETWEEN_TRIES = 0.2
 # How TensorFlow and gRPC name the end of a peer.
-_LOSSES = ("socket closed", "connection re", "failed to connect", "unavailable", "heartbeat", "broken pipe", "is down")
+_LOSSES = (
+    "socket closed", "connection re", "connection timed out", "failed to connect", "heartbeat", "broken pipe",
+    "is down", "incarnation", "waiting for other workers", "error reported from /job:", "has likely restarted",
+    "keepalive watchdog timeout", "transport closed", "no route to host",
+)  # fmt: skip
+# Storage in a cloud is reached over connections, too.
+_NO_WORKER = ("http", "curl", "gs://", "s3://", "hdfs://")
+# Errors that may mean the end of a peer: the first if they say so, the second also where they give no reason.
+_MAY_NAME_A_LOSS = (tf.errors.InternalError, tf.errors.FailedPreconditionError, tf.errors.UnknownError)
+_MAY_BE_A_LOSS = (
+    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError,
+)  # fmt: skip
+_SECONDS_FOR_A_REPORT = 3.0  # until a file that another worker wrote shows on a network drive
+_BAD_INPUT, _FAILED = 2, 1
 
 
 def wait_for_workers(cluster: Cluster, *, seconds: float) -> None:
@@ -107,22 +123,105 @@ class Workers:
         return self._strategy.experimental_local_results(self._strategy.run(add, args=(values,)))[0]
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
+    def watched(self, folder: Path | None = None) -> Iterator[None]:
         """Turns what TensorFlow raises when another worker ends into one sentence.
+
+        A worker that fails by itself leaves a note in the folder, so that the others, to whom it is lost, end with its
+        message and status, and no launcher starts a run again that would fail again.
+
+        Args:
+            folder: of the run, which every worker sees.
 
         Raises:
             LostWorkerError: another worker has ended or cannot be reached any more.
+            RunError: another worker has failed; InputError: by bad input.
         """
-        try:
+        if self.count == 1:
             yield
-        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.InternalError,
-                tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError) as error:  # fmt: skip
-            if self.count == 1:
+            return
+        start = 0.0
+        try:
+            if folder:
+                (start,) = self.from_chief([time.time()])  # tells notes of this start from those of an earlier one
+            yield
+        except Exception as error:
+            found = self._explain_end(error, folder, start) if self._is_loss(error) else error
+            if found is error and folder:
+                _leave_note(folder, self.index, start, error)
+            found.leave_at_once = True  # type: ignore[attr-defined]  # for `app.main`
+            if found is error:
                 raise
-            raise LostWorkerError(
-                f"worker {self.index} lost another worker ({_first_cause(str(error.message))}); start all workers "
-                "again with the same command, they go on from the last checkpoint"
-            ) from error
+            raise found from error
+
+    def _is_loss(self, error: Exception) -> bool:
+        """Whether an error means that another worker is gone; where the error does not say, they are all tried."""
+        named = names_lost_worker(error)
+        if named is not None:
+            return named
+        others = [address for number, address in enumerate(read_cluster().addresses) if number != self.index]
+        return not all(map(_answers, others))
+
+    def _explain_end(self, error: Exception, folder: Path | None, start: float) -> Exception:
+        note = _find_note(folder, self.index, start) if folder else None
+        if note:
+            kind = InputError if note["status"] == _BAD_INPUT else RunError
+            return kind(f"worker {note['worker']} has failed, so worker {self.index} ends, too: {note['message']}")
+        return LostWorkerError(
+            f"worker {self.index} lost another worker ({_first_cause(str(error))}); start all workers "
+            "again with the same command, they go on from the last checkpoint"
+        )
+
+
+def names_lost_worker(error: Exception) -> bool | None:
+    """Whether an error means that another worker is gone; None if it gives no reason and may mean it.
+
+    What fails in this process alone (memory, disk, a bug) has the same classes at times, but another text.
+    """
+    if not isinstance(error, _MAY_NAME_A_LOSS + _MAY_BE_A_LOSS):
+        return False
+    text = str(error.message).lower()
+    if any(sign in text for sign in _NO_WORKER):
+        return False
+    if any(sign in text for sign in _LOSSES):
+        return True
+    aborted = re.search(r"collective ops is aborted by: *(\S+)", text)  # by something that failed here
+    return None if isinstance(error, _MAY_BE_A_LOSS) and not aborted else False
+
+
+def _note(folder: Path, index: int | str) -> Path:
+    return folder / f".worker-{index}-failed.json"
+
+
+def _leave_note(folder: Path, index: int, start: float, error: Exception) -> None:
+    message = str(error)
+    if not isinstance(error, InputError | RunError):
+        message = f"{type(error).__name__}: {(message.strip().splitlines() or [''])[-1][:300]}"
+    status = _BAD_INPUT if isinstance(error, InputError) else _FAILED
+    note = {"worker": index, "start": start, "status": status, "message": message}
+    with suppress(OSError):  # a full disk may be what failed
+        if folder.is_dir():
+            with atomic(_note(folder, index)) as path:
+                path.write_text(json.dumps(note), encoding="utf-8")
+
+
+def _find_note(folder: Path, own_index: int, start: float) -> dict | None:
+    """What another worker of this start said when it failed."""
+    limit = time.monotonic() + _SECONDS_FOR_A_REPORT
+    while True:
+        for path in sorted(folder.glob(_note(folder, "*").name)):
+            with suppress(OSError, ValueError):
+                note = json.loads(path.read_text(encoding="utf-8"))
+                if note["start"] == start and note["worker"] != own_index:
+                    return dict(note)
+        if time.monotonic() > limit:
+            return None
+        time.sleep(_SECONDS_BETWEEN_TRIES)
+
+
+def remove_notes(folder: Path) -> None:
+    """Removes what workers of an earlier start left in the folder of the run; for the chief."""
+    for path in folder.glob(_note(folder, "*").name):
+        path.unlink(missing_ok=True)
 
 
 def _first_cause(message: str) -> str:

@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 from scipy.special import erf
 
+from app.config import InputError
+from app.models import activation as room
 from app.models.activation import compile_activations, compiled_gelu
 from app.models.bert import BertSettings, make_bert_backbone, read_settings
 
@@ -37,3 +39,46 @@ def test_a_backbone_computes_the_same_with_it_and_its_settings_stay(activation):
     assert all(compiled) is (activation == "gelu")
     np.testing.assert_allclose(model(batch)["sequence_output"], before, atol=1e-5)
     assert read_settings(model) == settings
+
+
+def make_model():
+    settings = BertSettings(vocabulary_size=9, num_layers=2, num_heads=2, hidden_dim=8, intermediate_dim=12)
+    return make_bert_backbone(settings)
+
+
+def compiled_layers(model) -> int:
+    return sum(layer._feedforward_intermediate_dense.activation is compiled_gelu for layer in model.transformer_layers)
+
+
+@pytest.mark.parametrize(("setting", "layers"), [("auto", 2), ("true", 2), ("false", 0)])
+def test_xla_is_in_the_graph_only_if_it_may_be(setting, layers):
+    model = make_model()
+    compile_activations(model, setting)
+    assert compiled_layers(model) == layers
+    specs = {name: tf.TensorSpec([1, 4], tf.int32) for name in ("token_ids", "segment_ids", "padding_mask")}
+    graph = tf.function(model, autograph=False).get_concrete_function(specs).graph.as_graph_def()
+    assert ("_XlaMustCompile" in str(graph)) is bool(layers)
+
+
+@pytest.fixture
+def refusing_xla(monkeypatch):
+    """XLA refuses an operation on strings, in the same way as one for which it has no compiler."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gelu(x: tf.Tensor) -> tf.Tensor:
+        return x * tf.strings.to_number(tf.strings.as_string(x))
+
+    monkeypatch.setattr(room, "_gelu", gelu)
+
+
+def test_where_xla_cannot_compile_activations_stay_as_they_are_and_that_is_said(refusing_xla, capsys):
+    model = make_model()
+    compile_activations(model, "auto")
+    assert compiled_layers(model) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("XLA cannot compile here, so activations are computed without it: ")
+
+
+def test_where_xla_must_compile_and_cannot_it_is_bad_input(refusing_xla):
+    with pytest.raises(InputError, match=r"training.compile_activations is true, but XLA cannot compile here: \S"):
+        compile_activations(make_model(), "true")

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 import toy
 
-from app.training.speed import compute_step_operations, measure_matrix_peak
+from app.one_keras import keras
+from app.training.speed import MatrixPeak, compute_step_operations, measure_steps
 
 # The machine's peak is sought with small matrices here; everything else is the mode as users run it.
 SMALL = "import app, app.training.speed as speed; speed.MATRIX_SIZES = (256,); from app import main; "
@@ -51,6 +54,8 @@ def benchmark(tmp_path_factory, vocabulary):
 
 def test_the_benchmark_prints_what_it_writes(benchmark):
     done, metrics, _ = benchmark
+    assert "devices: " in done.stderr and "; precision float32\n" in done.stderr
+    assert "share_of_peak: matrix operations a second of training, as a part of those in the fastest" in done.stderr
     printed = dict(line.split() for line in done.stdout.splitlines())
     assert {f"benchmark/{name}" for name in printed} == set(metrics)
     assert printed["precision"] == metrics["benchmark/precision"] == "float32"
@@ -71,9 +76,66 @@ def test_the_numbers_of_the_benchmark_agree_with_one_another(benchmark):
     assert found["tag_words_per_second"] > 0
 
 
-def test_the_peak_is_a_number_a_processor_can_have(monkeypatch):
+@pytest.fixture
+def small(monkeypatch):
     monkeypatch.setattr("app.training.speed.MATRIX_SIZES", (256,))
-    assert 1e8 < measure_matrix_peak() < 1e16
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_the_peak_is_that_of_the_number_format_that_trains(small, precision):
+    peak = MatrixPeak(tf.distribute.get_strategy(), precision)
+    peak.measure()
+    assert 1e6 < peak.compute_total() < 1e16
+    name = precision.removeprefix("mixed_")
+    assert peak._makers[256]().dtype == name
+    assert f"fastest {name} products of matrices (up to 256 x 256), the best of 1 round(s)" in peak.describe()
+
+
+def test_another_process_does_not_lower_the_peak_once_it_was_measured(small):
+    peak = MatrixPeak(tf.distribute.get_strategy(), "float32")
+    peak.measure()
+    alone = peak.compute_total()
+    with ExitStack() as stack:
+        for _ in os.sched_getaffinity(0):
+            other = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(other.kill)
+        peak.measure()
+    assert peak.compute_total() >= alone
+
+
+def test_measuring_the_peak_draws_no_random_number(small):
+    found = []
+    for measure in (True, False):
+        tf.random.set_seed(3)
+        peak = MatrixPeak(tf.distribute.get_strategy(), "float32")
+        if measure:
+            peak.measure()
+        found.append(float(tf.random.uniform([])))
+    assert found[0] == found[1]
+
+
+def test_the_peak_is_measured_now_and_then_and_not_more_often(small, monkeypatch):
+    peak, now = MatrixPeak(tf.distribute.get_strategy(), "float32"), [1000.0]
+    monkeypatch.setattr("app.training.speed.time.perf_counter", lambda: now.append(now[-1] + 0.01) or now[-1])
+    peak.measure_now_and_then()
+    assert peak._rounds == 1
+    peak.measure_now_and_then()
+    assert peak._rounds == 1
+    now.append(now[-1] + 100 * peak._seconds)
+    peak.measure_now_and_then()
+    assert peak._rounds == 2
+
+
+def test_steps_and_the_peak_are_measured_in_turn(vocabulary):
+    tagger = toy.make_tagger(vocabulary)
+    tuner = toy.make_tuner(tagger, toy.TRAINING)
+    tuner.compile(optimizer=keras.optimizers.legacy.SGD(0.01))
+    batches = iter(tf.data.Dataset.from_tensors(toy.make_batch(tagger)).repeat())
+    done: list[int] = []
+    seconds, words = measure_steps(
+        tuner, batches, steps=7, warmup_steps=2, between=lambda: done.append(int(tuner.optimizer.iterations))
+    )
+    assert done == [2, 3, 4, 6, 7, 9] and seconds > 0 and words > 0
 
 
 def test_the_step_of_pretraining_is_measured_on_rows_of_its_own_text(tmp_path, vocabulary):

@@ -193,7 +193,7 @@ def test_a_target_that_cannot_be_reached_says_how_far_it_went(trained_run, tmp_p
 def test_nothing_to_do_or_too_many_layers_to_remove_is_bad_input(trained_run, tmp_path):
     with pytest.raises(InputError, match="compression.steps is empty"):
         compress.run(request(trained_run, tmp_path / "run", steps=""))
-    with pytest.raises(InputError, match="removed_layers must be below 1"):
+    with pytest.raises(InputError, match=r"removed_layers must be below 1 .*received 1"):
         compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", removed_layers=1))
 
 
@@ -230,3 +230,13 @@ def test_the_settings_of_the_run_are_taken_over(trained_run, tmp_path, app_proce
     (tmp_path / "printed.yaml").write_text(output)
     config = load_config(str(tmp_path / "printed.yaml"))
     assert config.data.max_length == toy.LENGTH and config.init_from == str(trained_run.path)
+
+
+def test_a_fault_that_a_later_step_would_find_is_told_before_the_run_is_opened(trained_run, tmp_path):
+    asked = request(trained_run, tmp_path / "run", steps="prune_structured,trim_vocabulary")
+    data = dataclasses.replace(asked.config.data, unlabelled_path=str(tmp_path / "nowhere.txt"))
+    with pytest.raises(InputError, match=r"no file matches .*nowhere.txt"):
+        compress.run(dataclasses.replace(asked, config=dataclasses.replace(asked.config, data=data)))
+    with pytest.raises(InputError, match="removed_layers must be below 1"):
+        compress.run(request(trained_run, tmp_path / "run", steps="trim_vocabulary,prune_structured", removed_layers=1))
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from app.training.memory import allowed_parts, free_memory, own_memory, try_parts
+from app.training.memory import allowed_parts, free_memory, own_memory, try_parts, try_rising
 
 MB = 10**6
 
@@ -76,3 +76,9 @@ def test_a_part_for_which_the_gpu_has_no_memory_is_left_out():
     machine = Machine(capacity=130)
     assert machine.find(limit=10**9) == [(8, 110), (4, 120)]
     assert machine.tried == [8, 4, 2]
+
+
+def test_lengths_are_tried_in_the_same_way():
+    machine, used = [], lambda: 10 * machine[-1]
+    found = list(try_rising([2, 4, 8, 16], machine.append, amount=float, limit=100, peak=used))
+    assert found == [(2, 20), (4, 40), (8, 80)] and machine == [2, 4, 8]

@@ -173,6 +173,11 @@ keras.mixed_precision.set_global_policy("mixed_bfloat16")  # Keras wraps variabl
 for name in ("adamw", "lamb"):
     config = replace(CONFIG, optimizer=name, learning_rate=0.1)
     check_same_weights(*(take_steps(each, config) for each in (tf.distribute.OneDeviceStrategy("CPU:0"), mirrored)))
+import app.training.speed as speed
+speed.MATRIX_SIZES = (256,)
+peak = speed.MatrixPeak(mirrored, "float32")
+peak.measure()
+assert peak.compute_total() > 1e6 and "on all 2 replicas at once" in peak.describe(), peak.describe()
 
 print("same")
 """

@@ -9,8 +9,15 @@ from contextlib import closing
 import pytest
 import tensorflow as tf
 
-from app.config import InputError, LostWorkerError
-from app.training.workers import Cluster, Workers, read_cluster, wait_for_workers
+from app.config import InputError, LostWorkerError, RunError
+from app.training.workers import (
+    Cluster,
+    Workers,
+    names_lost_worker,
+    read_cluster,
+    remove_notes,
+    wait_for_workers,
+)
 
 TWO = ["one:2222", "two:2222"]
 
@@ -183,3 +190,127 @@ def test_a_lost_worker_is_told_in_one_sentence_without_the_graph():
         "worker 0 lost another worker (Collective ops is aborted by: Socket closed); start all workers again "
         "with the same command, they go on from the last checkpoint"
     )
+
+
+HEARTBEAT = (
+    "Collective ops is aborted by: Error reported from /job:worker/task:1: Task /job:worker/replica:0/task:1 heartbeat "
+    "timeout. This indicates that the remote task has failed, got preempted, or crashed unexpectedly."
+)
+SOCKET = (
+    "Collective ops is aborted by: Socket closed\nAdditional GRPC error information from remote target "
+    "/job:worker/replica:0/task:0 while calling /tensorflow.WorkerService/RecvBuf:"
+)
+RESTARTED = (
+    "/job:worker/replica:0/task:1 unexpectedly tried to connect with a different incarnation. It has likely restarted."
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "lost"),
+    [
+        ("UnavailableError", HEARTBEAT, True),
+        ("UnavailableError", SOCKET, True),
+        ("UnavailableError", "failed to connect to all addresses", True),
+        ("UnavailableError", "Connection reset by peer", True),
+        ("UnavailableError", "cluster check alive failed, /job:worker/replica:0/task:1 is down", True),
+        ("InternalError", "Collective ops is aborted by: Socket closed", True),
+        ("AbortedError", RESTARTED, True),
+        ("FailedPreconditionError", "RecvBuf expects a different device incarnation: 1 vs. 2.", True),
+        ("DeadlineExceededError", "Collective has timed out waiting for other workers.", True),
+        ("CancelledError", "[_Derived_]RecvAsync is cancelled.", None),
+        ("AbortedError", "Step was aborted", None),
+        ("DeadlineExceededError", "Deadline Exceeded", None),
+        ("InternalError", "libdevice not found at ./libdevice.10.bc", False),
+        ("InternalError", "Dst tensor is not initialized.", False),
+        ("InternalError", "Failed to load in-memory CUBIN: CUDA_ERROR_OUT_OF_MEMORY: out of memory", False),
+        ("AbortedError", "Collective ops is aborted by: OOM when allocating tensor with shape[8,512,512]", False),
+        ("FailedPreconditionError", "runs/a/checkpoints; Read-only file system", False),
+        ("FailedPreconditionError", "Could not find variable dense/kernel", False),
+        ("UnavailableError", "Error executing an HTTP request: libcurl code 56, Connection reset by peer", False),
+        ("ResourceExhaustedError", "OOM when allocating tensor with shape[8,512,512]", False),
+        ("ResourceExhaustedError", "runs/a/ckpt-1.data; No space left on device", False),
+        ("InvalidArgumentError", "indices = 7 is not in [0, 3)", False),
+        ("DataLossError", "corrupted record at 60", False),
+        ("UnimplementedError", "DNN library is not found.", False),
+    ],
+)  # fmt: skip
+def test_only_what_tells_of_a_peer_is_taken_for_a_lost_worker(kind, message, lost):
+    full = f"Graph execution error:\n\n{message}\n\t [[{{{{node x}}}}]] [Op:__inference_train_function_1]"
+    assert names_lost_worker(getattr(tf.errors, kind)(None, None, full)) is lost
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RunError("the loss became nan"), KeyError()])
+def test_what_python_raises_is_no_lost_worker(error):
+    assert names_lost_worker(error) is False
+
+
+@pytest.fixture
+def two(monkeypatch, listen):
+    """Worker 0 of two, both of which can be reached."""
+
+    class Two(Workers):
+        start = 1795708660.813863628
+
+        def from_chief(self, values):
+            return [self.start]
+
+    addresses = [f"localhost:{listen()}" for _ in range(2)]
+    monkeypatch.setenv("TF_CONFIG", tf_config({"worker": addresses}))
+    workers = Two(tf.distribute.get_strategy())
+    workers.count = 2
+    return workers
+
+
+OWN = [
+    tf.errors.InternalError(None, None, "libdevice not found"),
+    tf.errors.CancelledError(None, None, "Operation was cancelled"),
+    tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+    RunError("the loss became nan at step 3"),
+    InputError("data.train_path is empty"),
+    ZeroDivisionError("division by zero"),
+]
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
+def test_a_failure_of_this_worker_is_reported_as_itself_while_the_others_are_there(two, tmp_path, error):
+    with pytest.raises(type(error)) as raised, two.watched(tmp_path):
+        raise error
+    assert raised.value is error
+
+
+def test_an_error_without_a_reason_is_a_lost_worker_if_one_cannot_be_reached(two, monkeypatch, tmp_path):
+    addresses = [f"localhost:{free_port()}", f"localhost:{free_port()}"]
+    monkeypatch.setenv("TF_CONFIG", tf_config({"worker": addresses}))
+    with pytest.raises(LostWorkerError), two.watched(tmp_path):
+        raise tf.errors.CancelledError(None, None, "Operation was cancelled")
+
+
+def lose_the_other(workers, folder) -> Exception:
+    with pytest.raises(RunError) as raised, workers.watched(folder):
+        raise tf.errors.UnavailableError(None, None, HEARTBEAT)
+    return raised.value
+
+
+@pytest.mark.parametrize("error", OWN, ids=lambda error: type(error).__name__)
+def test_the_other_workers_end_with_the_message_and_status_of_the_one_that_failed(two, tmp_path, error):
+    other = type(two)(tf.distribute.get_strategy())
+    other.count, other.index = 2, 1
+    with pytest.raises(type(error)), other.watched(tmp_path):
+        raise error
+    kind = InputError if isinstance(error, InputError) else RunError
+    with pytest.raises(kind, match=r"worker 1 has failed, so worker 0 ends, too: ") as raised, two.watched(tmp_path):
+        raise tf.errors.UnavailableError(None, None, HEARTBEAT)
+    assert not isinstance(raised.value, LostWorkerError)
+    assert str(getattr(error, "message", error)) in str(raised.value)
+
+
+def test_a_failure_of_an_earlier_start_does_not_count_and_is_removed(two, monkeypatch, tmp_path):
+    monkeypatch.setattr("app.training.workers._SECONDS_FOR_A_REPORT", 0.1)
+    other = type(two)(tf.distribute.get_strategy())
+    other.count, other.index = 2, 1
+    with pytest.raises(RunError), other.watched(tmp_path):
+        raise RunError("the disk is full")
+    two.start += 0.001
+    assert isinstance(lose_the_other(two, tmp_path), LostWorkerError)
+    remove_notes(tmp_path)
+    assert not list(tmp_path.iterdir())
