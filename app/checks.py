@@ -23,6 +23,7 @@ from app.data.labels import types_from
 from app.data.tfds_corpus import PREFIX
 from app.evaluation.manifest import find_export, read_manifest
 from app.export.versions import newest_version
+from app.files import follow_links, is_written_through
 from app.models.sources import TAGGER_SETTINGS, TaggerFacts, check_source, check_tagger, detect_source
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 
@@ -116,8 +117,8 @@ def check_predict(request: Request) -> None:
             raise InputError("standard output is closed: name a file with --output")
     elif os.path.isdir(request.output):
         raise InputError(f"--output={request.output} is a folder, it must be a file")
-    else:
-        _check_writable(Path(request.output).absolute().parent, f"--output={request.output}: its folder")
+    elif not is_written_through(request.output):
+        _check_writable(follow_links(request.output).absolute().parent, f"--output={request.output}: its folder")
 
 
 def check_export(request: Request) -> None:

@@ -23,7 +23,7 @@ from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config_loading import load_config, to_yaml
 from app.files import first_line, full_disk, reason_of
 from app.heartbeat import heartbeat
-from app.paths import escape_controls, expand, shown
+from app.paths import escape_controls, expand, expand_list, shown
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
@@ -202,7 +202,7 @@ def build_request() -> tuple[str, Request]:
     if mode.works_on:
         run_dir.require_run()
     config = load_run_config(mode, run_dir)
-    first, *others = [expand(path, name="--input") for path in _INPUT.value or [""]]
+    first, *others = [expand_list(path, name="--input") for path in _INPUT.value or [""]]
     target = expand(_OUTPUT.value, name="--output")
     return name, Request(config, run_dir, _OVERWRITE.value, first, target, tuple(others))
 

@@ -99,7 +99,9 @@ def may_import(path: str, name: str) -> bool:
             "app.artifacts", "app.checks", "app.config", "app.config_loading", "app.files", "app.heartbeat",
             "app.paths", "app.surroundings",
         },
-        "checks.py": {"app.artifacts", "app.config", "app.surroundings", *(f"app.{room}" for room in ROOMS)},
+        "checks.py": {
+            "app.artifacts", "app.config", "app.files", "app.surroundings", *(f"app.{room}" for room in ROOMS)
+        },
         "surroundings.py": {"app.config"},
         "artifacts.py": {"app.config", "app.config_loading", "app.environment", "app.files"},
         "config_loading.py": {"app.config", "app.config_rules", "app.paths"},

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from app.config import InputError
 from app.data.sentence import surrogate_fault
+from app.paths import escape_existing, split_list
 
 STANDARD_INPUT = "-"
 MAX_DOCUMENT_BYTES = 2**24
@@ -112,7 +113,9 @@ def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
 
 
 def _parts(value: str) -> list[str]:
-    return [value] if os.path.lexists(value) or "," not in value else [part.strip() for part in value.split(",")]
+    if os.path.lexists(value) or "," not in value:
+        return [value]
+    return split_list(value) if all(part.strip() for part in value.split(",")) else [""]
 
 
 def _files(name: str, output: str) -> list[str]:
@@ -128,7 +131,7 @@ def _files(name: str, output: str) -> list[str]:
         return found
     if name == STANDARD_INPUT or os.path.lexists(name) or not glob.has_magic(name):
         return [name]
-    found = sorted(path for path in glob.glob(name, recursive=True) if not os.path.isdir(path))
+    found = sorted(path for path in glob.glob(escape_existing(name), recursive=True) if not os.path.isdir(path))
     if not found:
         raise InputError(f"--input={name} cannot be read: no file matches")
     return found

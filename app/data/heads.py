@@ -15,6 +15,7 @@ from app.data.conll import check_conll_head
 from app.data.sentence import DOCUMENT_MARK
 from app.data.text_lines import read_lines
 from app.data.tfds_corpus import PREFIX
+from app.paths import escape_existing, split_list
 
 HEAD_BYTES = 2**17
 _MOST_FILES = 16  # of a glob, that are looked into
@@ -58,7 +59,7 @@ def check_text_head(source: str, *, tfds_dir: str = "") -> None:
         InputError: nothing matches, all files are empty, or there is a fault near the beginning of one.
     """
     size = 0
-    for pattern in filter(None, (part.strip() for part in source.split(","))):
+    for pattern in split_list(source):
         if pattern.startswith(PREFIX):
             _check_tfds(pattern, tfds_dir)
         if pattern.startswith(PREFIX) or "://" in pattern or "**" in pattern:
@@ -76,7 +77,7 @@ def _matching(pattern: str) -> list[str]:
         raise InputError(f"{pattern} is a folder: name its files, for example {os.path.join(pattern, '*.txt')}")
     if os.path.exists(pattern):
         return [pattern]
-    found = glob.glob(pattern, include_hidden=True) if _MAGIC & set(pattern) else []
+    found = glob.glob(escape_existing(pattern), include_hidden=True) if _MAGIC & set(pattern) else []
     if not found:
         raise InputError(f"no file matches {pattern}")
     return sorted(filter(os.path.isfile, found))
@@ -105,5 +106,5 @@ def _head(path: str) -> bytes:
 def _check_tfds(source: str, tfds_dir: str) -> None:
     if source == PREFIX:
         raise InputError(f"{source!r} names no dataset, expected for example tfds:conll2003")
-    if tfds_dir and not Path(tfds_dir).is_dir():
+    if tfds_dir and "://" not in tfds_dir and not Path(tfds_dir).is_dir():
         raise InputError(f"data.tfds_dir: {tfds_dir} is no folder; {source} is read from there")

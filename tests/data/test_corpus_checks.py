@@ -8,6 +8,7 @@ import pytest
 from app.config import DataConfig, InputError
 from app.data.corpus import CorpusSummary, open_corpus
 from app.data.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
+from app.data.heads import check_text_head
 
 
 def summary(entities: dict[str, int]) -> CorpusSummary:
@@ -98,3 +99,15 @@ def test_no_document_of_conll_2003_is_in_two_parts(corpora):
         pytest.skip("CoNLL-2003 is not at hand")
     valid, test = (open_corpus(str(path), split="test", config=DataConfig(scheme="iob2")) for path in paths.values())
     assert found(valid, test)[1] == []
+
+
+@pytest.mark.parametrize("name", ["[ab]", "a*", "x,y"])
+def test_text_in_a_folder_or_file_of_any_name_is_found_before_tensorflow_as_it_is_after(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / name).write_text("Some text.\n")
+    (tmp_path / name / "z.txt").write_text("More text.\n")
+    one, several = f"{tmp_path}/{name}/{name}", f"{tmp_path}/{name}/*.txt"
+    for source in (one, several, f"{one},{several}"):
+        check_text_head(source)
+    with pytest.raises(InputError, match="no file matches"):
+        check_text_head(f"{tmp_path}/{name}/*.md")

@@ -188,3 +188,14 @@ def test_json_lines_may_be_named_by_the_setting():
     write({"a.log": json.dumps({"text": "Ada"})})
     assert read("a.log", input_format="jsonl") == [(None, "Ada")]
     assert re.match(r'\{"text"', read("a.log")[0][1])
+
+
+@pytest.mark.parametrize("name", ["[ab]", "a*", "x,y", os.fsdecode(b"\xff")])
+def test_a_folder_whose_name_looks_like_a_glob_or_a_list_may_hold_the_inputs(tmp_path, name):
+    (tmp_path / name).mkdir()
+    for file in ("1.txt", "2.txt", name):
+        (tmp_path / name / file).write_text("Ada")
+    every = [f"{tmp_path}/{name}/{file}" for file in ("1.txt", "2.txt")]
+    assert [each.path for each in find_inputs([f"{tmp_path}/{name}/*.txt"])] == every
+    both = find_inputs([f"{tmp_path}/{name}/{name},{every[0]}"])
+    assert [each.path for each in both] == [f"{tmp_path}/{name}/{name}", every[0]]
