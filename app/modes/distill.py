@@ -176,7 +176,7 @@ class _Subject:
     student: Tagger
     encoder: Encoder
     tuner: DistillationTuner
-    depths: dict[str, int]
+    depths: Sequence[int]
 
     @classmethod
     def of(cls, student: Tagger, teachers: Sequence[Tagger], config: Config) -> "_Subject":
