@@ -68,7 +68,15 @@ def to_yaml(config: Config) -> str:
     """The whole configuration as YAML that `load_config` reads back to an equal one."""
     import yaml
 
-    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True, width=1000)
+    class Dumper(yaml.SafeDumper):
+        """PyYAML reads U+0085 in single quotes back as a blank; in double quotes it is escaped."""
+
+    def represent(dumper: Dumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+    Dumper.add_representer(str, represent)
+    content = dataclasses.asdict(config)
+    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000))
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
