@@ -183,6 +183,7 @@ class RunDirectory:
                 )
             return "new"
         if overwrite:
+            self._check_not_a_source(config, mode)
             return "overwrite"
         conflict = self._conflict(config, mode)
         if conflict and self._holds_training():
@@ -190,6 +191,21 @@ class RunDirectory:
         if conflict:
             return "replace"
         return "finished" if self._is_trained(config, mode) else "resume"
+
+    def _check_not_a_source(self, config: Config, mode: str) -> None:
+        """Raises InputError if the run that is about to be deleted is one that the new run starts from."""
+        sources = {
+            "init_from": (config.init_from,),
+            "backbone.source": (config.backbone.source,),
+            "distill.teachers": config.distill.teachers if mode == "distill" else (),
+        }
+        own = self.path.resolve()
+        for key, paths in sources.items():
+            if any(path and Path(path).resolve() in (own, self.model.resolve()) for path in paths):
+                raise InputError(
+                    f"--overwrite would delete {self.path}, which {key} names as what to start from: "
+                    "choose another --run_dir"
+                )
 
     def _conflict(self, config: Config, mode: str) -> str:
         """Why the run that is there cannot be gone on with; empty if it can."""

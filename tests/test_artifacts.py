@@ -280,6 +280,23 @@ def test_overwrite_deletes_the_contents_of_the_run_and_nothing_else(run_dir, tmp
     assert load_config(str(run_dir.config_yaml)).seed == 5
 
 
+@pytest.mark.parametrize("setting", ["init_from", "backbone.source", "distill.teachers"])
+def test_overwrite_never_deletes_the_run_that_the_new_one_starts_from(run_dir, setting):
+    start(run_dir)
+    run_dir.write_text(run_dir.model / "weights", "kept")
+    config = load_config(None, [f"{setting}={run_dir.path}/"])
+    with pytest.raises(InputError, match=f"--overwrite would delete .*{setting}"):
+        run_dir.plan_training(config, mode="distill", overwrite=True)
+    assert (run_dir.model / "weights").read_text() == "kept"
+
+
+def test_overwrite_works_where_another_mode_would_start_from_the_run(run_dir):
+    start(run_dir)
+    config = load_config(None, [f"distill.teachers={run_dir.path}"])
+    assert run_dir.plan_training(config, mode="finetune", overwrite=True) == "overwrite"
+
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", ["thesis.tex", "config.yaml", "model"])
 def test_a_folder_with_other_files_is_never_touched(run_dir, name, overwrite):

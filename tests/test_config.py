@@ -277,7 +277,7 @@ FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.wor
 training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps
 training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
 predict.split_sentences predict.batch_size predict.min_score predict.input_format predict.format
-export.formats export.max_f1_loss export.block_size
+predict.drop_non_names export.formats export.max_f1_loss export.block_size
 export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
 benchmark.warmup_steps benchmark.other_runs benchmark.peer_python benchmark.lengths benchmark.threads
 benchmark.batch_sizes benchmark.words benchmark.rounds predictor""".split()
