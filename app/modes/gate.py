@@ -59,8 +59,10 @@ class Comparison:
         return {f"{prefix}/points_lost{end}": value for end, value in ends.items()}
 
     def __str__(self) -> str:
-        verb, points = ("gains", -self.loss.value) if self.loss.value < 0 else ("loses", abs(self.loss.value))
-        return f"{verb} {points:.2f} points, {_interval(self.loss.low, self.loss.high)}"
+        loss = self.loss
+        if loss.value < 0:
+            return f"gains {-loss.value:.2f} points, {_interval(-loss.high, -loss.low)}"
+        return f"loses {loss.value:.2f} points, {_interval(loss.low, loss.high)}"
 
 
 @dataclass(frozen=True)
