@@ -245,10 +245,11 @@ def finish_run(
     """
     variables = tagger.network.trainable_variables
     metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
+    again = run_dir.read_metrics().get("weights_sha256") == metrics["weights_sha256"]  # killed later than here
     metrics = {name: value for name, value in run_dir.write_training_metrics(metrics).items() if name in metrics}
     save_tagger(tagger, run_dir.model, shape_count=NUM_SHAPES, card=card)
     run_dir.mark_trained(config, mode=mode)
-    return metrics | score_run(config, run_dir)
+    return metrics | score_run(config, run_dir, again=again)
 
 
 def score_again(request: Request, *, mode: str) -> dict:
