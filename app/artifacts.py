@@ -53,7 +53,7 @@ class Request:
     Attributes:
         config: resolved and checked; each function gets its own section of it.
         run_dir: not yet opened; it may not exist.
-        overwrite: start anew in an existing run directory.
+        overwrite: start over in an existing run directory.
         input: `--input`, such as a file or "-"; empty where the mode takes none.
         output: `--output`, a file; empty for stdout.
         more_inputs: further `--input` flags.
@@ -165,7 +165,7 @@ class RunDirectory:
         Args:
             config: asked for.
             mode: that trains. Only settings that change what it makes must be those of the run that is there.
-            overwrite: start anew.
+            overwrite: start over.
 
         Raises:
             InputError: the path holds something else, or a run of another configuration.
@@ -212,7 +212,7 @@ class RunDirectory:
         made_by = self.read_state().get("mode", mode)
         if mode and made_by != mode:
             return (
-                f"{self.path} holds a run of --mode={made_by}; start anew with --overwrite, or choose another --run_dir"
+                f"{self.path} holds a run of --mode={made_by}; start over with --overwrite, or choose another --run_dir"
             )
         before, counted = self.read_config(), trained_settings(mode)
         old, new = flatten(before), flatten(with_found(config, before))
@@ -225,7 +225,7 @@ class RunDirectory:
         changes = "; ".join(f"{key} was {old[key]!r}, now {new[key]!r}" for key in different)
         return (
             f"{self.path} holds a run with another configuration: {changes}; "
-            "start anew with --overwrite, or choose another --run_dir"
+            "start over with --overwrite, or choose another --run_dir"
         )
 
     def _cannot_go_on(self, epochs: int, mode: str) -> str:
@@ -233,7 +233,7 @@ class RunDirectory:
         return (
             f"{self.path} is finished and its checkpoints are dropped, so it cannot be trained on to "
             f"training.epochs={epochs}: start another --run_dir from its model with --set {key}={self.path}, or start "
-            "anew with --overwrite (training.keep_checkpoints=true keeps the checkpoints)"
+            "over with --overwrite (training.keep_checkpoints=true keeps the checkpoints)"
         )
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""What can be known to be wrong before TensorFlow is imported, which takes half a minute: one check a mode.
+"""What can be known to be wrong before TensorFlow is imported, which takes half a minute: one check per mode.
 
 Each raises InputError in well under a second, writes nothing, and harms no other worker of the same run. The modes look
 closer: here, corpora are read at their beginnings and weights not at all.

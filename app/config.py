@@ -161,7 +161,7 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What stands on the backbone."""
+    """What is built on the backbone."""
 
     head: str = option("crf", "what turns hidden states into tags", choices=("softmax", "crf"))
     word_shape: bool = option(
@@ -180,7 +180,7 @@ class TrainingConfig:
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
     logical_devices: int = option(
-        0, "strategy=mirrored: part the processor among so many replicas, to try it; 0 = leave it whole", at_least=0
+        0, "strategy=mirrored: split the processor into this many replicas, to try it; 0 = leave it whole", at_least=0
     )
     worker_timeout_seconds: float = option(
         300.0, "strategy=multi_worker: how long a worker waits for the others to come up", above=0, trains=()
@@ -230,11 +230,11 @@ class TrainingConfig:
     beta_2: float = option(0.999, "decay of the optimizer's second moment", at_least=0, below=1)
     epsilon: float = option(1e-6, "the optimizer's guard against division by 0", above=0)
     early_stopping_patience_epochs: int = option(
-        0, "stop after so many epochs without a better F1; 0 = never", at_least=0,
+        0, "stop after this many epochs without a better F1; 0 = never", at_least=0,
         trains=("pretrain", "finetune", "distill"),
     )
     average_weights_decay: float = option(
-        0.98, "decay a step of the moving average of the weights; 0 = off", at_least=0, below=1
+        0.98, "decay per step of the moving average of the weights; 0 = off", at_least=0, below=1
     )
     average_weights_every_steps: int = option(
         8,
@@ -338,8 +338,8 @@ class CompressionConfig:
     )
     kept_first_pieces: int = option(
         20_000,
-        "trim_vocabulary: so many pieces from the beginning of the vocabulary stay anyway; published ones are sorted "
-        "by frequency, so this is what other text needs",
+        "trim_vocabulary: this many pieces from the beginning of the vocabulary are always kept; published ones are "
+        "sorted by frequency, so this is what other text needs",
         at_least=0,
     )
     trim_epochs: int = option(0, "trim_vocabulary: epochs of fine-tuning after it", at_least=0)
@@ -350,7 +350,7 @@ class CompressionConfig:
         0.5, "prune_structured: part of the encoder's operations that is left", above=0, below=1
     )
     latency_ms: float = option(
-        0.0, "prune_structured: milliseconds a text may take on this machine, instead of flops_fraction; 0 = off",
+        0.0, "prune_structured: milliseconds per text on this machine, instead of flops_fraction; 0 = off",
         at_least=0,
     )
     latency_length: int = option(64, "pieces of the text whose latency is measured", at_least=8, at_most=512)
@@ -521,7 +521,7 @@ class DistillConfig:
         trains=("distill",),
     )
     relation_heads: int = option(
-        12, "heads that the vectors of both networks are cut into anew", at_least=1, trains=("distill",)
+        12, "heads that the vectors of both networks are split into", at_least=1, trains=("distill",)
     )
     relation_student_layer: int = option(
         -1, "student layer, counted from 0; -1 = the last", at_least=-1, trains=("distill",)

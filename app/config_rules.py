@@ -114,7 +114,7 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (
             ("pretrain.vocabulary_size", "backbone.source"),
-            "a vocabulary of its own needs a backbone with random weights",
+            "learning a vocabulary needs a backbone with random weights",
         )
     if pretrain.long_epochs > training.epochs:
         yield (

@@ -83,7 +83,7 @@ _CONFIG = flags.DEFINE_string("config", "", "YAML file; keys it leaves out keep 
 _SET = flags.DEFINE_multi_string("set", [], "section.key=value over the config; repeatable")
 _RUN_DIR = flags.DEFINE_string("run_dir", "", "where everything is written (default: runs/MODE)")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "print the resolved configuration and the plan, do nothing")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "training: start anew in an existing run directory")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "training: start over in an existing run directory")
 _INPUT = flags.DEFINE_multi_string(
     "input", [], "predict: text or .jsonl file, folder, glob, several of these (a,b); or - for stdin"
 )

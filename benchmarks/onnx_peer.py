@@ -4,7 +4,7 @@
 Takes the folder that mode writes: `config.json` and `model.safetensors` in the Hugging Face layout, with
 `word_shape.weight` [shapes, width], `logits.weight` [labels, width] and `logits.bias` beside the encoder's tensors.
 Transformers' BertModel is built on them, exported by PyTorch and quantized by ONNX Runtime, per channel. The `.onnx`
-files stay in the folder for the next time. Then requests are answered on standard input, one JSON object a line:
+files stay in the folder for the next time. Then requests are answered on standard input, one JSON object per line:
 
     {"model": "int8", "batches": FILE.npz, "threads": 2, "calls": 3, "warm_up": 1}  -> {"seconds": S}, a pass's median
     {"model": "float32", "batches": FILE.npz, "threads": 2, "logits": FILE.npz}     -> {}

@@ -1,4 +1,4 @@
-"""Two worker processes of one thread each against one process of two threads: the same global batch, pieces a second.
+"""Two worker processes of one thread each against one process of two threads: the same global batch, pieces per second.
 
     python benchmarks/workers.py --text data/pretraining/conll2003.txt --rounds 3
 
@@ -21,7 +21,7 @@ LAUNCHER = PROJECT / "scripts" / "run_workers.py"
 
 
 def run_once(command: list[str], run_dir: Path, environment: dict[str, str]) -> float:
-    """Trains and returns pieces a second over all epochs but the first."""
+    """Trains and returns pieces per second over all epochs but the first."""
     done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command[:3])} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -102,7 +102,7 @@ def test_the_same_config_resumes_and_keeps_everything(run_dir):
 def test_another_config_is_refused_with_the_settings_that_differ(run_dir):
     start(run_dir)
     run_dir.model.mkdir()
-    with pytest.raises(InputError, match=r"seed was 0, now 5; start anew with --overwrite, or .* --run_dir"):
+    with pytest.raises(InputError, match=r"seed was 0, now 5; start over with --overwrite, or .* --run_dir"):
         start(run_dir, Config(seed=5))
     assert load_config(str(run_dir.config_yaml)).seed == 0
 
@@ -175,7 +175,7 @@ def test_a_run_that_finished_meanwhile_is_not_trained_anew(run_dir):
 
 def test_a_run_of_another_mode_is_refused(run_dir):
     finish(run_dir, Config(), keep_checkpoints=True)
-    with pytest.raises(InputError, match=r"holds a run of --mode=finetune; start anew with --overwrite"):
+    with pytest.raises(InputError, match=r"holds a run of --mode=finetune; start over with --overwrite"):
         run_dir.plan_training(Config(), mode="pretrain")
 
 

@@ -6,6 +6,6 @@ from app.one_keras import keras
 import tensorflow_model_optimization as tfmot
 
 if tfmot.sparsity.keras.UpdatePruningStep.__mro__[1] is not keras.callbacks.Callback:
-    raise ImportError("TensorFlow Model Optimization stands on another Keras than this program")
+    raise ImportError("TensorFlow Model Optimization uses another Keras than this program")
 
 __all__ = ["tfmot"]

@@ -41,8 +41,8 @@ def choose_pieces(vocabulary: Sequence[str], counts: np.ndarray, *, at_least: in
         vocabulary: word pieces in id order.
         counts: int [vocabulary], how often the text has each piece.
         at_least: the count from which on a piece stays.
-        first: so many pieces from the beginning of the vocabulary stay anyway; published ones begin with special and
-            single-character pieces and go on by frequency.
+        first: this many pieces from the beginning of the vocabulary are always kept; published ones begin with special
+            and single-character pieces, followed by others in order of frequency.
     """
     return [
         number

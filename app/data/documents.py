@@ -1,6 +1,6 @@
 """Data room: documents to tag, from standard input, files and folders. A document is a line, a JSON line or a file.
 
-    lines   one document a line
+    lines   one document per line
     jsonl   {"id": 7, "text": "Ada lived in London."}: one a line; all other keys come back with the answer
     files   one document a file, line ends included
 
@@ -73,7 +73,7 @@ def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: st
     if not names or not all(names):
         raise InputError("--mode=predict needs --input=FILE, or --input=- for standard input")
     if STANDARD_INPUT in names and len(names) > 1:
-        raise InputError("--input=- (standard input) stands alone, not beside files")
+        raise InputError("--input=- (standard input) cannot be combined with files")
     paths: dict[str, None] = {}
     for name in names:
         paths.update(dict.fromkeys(_files(name, output)))

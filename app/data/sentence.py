@@ -16,7 +16,7 @@ class Sentence:
 
     Attributes:
         words: the words, never empty strings.
-        tags: one IOB2 tag a word (`O`, `B-PER`, `I-PER`), or `()` when there are none.
+        tags: one IOB2 tag per word (`O`, `B-PER`, `I-PER`), or `()` when there are none.
         document: number of the document it belongs to; counts up from 0 in corpus order.
     """
 

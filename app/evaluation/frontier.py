@@ -65,7 +65,7 @@ def within(contestants: Iterable[Contestant], *, float_f1: float, points: float)
 
 
 def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str, notes: Sequence[str]) -> str:
-    """A table for people: one line a contestant, `*` where it is on the frontier; then the notes."""
+    """A table for people: one line per contestant, `*` where it is on the frontier; then the notes."""
     settings = sorted(contestants[0].latency_ms, key=lambda setting: (setting[1], setting[0]))
     wide = max(len(each.name) for each in contestants) + 2
     runtime = max(len(each.runtime) for each in contestants) + 2

@@ -111,7 +111,7 @@ def _token_table(scores: Scores) -> str:
         f"<td>{token.macro.support:,}</td></tr>"
     )
     table = _table("tag", token.tags, (token.macro, token.weighted), accuracy)
-    return _card("Token level", "One tag a word, O included", table)
+    return _card("Token level", "One tag per word, O included", table)
 
 
 def _entity_table(entity: EntityScores) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 Features = dict[str, np.ndarray]  # token_ids, shape_ids, padding_mask: int32 [batch, length]
 Forward = Callable[[Features], np.ndarray]  # -> logits float32 [batch, length, labels]
-# emissions a sentence, whether probabilities are wanted -> (label ids a sentence, probabilities a sentence or [])
+# emissions per sentence, whether probabilities are wanted -> (label ids per sentence, probabilities per sentence or [])
 Decode = Callable[[Sequence[np.ndarray], bool], tuple[list[np.ndarray], list[np.ndarray]]]
 
 BUCKET = 32  # lengths are rounded up to a multiple, so that few shapes are compiled
@@ -67,7 +67,7 @@ class Predictor:
         make_rows: sentences -> rows to score, in corpus order.
         forward: features -> logits, by any runtime.
         decode: emissions of sentences -> label ids.
-        batch_size: rows a call of `forward`.
+        batch_size: rows per call of `forward`.
     """
 
     labels: Sequence[str]

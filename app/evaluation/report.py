@@ -25,7 +25,7 @@ def text_report(scores: Scores, errors: ErrorCounts, *, title: str, notes: Seque
     wrong = f"{errors.wrong_sentences:,} of {errors.sentences:,} sentences have at least one"
     blocks = [
         _headline(scores, title, notes),
-        f"Token level (one tag a word, O included)\n\n{token_table(scores.token)}",
+        f"Token level (one tag per word, O included)\n\n{token_table(scores.token)}",
         *(
             f"Entity level (exact spans, {entity.convention})\n\n{_entity_table(entity)}"
             for entity in (scores.strict, scores.conlleval)

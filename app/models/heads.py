@@ -126,7 +126,7 @@ def decode_sentences(
         probabilities: whether to compute them (twice the work).
 
     Returns:
-        (label ids int32 [words] a sentence, probabilities float32 [words] a sentence or an empty list).
+        (label ids int32 [words] per sentence, probabilities float32 [words] per sentence or an empty list).
     """
     tags: list[np.ndarray] = [np.zeros(0, np.int32)] * len(emissions)
     chances: list[np.ndarray] = [np.zeros(0, np.float32)] * len(emissions) if probabilities else []

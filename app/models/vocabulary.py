@@ -20,7 +20,7 @@ def read_vocabulary(path: Path, *, size: int | None = None) -> list[str]:
         InputError: the file is missing, is not UTF-8, or `check_vocabulary` refuses it.
     """
     if not path.is_file():
-        raise InputError(f"{path} is missing: a backbone needs its vocabulary, one word piece a line")
+        raise InputError(f"{path} is missing: a backbone needs its vocabulary, one word piece per line")
     pieces = []
     # Not splitlines(): pieces may be Unicode line separators.
     for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):

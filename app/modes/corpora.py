@@ -80,7 +80,7 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         raise InputError(
             f"data.{split}_path: the sentences in {' and '.join(now['sources'])} are not those that {run_dir} began "
             f"with (SHA-256 {before['sha256'][:DIGITS]}, now {now['sha256'][:DIGITS]}, from "
-            f"{' and '.join(before['sources'])}): bring them back,{remedy} or start anew with --overwrite"
+            f"{' and '.join(before['sources'])}): bring them back,{remedy} or start over with --overwrite"
         )
 
 

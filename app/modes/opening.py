@@ -50,7 +50,7 @@ def open_run(request: Request, workers: Workers, *, mode: str, corpora: Corpora 
             say(f"resuming {run_dir}")
         if resumed and config.training.epochs > before:
             say(
-                f"trained for {before} epochs, going on to {config.training.epochs}: the learning rate follows the "
+                f"trained for {before} epochs, continuing to {config.training.epochs}: the learning rate follows the "
                 "schedule of all of them from here on, so the weights are not those of so many epochs from the start"
             )
         yield
@@ -75,7 +75,7 @@ def open_finished_run(request: Request, *, mode: str) -> Iterator[Config | None]
             run_dir.mark_trained(run_dir.read_config(), mode=mode, when=when)
             state = run_dir.read_state() | {"scored": ""}
         if "scored" in state:
-            say(f"{run_dir}: this run is finished (trained {state['trained']}); --overwrite trains it anew")
+            say(f"{run_dir}: this run is finished (trained {state['trained']}); --overwrite trains it from scratch")
         else:
             say(f"{run_dir}: this run is trained ({state['trained']}); what is left is to score it")
         yield run_dir.settle_config(request.config)

@@ -74,7 +74,7 @@ def tag_texts(
     min_score: float = 0.0,
     non_names: Collection[str] = (),
 ) -> Iterator[dict]:
-    """Entities of documents, one row a document, offsets in characters of the text as given.
+    """Entities of documents, one row per document, offsets in characters of the text as given.
 
     Args:
         texts: one document each, of any length.

@@ -135,7 +135,7 @@ def _try_parts(
 def _try_lengths(
     config: Config, folder: Path, *, mode: str, lengths: list[int], rows: int, limit: int
 ) -> None:
-    """Prints [length, 0] before each length is tried, and [length, pieces a second] once it is known to fit.
+    """Prints [length, 0] before each length is tried, and [length, pieces per second] once it is known to fit.
 
     None is longer than the backbone's positions.
     """

@@ -118,7 +118,7 @@ class Checkpoints:
                 continue
             return str(path)
         if broken:
-            raise InputError(f"no checkpoint in {self._folder} can be read: {broken}; start anew with --overwrite")
+            raise InputError(f"no checkpoint in {self._folder} can be read: {broken}; start over with --overwrite")
         return None
 
     def _restore_same(self, number: int) -> None:
@@ -127,7 +127,7 @@ class Checkpoints:
             self._checkpoint.restore(path).assert_existing_objects_matched()
         except (tf.errors.OpError, AssertionError, ValueError, IndexError) as error:
             raise InputError(
-                f"worker {self._workers.index} cannot read {real_names(path)}, from which the chief goes on: all "
+                f"worker {self._workers.index} cannot read {real_names(path)}, from which the chief continues: all "
                 "workers must see the same run directory"
             ) from error
 
@@ -142,7 +142,7 @@ class Checkpoints:
         except (OSError, tf.errors.OpError) as error:
             newest = self._remove_leftovers(failed=True)
             before = f"{newest} before it is intact" if newest else "there is none before it"
-            again = "goes on from there" if newest else "trains from the beginning"
+            again = "continues from there" if newest else "trains from the beginning"
             raise RunError(
                 f"{reason_of(error)}: checkpoint {self._checkpoint.save_counter.numpy()} could not be written to "
                 f"{self._folder}; {before}: free some space and run the same command again, which {again}"

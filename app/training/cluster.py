@@ -80,7 +80,7 @@ def _jobs_fault(cluster: dict[str, Any]) -> str:
         if not isinstance(addresses, list):
             return f"{job!r} must be a list of addresses, {_kind(addresses)} is there"
     if len(cluster.get("chief", ())) > 1:
-        return "there may be one chief, more are there"
+        return "there may be one chief, received more"
     addresses = [address for named in cluster.values() for address in named]
     if cluster and not addresses:
         return "no address is there"

@@ -1,4 +1,4 @@
-"""Training room: AdamW and LAMB with warm-up, decay, weight-decay exclusions and one learning rate a layer.
+"""Training room: AdamW and LAMB with warm-up, decay, weight-decay exclusions and one learning rate per layer.
 
 AdamW is tf-models-official's (Loshchilov & Hutter 2019), LAMB is TensorFlow Addons' (You et al. 2020): both update a
 variable with one fused or few ops. Gradients arrive summed and clipped (see `fine_tuner.py`).
@@ -75,7 +75,7 @@ class _TreatsVariables:
 
 
 class AdamW(_TreatsVariables, legacy_adamw.AdamWeightDecay):
-    """tf-models-official's AdamW with a learning rate a variable, and lazy where the gradient is sparse."""
+    """tf-models-official's AdamW with a learning rate per variable, and lazy where the gradient is sparse."""
 
     def __init__(self, *args: Any, treatments: Treatments, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,7 +108,7 @@ class AdamW(_TreatsVariables, legacy_adamw.AdamWeightDecay):
 
 
 class Lamb(_TreatsVariables, tfa.optimizers.LAMB):
-    """TensorFlow Addons' LAMB with a learning rate a variable; what does not decay is not scaled by its norm either."""
+    """TensorFlow Addons' LAMB with a rate per variable; what does not decay is not scaled by its norm either."""
 
     def __init__(self, *args: Any, treatments: Treatments, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

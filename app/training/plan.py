@@ -26,7 +26,7 @@ class Plan:
         checkpoints: folder for resume.
         tensorboard: folder for TensorBoard, or None.
         validate: scores the validation split. None: the last weights are kept.
-        log: takes one flat row of numbers an epoch.
+        log: takes one flat row of numbers per epoch.
         forget: takes a number of epochs; rows of later ones, logged before a kill lost their checkpoint, are dropped.
         name: of the phase, for the person watching.
         score: name of the validation score that chooses the best weights; higher is better.

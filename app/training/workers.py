@@ -168,7 +168,7 @@ class Workers:
             return kind(f"worker {note['worker']} has failed, so worker {self.index} ends, too: {note['message']}")
         return LostWorkerError(
             f"worker {self.index} lost another worker ({_first_cause(str(error))}); start all workers "
-            "again with the same command, they go on from the last checkpoint"
+            "again with the same command, they continue from the last checkpoint"
         )
 
 

@@ -192,7 +192,7 @@ def test_a_damaged_record_is_named(place, content):
     [
         ("train", False, r"data\.train_path: the sentences in .*train\.conll are not those .* --overwrite"),
         ("valid", False, r"data\.valid_path: the sentences in .*valid\.conll are not those .* --overwrite"),
-        ("test", True, r"data\.test_path: .* or score the new one with --mode=evaluate; or start anew"),
+        ("test", True, r"data\.test_path: .* or score the new one with --mode=evaluate; or start over"),
         ("test", False, None),
     ],
 )

@@ -138,7 +138,7 @@ def test_the_order_of_sentences_is_asked_too(folder, app_process):
     [
         ("pretrain.train_path=", "pretrain.train_path is empty"),
         ("pretrain.train_path=nowhere/*.txt", "nowhere"),
-        ("pretrain.vocabulary_size=50", "a vocabulary of its own needs a backbone with random weights"),
+        ("pretrain.vocabulary_size=50", "learning a vocabulary needs a backbone with random weights"),
         ("pretrain.long_epochs=9", "must not be more than all epochs"),
     ],
 )

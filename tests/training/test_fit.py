@@ -519,7 +519,7 @@ def test_a_disk_that_is_too_small_says_which_checkpoint_is_safe_and_holds_no_hal
         checkpoints.save(Position(epoch=2))
         whole = set(os.listdir(disk / "checkpoints"))
         (disk / "filler").write_bytes(b"x" * (size // 2))
-        with pytest.raises(RunError, match="ckpt-2 before it is intact: free some space .*, which goes on from there$"):
+        with pytest.raises(RunError, match="ckpt-2 before it is intact: free some .*, which continues from there$"):
             checkpoints.save(Position(epoch=3))
         assert set(os.listdir(disk / "checkpoints")) == whole
         position = make_checkpoints(run, disk / "checkpoints").restore()

@@ -105,7 +105,7 @@ def test_without_others_a_process_is_its_own_chief(monkeypatch, text):
         (tf_config({"worker": None}), r"'worker' must be a list of addresses, null is there in "),
         (tf_config({"worker": ["one:1", None]}), r"None is not host:port in "),
         (tf_config({"worker": []}), r"no address is there in "),
-        (tf_config({"chief": ["one:1", "two:1"]}, "chief"), r"there may be one chief, more are there in "),
+        (tf_config({"chief": ["one:1", "two:1"]}, "chief"), r"there may be one chief, received more in "),
         (tf_config({"worker": ["one:1"]}, index=1), r"\(worker 0 to 0\), received worker 1$"),
         (json.dumps({"task": {"type": "worker", "index": 1}}), r"\(none is there\), received worker 1$"),
         (tf_config({"worker": TWO}, index=0.5), r"the index of the task must be a whole number, 0.5 is there in "),
@@ -188,7 +188,7 @@ def test_a_lost_worker_is_told_in_one_sentence_without_the_graph():
         raise tf.errors.UnavailableError(None, None, message)
     assert str(raised.value) == (
         "worker 0 lost another worker (Collective ops is aborted by: Socket closed); start all workers again "
-        "with the same command, they go on from the last checkpoint"
+        "with the same command, they continue from the last checkpoint"
     )
 
 
