@@ -13,7 +13,8 @@ from functools import cache
 import numpy as np
 import regex
 
-from app.data import raw_text
+from app.data import names, raw_text
+from app.data.lines import BULLETS, CAPITAL, LINE_ENDS, MARKS, PARAGRAPH_ENDS, SMALL
 
 CODE_POINTS = 0x110000
 # Symbols of characters beyond ASCII; printable ASCII stands for itself.
@@ -43,7 +44,7 @@ _SYMBOLS: tuple[tuple[str, str], ...] = (
     (QUOTE, "[“”]"),
 )
 # What a character is to the one before it.
-NEXT = ("other", "letter", "upper", "decimal", "number_in_word", "number", "in_word", ")", "space", "end", "joint")
+NEXT = ("other", "letter", "upper", "decimal", "number_in_word", "number", "in_word", ")", "space", "joint")
 _NEXT_PATTERNS: dict[str, str] = {
     "in_word": r"\w",
     "number": r"[\p{N}--\w]",
@@ -53,12 +54,24 @@ _NEXT_PATTERNS: dict[str, str] = {
     "upper": r"\p{Lu}",
     ")": r"\)",
     "space": r"\ ",
-    "end": r"\n",
     "joint": r"[\-.]",
 }
 # What a character is to the one after it.
 LEFT = ("other", "decimal", "upper", "line_start", "open")
-_LEFT_PATTERNS = {"open": r"[\s(]", "line_start": r"\n", "decimal": r"\p{Nd}", "upper": r"\p{Lu}"}
+_LEFT_PATTERNS = {"open": r"[\s(]", "line_start": f"[{LINE_ENDS}]", "decimal": r"\p{Nd}", "upper": r"\p{Lu}"}
+# What the rules of `lines.py` ask of a character.
+_LINE_PATTERNS: dict[str, str] = {
+    "blank": raw_text.BLANK,
+    "line_end": f"[{LINE_ENDS}]",
+    "paragraph_end": f"[{PARAGRAPH_ENDS}]",
+    "capital": CAPITAL,
+    "small": SMALL,
+    "list_digit": r"\p{Nd}",
+    "mark": rf"[\{MARKS}]",
+    "bullet": f"[{BULLETS}]",
+}
+# What the rules of `names.py` ask of a character.
+_NAME_PATTERNS = {"sign": names.SIGNS, "picture": names.PICTURES, "numeric": names.NUMERIC}
 # Symbols of the sketch that word shapes are matched on; later lines win.
 _SHAPES: tuple[tuple[str, str], ...] = (
     ("?", r"(?s:.)"),
@@ -90,8 +103,9 @@ class CharacterTables:
         following: int32 [types], index into NEXT.
         preceding: int32 [types], index into LEFT.
         shape: uint8 [types], ASCII code in the sketch of a word.
-        flags: bool [types] under each name: `upper`, `lower`, `digit`, `decimal` (as Python's `str` has it),
-            `terminal`, `wide`, `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`).
+        flags: bool [types] under each name: `upper`, `lower`, `digit` (as Python's `str` has it); `terminal`, `wide`,
+            `closer`, `opener` and `tail` (single characters of the sets in `raw_text.py`); those of `lines.py` and
+            `names.py`.
     """
 
     type_of: np.ndarray
@@ -129,7 +143,7 @@ def character_tables() -> CharacterTables:
         "upper": np.fromiter(map(str.isupper, everything), bool, CODE_POINTS),
         "lower": np.fromiter(map(str.islower, everything), bool, CODE_POINTS),
         "digit": np.fromiter(map(str.isdigit, everything), bool, CODE_POINTS),
-        "decimal": np.fromiter(map(str.isdecimal, everything), bool, CODE_POINTS),
+        **{name: members(pattern) for name, pattern in (_LINE_PATTERNS | _NAME_PATTERNS).items()},
         **{
             name: np.isin(np.arange(CODE_POINTS), [ord(character) for character in chosen])
             for name, chosen in raw_text.SINGLE_CHARACTERS.items()

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from app.data import raw_text
 from app.data.characters import character_tables
+from app.data.graph_lines import GraphLines
 from app.data.graph_words import TextWords, changes
 
 _ENDINGS = ("", "weak", "full", "wide")  # how the sentence before a word ends
@@ -24,6 +25,7 @@ class GraphSentences:
 
     def __init__(self) -> None:
         self._flags = character_tables().flags
+        self._lines = GraphLines()
         self._titles = "|".join(sorted(f"{title}[.]" for title in raw_text.TITLES))
         self._starters = f"(?:{raw_text.any_case(sorted(raw_text.STARTERS))})"
 
@@ -36,7 +38,8 @@ class GraphSentences:
         """
         first_of_text = changes(words.texts)
         endings, closer, quote = self._endings(words, spelled)
-        always, when = self._breaks(words, spelled, endings)
+        always = self._lines(words)
+        when = self._breaks(words, spelled, endings)
         breaks, following = [], []
         for quoted, ending in _STATES:
             begins = first_of_text | always
@@ -67,18 +70,12 @@ class GraphSentences:
         quote = tf.equal(spelled, '"')
         return endings, (one & self._flag("closer", first)) | quote, quote
 
-    def _breaks(self, words: TextWords, spelled: tf.Tensor, endings: tf.Tensor) -> tuple[tf.Tensor, dict]:
-        """As `raw_text._begins_sentence` says: which words begin one always, and which after each ending."""
-        codes, starts, ends = words.codes, words.starts, words.ends
+    def _breaks(self, words: TextWords, spelled: tf.Tensor, endings: tf.Tensor) -> dict[str, tf.Tensor]:
+        """As `raw_text._begins_sentence` says: which words begin one after each ending."""
+        starts, ends = words.starts, words.ends
         before = tf.concat([starts[:1], ends[:-1]], 0)  # the end of the word before; of no interest at a text's first
         before = tf.minimum(before, starts)
-        lines, paragraphs = (_count(tf.equal(codes, code), before, starts) for code in (ord("\n"), 0x2029))
         types = tf.gather(words.types, starts)
-        dot = tf.equal(tf.gather(codes, ends - 1), ord("."))
-        decimals = _count(self._flag("decimal", words.types), starts, ends)
-        point = dot & (ends - starts > 1) & tf.equal(decimals, ends - starts - 1)
-        always = (lines > 1) | (paragraphs > 0) | ((lines > 0) & point)
-
         one, gap = tf.equal(ends - starts, 1), starts > before
         opener = (one & self._flag("opener", types)) | _is_one_of(spelled, _DASHES)
         never = (one & self._flag("closer", types) & ~opener) | (endings >= 2)
@@ -91,7 +88,7 @@ class GraphSentences:
             "full": gap & ~lower,
             "wide": ~lower,
         }
-        return always, {name: each & ~never for name, each in allowed.items()} | {"unless quoted": mark}
+        return {name: each & ~never for name, each in allowed.items()} | {"unless quoted": mark}
 
     def _first_that_opens_nothing(
         self, words: TextWords, spelled: tf.Tensor, opener: tf.Tensor
@@ -124,12 +121,6 @@ def number_parts(begins: tf.Tensor, longest: int) -> tf.Tensor:
 
 def _longest_run(owners: tf.Tensor) -> tf.Tensor:
     return tf.reduce_max(tf.concat([[1], tf.unique_with_counts(owners).count], 0))
-
-
-def _count(marks: tf.Tensor, starts: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """How many marks stand between two places, int32."""
-    total = tf.concat([[0], tf.cumsum(tf.cast(marks, tf.int32))], 0)
-    return tf.gather(total, ends) - tf.gather(total, starts)
 
 
 def _is_one_of(spelled: tf.Tensor, words: Iterable[str]) -> tf.Tensor:

@@ -3,16 +3,16 @@
 The same steps as `--mode=predict` takes on arrays: words, sentences, windows, tags, entities with character offsets.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import tensorflow as tf
 
 from app.data.encoding import Encoder
+from app.data.graph_names import GraphNames
 from app.data.graph_rows import GraphRows, Stream, Windows
 from app.data.graph_sentences import GraphSentences, number_parts
 from app.data.graph_shapes import GraphShapes
-from app.data.graph_words import GraphWords, TextWords, changes
-from app.data.labels import OUTSIDE
+from app.data.graph_words import GraphWords, changes
 
 # features, places int32 [scored, 2] as window and piece, windows ascending -> logits float32 [scored, labels]
 Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
@@ -33,6 +33,7 @@ class GraphTagger:
         decode: emissions to label ids.
         split_sentences: whether texts are split into sentences first.
         longest_sentence: words; longer sentences are cut.
+        non_names: entity types that need be no names, see `names.find_names`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class GraphTagger:
         *,
         split_sentences: bool,
         longest_sentence: int,
+        non_names: Collection[str] = (),
     ) -> None:
         self._words, self._sentences, self._shapes = GraphWords(), GraphSentences(), GraphShapes()
         self._rows = GraphRows(encoder)
@@ -50,10 +52,7 @@ class GraphTagger:
         self._by_document, self._split = encoder.by_document, split_sentences
         self._longest = longest_sentence
         self._labels = encoder.labels
-        types = sorted({label[2:] for label in encoder.labels if label != OUTSIDE})
-        self._types = tf.constant(["", *types])
-        self._type_of_label = [0 if label == OUTSIDE else types.index(label[2:]) + 1 for label in encoder.labels]
-        self._inside = [label.startswith("I-") for label in encoder.labels]
+        self._names = GraphNames(encoder.labels, non_names)
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Entities of texts of any length, padded to the text with the most of them.
@@ -76,7 +75,7 @@ class GraphTagger:
         stream = self._rows.encode(spelled, shapes, begins)
         windows = self._rows.cut(stream, begins, first_of_text if self._by_document else begins)
         tags, chances = self._decode(self._emissions(stream, windows, tf.size(begins)), begins)
-        return self._entities(words, begins, tags, chances, tf.size(texts))
+        return self._names(words, spelled, begins, tags, chances, tf.size(texts))
 
     def _emissions(self, stream: Stream, windows: Windows, words: tf.Tensor) -> tf.Tensor:
         """Logits of the first piece of every word, float32 [words, labels]; windows of about one length go together."""
@@ -99,28 +98,3 @@ class GraphTagger:
             parallel_iterations=BATCHES_AT_A_TIME,
         )
         return emissions
-
-    def _entities(
-        self, words: TextWords, begins: tf.Tensor, tags: tf.Tensor, chances: tf.Tensor, texts: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """Runs of tags as `labels.spans` reads them; the score is the smallest probability among an entity's words."""
-        kinds = tf.gather(self._type_of_label, tags)
-        same = tf.concat([tf.zeros_like(begins[:1]), tf.equal(kinds[1:], kinds[:-1])], 0)[: tf.size(kinds)]
-        goes_on = tf.gather(self._inside, tags) & same & ~begins
-        entity = tf.cumsum(tf.cast((kinds > 0) & ~goes_on, tf.int32)) - 1
-        inside = kinds > 0
-        entity = tf.boolean_mask(entity, inside)
-        text = tf.math.segment_min(tf.boolean_mask(words.texts, inside), entity)
-        offset = tf.gather(words.text_starts, text)
-        found = {
-            "label": tf.gather(self._types, tf.math.segment_max(tf.boolean_mask(kinds, inside), entity)),
-            "start": tf.math.segment_min(tf.boolean_mask(words.starts, inside), entity) - offset,
-            "end": tf.math.segment_max(tf.boolean_mask(words.ends, inside), entity) - offset,
-            "score": tf.minimum(tf.math.segment_min(tf.boolean_mask(chances, inside), entity), 1.0),
-        }
-        rows = tf.cast(text, tf.int64)
-        padded = {
-            name: tf.RaggedTensor.from_value_rowids(column, rows, tf.cast(texts, tf.int64), validate=False).to_tensor()
-            for name, column in found.items()
-        }
-        return {"count": tf.math.bincount(text, minlength=texts, maxlength=texts), **padded}

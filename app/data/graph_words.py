@@ -120,7 +120,7 @@ def _token_patterns() -> list[str]:
         f"(?:{_one(_LETTER_SYMBOLS)}{_MARKS}{dot}){{2,}}(?:{_one('-')}{_RUN})*",
         f"{_one(_CAPITALS)}{_MARKS}{_one('.', right=before_name)}",
         _alternatives(titles) + _one(".", right=set(RIGHT) - _NUMBERS),
-        _alternatives(raw_text.ENDINGS) + _one(".", right=set(RIGHT) - {"end"}),
+        _alternatives(raw_text.ENDINGS) + dot,
         _alternatives(raw_text.BEFORE_NUMBERS) + _one(".", right=before_number),
         f"{_one(_DECIMALS, left={'line_start'})}(?:{_one(_DECIMALS)}){{0,2}}"
         + _one(".", right={"space", "space_letter", "space_decimal"}),
@@ -166,8 +166,7 @@ class GraphWords:
         self._symbol = tables.symbol.astype("int32")
         self._following, self._preceding = tables.following, tables.preceding
         self._tail = tables.flags["tail"]
-        end, joint, space = (NEXT.index(name) for name in ("end", "joint", "space"))
-        self._end = end
+        joint, space = (NEXT.index(name) for name in ("joint", "space"))
         # right[what follows][what follows that] is an index into RIGHT
         self._right = [[i] * len(NEXT) for i in range(len(NEXT))]
         for j, name in enumerate(NEXT):
@@ -210,8 +209,8 @@ class GraphWords:
         same = tf.equal(owners[1:], owners[:-1])
         none = tf.zeros_like(owners[:1], tf.bool)
         following = tf.gather(self._following, types)
-        after = _shifted(following, same, none, self._end)
-        after_next = _shifted(after, same, none, self._end)
+        after = _shifted(following, same, none)
+        after_next = _shifted(after, same, none)
         before = tf.gather(self._preceding, types)
         start = tf.zeros_like(before[:1]) + LEFT.index("line_start")
         left = tf.concat([start, tf.where(same, before[:-1], LEFT.index("line_start"))], 0)[: tf.size(before)]
@@ -229,10 +228,10 @@ class GraphWords:
         return tf.boolean_mask(flat, flat > tf.gather(last, address))
 
 
-def _shifted(kinds: tf.Tensor, same: tf.Tensor, none: tf.Tensor, end: int) -> tf.Tensor:
-    """What stands one place further on in the same text, else `end`."""
+def _shifted(kinds: tf.Tensor, same: tf.Tensor, none: tf.Tensor) -> tf.Tensor:
+    """What stands one place further on in the same text, else the kind "other"."""
     ahead = tf.concat([kinds[1:], tf.zeros_like(kinds[:1])], 0)
-    return tf.where(tf.concat([same, none], 0)[: tf.size(kinds)], ahead, end)
+    return tf.where(tf.concat([same, none], 0)[: tf.size(kinds)], ahead, NEXT.index("other"))
 
 
 def _sorted(places: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:

@@ -10,9 +10,12 @@ Time is linear: repetitions are possessive and look-ahead is bounded, so no text
 """
 
 from collections.abc import Iterable, Iterator
+from sys import maxsize
 from typing import NamedTuple
 
 import regex
+
+from app.data.lines import BLANK, LINE_ENDS, find_line_boundaries
 
 
 class Word(NamedTuple):
@@ -26,9 +29,11 @@ TITLES = frozenset(
     "Mr Mrs Ms Mx Dr Prof St Ste Gen Lt Col Maj Capt Sgt Cpl Cmdr Adm Gov Sen Rep Rev Hon Pres Msgr Mt Ft Fr "
     "Mme vs".split()
 )
+# At the end of names, which people write in any case.
+_COMPANY_ENDINGS = "Jr Sr Inc Corp Co Ltd Bros".split()
 ENDINGS = frozenset(
-    "Jr Sr Inc Corp Co Ltd Bros Cos Cie etc Calif Fla Conn Ariz Okla Tenn Colo Minn Mass Nev Ore Wis Tex Ga "
-    "Va".split()
+    "Cos Cie etc Calif Fla Conn Ariz Okla Tenn Colo Minn Mass Nev Ore Wis Tex Ga Va".split()
+    + [spelled for ending in _COMPANY_ENDINGS for spelled in (ending, ending.upper(), ending.lower())]
 )
 BEFORE_NUMBERS = frozenset(
     "Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec No Nos no nos Fig fig Vol vol pp".split()
@@ -55,7 +60,6 @@ def any_case(words: Iterable[str]) -> str:
 
 
 _DOMAINS = f"(?:{any_case(DOMAINS)})"
-BLANK = r"[\s\p{Cc}\p{Cf}\p{Cs}]"
 # A symbol with what is drawn into it: marks, skin tones, joined pictures. Simpler than Unicode's grapheme clusters.
 PICTURE = r"[\p{Extended_Pictographic}--[\p{L}\p{N}]]"
 _DRAWN = r"\p{M}\u200c\U0001F3FB-\U0001F3FF\U000E0020-\U000E007F"
@@ -71,9 +75,9 @@ _TOKEN = regex.compile(
     | (?P<acronym>(?:\p{{L}}\p{{M}}*+\.){{2,}}+(?:-{_RUN})*+)
     | (?P<initial>\p{{Lu}}\p{{M}}*+\.(?=\ ?\p{{L}}|\)))
     | (?P<title>(?:{"|".join(sorted(TITLES | {title.upper() for title in TITLES}))})\.(?!\p{{N}}))
-    | (?P<ending>(?:{"|".join(sorted(ENDINGS))})\.(?!$))
+    | (?P<ending>(?:{"|".join(sorted(ENDINGS))})\.)
     | (?P<before_number>(?:{"|".join(sorted(BEFORE_NUMBERS))})\.(?=\ ?\p{{Nd}}))
-    | (?P<list_number>^\p{{Nd}}{{1,3}}\.(?=\ ))
+    | (?P<list_number>(?<![^{LINE_ENDS}])\p{{Nd}}{{1,3}}\.(?=\ ))
     | (?P<suffix>['’](?:{any_case(SUFFIXES)})(?![\p{{L}}\p{{N}}]))
     | [@\#](?=\p{{L}}){_RUN}(?:_{_RUN})*+
     | (?P<dollar>(?:US|[ACSRTZ]|NZ|HK)?\$)
@@ -84,7 +88,7 @@ _TOKEN = regex.compile(
     | \p{{Regional_Indicator}}{{1,2}}+  # a flag
     | (?:{PICTURE}(?:[{_DRAWN}]*+\u200d{PICTURE})*+|.)[{_DRAWN}\u200d]*+
     """,
-    regex.VERBOSE | regex.MULTILINE | regex.DOTALL,
+    regex.VERBOSE | regex.DOTALL,
 )
 _CONTRACTION = regex.compile(f"(?:[nN]['’][tT]|['’](?:{any_case(CONTRACTED)}))$")
 
@@ -147,16 +151,22 @@ def split_sentences(text: str) -> list[list[Word]]:
     """Splits raw text into sentences of words; joined, they are `split_words(text)`.
 
     A sentence ends after `.`, `!`, `?` and their like with the quotes and brackets that close behind them,
-    where a blank follows and the next word is not lower-case; and at an empty line. After an abbreviation
-    it ends only if a word follows that usually begins sentences, after a title (`Mr.`) never.
+    where a blank follows and the next word is not lower-case; and at the end of a line unless that only
+    breaks prose (see `lines.py`). After an abbreviation it ends only if a word follows that usually begins
+    sentences, after a title (`Mr.`) never.
     """
     words = split_words(text)
+    lines = iter(find_line_boundaries(text))
+    line = next(lines, maxsize)  # the next one that begins a sentence
     sentences: list[list[Word]] = []
     current: list[Word] = []
     quotes = 0  # straight quotes in the current sentence: an odd one is still open
     end = ""  # what the current sentence ends with so far: "", "weak" (abbreviation), "full" or "wide"
     for i, word in enumerate(words):
-        if current and _begins_sentence(text, words, i, end=end, quoted=quotes % 2 == 1):
+        at_line = word.start >= line
+        if at_line:
+            line = next(lines, maxsize)
+        if current and (at_line or _begins_sentence(text, words, i, end=end, quoted=quotes % 2 == 1)):
             sentences.append(current)
             current, quotes, end = [], 0, ""
         current.append(word)
@@ -180,14 +190,12 @@ def _ending(piece: str) -> str:
 
 
 def _begins_sentence(text: str, words: list[Word], i: int, *, end: str, quoted: bool) -> bool:
-    """Whether word i begins a sentence, given how the words before it end."""
-    gap = text[words[i - 1].end : words[i].start]
-    if gap.count("\n") > 1 or "\u2029" in gap:
-        return True
+    """Whether word i begins a sentence after the words before it in the same line or paragraph, and how they end."""
+    if not end:
+        return False
+    gap = words[i - 1].end < words[i].start
     piece = text[words[i].start : words[i].end]
-    if "\n" in gap and piece[-1] == "." and piece[:-1].isdecimal():
-        return True  # the next point of a numbered list
-    if not end or piece in _CLOSERS - _OPENERS or _ending(piece) in ("full", "wide"):
+    if piece in _CLOSERS - _OPENERS or _ending(piece) in ("full", "wide"):
         return False
     if piece in ("'", '"') and (not gap or quoted):
         return False

@@ -1,10 +1,13 @@
 """Raw text in a TensorFlow graph: the same words, sentences, shapes and windows as the rules in Python."""
 
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from line_texts import MARKED, wrapped
 from texts import BITS, BLANKS, INVISIBLE, random_texts
 from toy import LABELS, PIECES
 
@@ -56,6 +59,14 @@ def split_in_python(text):
 @pytest.mark.parametrize("seed", range(3))
 def test_nasty_texts_are_split_as_in_python(split_in_graph, seed):
     texts = random_texts(600, seed=seed)
+    for text, found in zip(texts, split_in_graph(texts), strict=True):
+        assert found == split_in_python(text), repr(text)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_lines_of_any_kind_are_split_as_in_python(split_in_graph, seed):
+    rng = random.Random(seed)
+    texts = [*(text.replace("¶", "") for text in MARKED.values()), *(wrapped(rng) for _ in range(700))]
     for text, found in zip(texts, split_in_graph(texts), strict=True):
         assert found == split_in_python(text), repr(text)
 
