@@ -337,6 +337,11 @@ class PredictConfig:
     split_sentences: bool = option(True, "split the text into sentences first")
     batch_size: int = option(32, "sequences in a step", at_least=1)
     min_score: float = option(0.0, "leave out entities the model is less sure of", at_least=0, at_most=1)
+    drop_non_names: bool = option(
+        True,
+        "leave out entities that are only an e-mail or web address, a handle, a file path, a number, a date, a hash or "
+        "symbols; types that the training corpus has on such words keep them",
+    )
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from app.evaluation.rounds import time_in_rounds  # noqa: E402
 from app.export.saved_model import SavedModelForward, load_saved_model  # noqa: E402
 from app.models.tagger_bundle import load_tagger  # noqa: E402
 from app.modes.frontier_entrants import sample_documents  # noqa: E402
-from app.modes.predict import tag_texts  # noqa: E402
+from app.modes.predict import find_non_names, tag_texts  # noqa: E402
 from app.modes.scoring import build_encoder, build_predictor  # noqa: E402
 
 Answers = list[list[tuple[str, int, int]]]
@@ -55,10 +55,10 @@ def ask_graph(signature: Any, texts: list[str]) -> Answers:
     ]
 
 
-def ask_python(predictor: Any, texts: list[str]) -> Answers:
+def ask_python(predictor: Any, non_names: tuple[str, ...], texts: list[str]) -> Answers:
     """Entities by `tokenized` with Python before and after it."""
     return [[(each["label"], each["start"], each["end"]) for each in row["entities"]]
-            for row in tag_texts(texts, predictor)]  # fmt: skip
+            for row in tag_texts(texts, predictor, non_names=non_names)]  # fmt: skip
 
 
 def time_all(ask: Callable[[list[str]], Answers], batches: list[list[str]]) -> float:
@@ -80,9 +80,10 @@ def main() -> None:
     data, loaded, tagger = run.read_config().data, load_saved_model(run.saved_model), load_tagger(run.model)
     forward = SavedModelForward.of(loaded, labels=len(tagger.labels))
     predictor = build_predictor(tagger, build_encoder(tagger, data), batch_size=32, forward=forward)
+    non_names = find_non_names(tagger, run.read_config().predict)
     ways = {
         "strings in, all in the graph": partial(ask_graph, loaded.signatures["serving_default"]),
-        "word pieces in, Python around": partial(ask_python, predictor),
+        "word pieces in, Python around": partial(ask_python, predictor, non_names),
     }
     documents = read_documents(options.text, data, words=options.words)
     graph, python = (ask(documents[:50]) for ask in ways.values())

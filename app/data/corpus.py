@@ -9,6 +9,7 @@ from typing import Protocol
 from app.config import DataConfig, InputError
 from app.data import conll, jsonl, tfds_corpus
 from app.data.labels import labels_from, spans, types_from
+from app.data.names import find_non_name_types, is_non_name
 from app.data.sentence import Sentence
 
 
@@ -69,6 +70,7 @@ class CorpusSummary:
         words: number of words.
         documents: number of documents.
         repaired: number of tags that its scheme forbids where they stood.
+        non_name_types: types whose entities are often dates, mail addresses and the like (see `names.py`).
     """
 
     source: str
@@ -79,6 +81,7 @@ class CorpusSummary:
     words: int
     documents: int
     repaired: int
+    non_name_types: tuple[str, ...] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -150,6 +153,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         InputError: at the first fault of the corpus.
     """
     entities: Counter[str] = Counter()
+    non_names: Counter[str] = Counter()
     sentences = words = documents = repaired = 0
 
     def count_repaired(tags: int) -> None:
@@ -160,7 +164,9 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         sentences += 1
         words += len(sentence.words)
         documents = sentence.document + 1
-        entities.update(kind for kind, _, _ in spans(sentence.tags))
+        for kind, first, last in spans(sentence.tags):
+            entities[kind] += 1
+            non_names[kind] += is_non_name(sentence.words[first:last])
     return CorpusSummary(
         source=corpus.source,
         scheme=corpus.scheme,
@@ -170,6 +176,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         words=words,
         documents=documents,
         repaired=repaired,
+        non_name_types=find_non_name_types(entities, non_names),
     )
 
 

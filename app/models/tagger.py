@@ -1,5 +1,6 @@
 """Models room: a backbone, the word-shape embedding and a tagging head assembled into one network."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Tagger:
         backbone: the pretrained encoder inside, which shares its weights with the network.
         head: the tagging head inside.
         config: how it was assembled.
+        non_name_types: entity types that the training corpus has on dates, mail addresses and the like.
     """
 
     network: keras.Model
@@ -33,6 +35,7 @@ class Tagger:
     backbone: Backbone
     head: TaggingHead
     config: ModelConfig
+    non_name_types: tuple[str, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,7 +91,8 @@ def with_layers(tagger: Tagger, replace: Replace) -> Tagger:
             nothing does. What it returns is called like the layer and shares the layer's weights.
     """
     names = {layer.name: layer for layer in tagger.network.layers}
-    return _connect(tagger.backbone, tagger.config, names.get("word_shape"), lambda: tagger.head, replace)
+    view = _connect(tagger.backbone, tagger.config, names.get("word_shape"), lambda: tagger.head, replace)
+    return dataclasses.replace(view, non_name_types=tagger.non_name_types)
 
 
 @tf.autograph.experimental.do_not_convert

@@ -39,6 +39,7 @@ def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) ->
     save_backbone(tagger.backbone, folder)
     settings = {
         "labels": list(tagger.labels),
+        "non_name_types": list(tagger.non_name_types),
         "shape_count": shape_count,
         "model": dataclasses.asdict(tagger.config),
     }
@@ -88,7 +89,12 @@ def read_tagger(folder: Path) -> Tagger:
         shape_count=settings["shape_count"],
     )
     restore_head(tagger, folder)
-    return tagger
+    return dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
+
+
+def read_non_name_types(folder: Path) -> tuple[str, ...]:
+    """Entity types of a bundle whose entities need be no names; older bundles do not say."""
+    return tuple(read_json(folder / SETTINGS_FILE).get("non_name_types", ()))
 
 
 def restore_head(tagger: Tagger, folder: Path) -> None:

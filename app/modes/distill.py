@@ -54,6 +54,8 @@ def run(request: Request) -> dict[str, float]:
         with strategy.scope():
             teachers = load_teachers(config.distill, labels=text.labels)
             student = _build_student(config, teachers[0], text.labels)
+        found = {*teachers[0].non_name_types, *(text.summary.non_name_types if text.summary else ())}
+        student = dataclasses.replace(student, non_name_types=tuple(sorted(found)))
         metrics = _train(student, teachers, text, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics

@@ -21,6 +21,7 @@ from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.export_companions import describe_model, forget_file, write_companions
 from app.modes.export_rows import make_vectors, representative_rows, tags_of
+from app.modes.predict import find_non_names
 from app.modes.saved_model import save_tagger_as_saved_model
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_scored_split, say
 from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
@@ -175,7 +176,12 @@ def export_text(job: Exporting) -> dict[str, float]:
     path = folder / "int8_text.tflite"
     say("int8_text    converting")
     content = write_text_tflite(job.tagger, job.encoder, job.config)
-    f1, float_f1 = score_text_tflite(content, job.corpus.sentences(), job.predictor)
+    f1, float_f1 = score_text_tflite(
+        content,
+        job.corpus.sentences(),
+        job.predictor,
+        non_names=find_non_names(job.tagger, job.config.predict),
+    )
     job.compare(path.name, f1, float_f1)
     job.run_dir.write_bytes(path, content)
     manifest = {

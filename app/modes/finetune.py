@@ -48,6 +48,7 @@ def run(request: Request) -> dict[str, float]:
             )
         with strategy.scope():
             tagger = start_tagger(config, summary.labels, init_from=config.init_from)
+        tagger = dataclasses.replace(tagger, non_name_types=summary.non_name_types)
         metrics = _train(tagger, train, summary, TaggerTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics

@@ -2,21 +2,21 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from app.artifacts import Request, atomic
-from app.config import InputError
-from app.data.labels import spans
+from app.config import InputError, PredictConfig
+from app.data.labels import types_from
+from app.data.names import find_names, is_in_path
 from app.data.raw_text import Word, split_sentences, split_words
 from app.data.sentence import Sentence
-from app.evaluation.predictor import Predictor
+from app.evaluation.predictor import Predictor, TaggedSentence
+from app.models.tagger import Tagger
 from app.models.tagger_bundle import load_tagger
 from app.modes.scoring import build_encoder, build_predictor
 
@@ -39,7 +39,13 @@ def run(request: Request) -> dict[str, float]:
         target = stack.enter_context(_output(request.output))
         place = "standard input" if request.input == "-" else request.input
         for texts in _chunks(source, place=place):
-            for row in tag_texts(texts, predictor, split=config.split_sentences, min_score=config.min_score):
+            for row in tag_texts(
+                texts,
+                predictor,
+                split=config.split_sentences,
+                min_score=config.min_score,
+                non_names=find_non_names(tagger, config),
+            ):
                 target.write(json.dumps(row, ensure_ascii=False) + "\n")
                 counts["predict/documents"] += 1
                 counts["predict/entities"] += len(row["entities"])
@@ -48,7 +54,12 @@ def run(request: Request) -> dict[str, float]:
 
 
 def tag_texts(
-    texts: list[str], predictor: Predictor, *, split: bool = True, min_score: float = 0.0
+    texts: list[str],
+    predictor: Predictor,
+    *,
+    split: bool = True,
+    min_score: float = 0.0,
+    non_names: Collection[str] = (),
 ) -> Iterator[dict]:
     """Entities of documents, one row a document, offsets in characters of the text as given.
 
@@ -57,6 +68,7 @@ def tag_texts(
         predictor: of the model to use.
         split: split documents into sentences; off, a document is one sentence.
         min_score: entities below it are left out.
+        non_names: types that need be no names, see `names.find_names`.
 
     Yields:
         `{"text", "entities": [{"start", "end", "label", "text", "score"}]}`; the score is the smallest posterior
@@ -73,8 +85,13 @@ def tag_texts(
     for text, sentences in zip(texts, rows, strict=True):
         entities: list[dict] = []
         for words, found in zip(sentences, islice(tagged, len(sentences)), strict=True):
-            entities.extend(_entities(text, words, found.tags, found.probabilities))
+            entities.extend(_entities(text, words, found, non_names))
         yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
+
+
+def find_non_names(tagger: Tagger, config: PredictConfig) -> tuple[str, ...]:
+    """Entity types that need be no names: those that the training corpus shows, or all."""
+    return tagger.non_name_types if config.drop_non_names else tuple(types_from(tagger.labels))
 
 
 def _parts(words: list[Word]) -> Iterator[list[Word]]:
@@ -82,11 +99,14 @@ def _parts(words: list[Word]) -> Iterator[list[Word]]:
     return (words[at : at + LONGEST_SENTENCE_WORDS] for at in range(0, len(words), LONGEST_SENTENCE_WORDS))
 
 
-def _entities(text: str, words: list[Word], tags: list[str], probabilities: np.ndarray) -> Iterator[dict]:
-    for label, first, last in spans(tags):
-        start, end = words[first].start, words[last - 1].end
-        score = round(float(probabilities[first:last].min()), 4)
-        yield {"start": start, "end": end, "label": label, "text": text[start:end], "score": min(score, 1.0)}
+def _entities(text: str, words: list[Word], found: TaggedSentence, non_names: Collection[str]) -> Iterator[dict]:
+    spelled = [text[word.start : word.end] for word in words]
+    for name in find_names(spelled, found.tags, non_names):
+        start, end = words[name.first].start, words[name.last - 1].end
+        if name.label not in non_names and is_in_path(text, start, end):
+            continue
+        score = round(float(found.probabilities[name.sure_first : name.sure_last].min()), 4)
+        yield {"start": start, "end": end, "label": name.label, "text": text[start:end], "score": min(score, 1.0)}
 
 
 def _chunks(source: BufferedReader, *, place: str) -> Iterator[list[str]]:

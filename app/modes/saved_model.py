@@ -10,7 +10,7 @@ from app.export.saved_model import export_saved_model
 from app.models.graph_decoding import GraphDecoder
 from app.models.tagger import Tagger
 from app.models.word_network import build_word_network
-from app.modes.predict import LONGEST_SENTENCE_WORDS
+from app.modes.predict import LONGEST_SENTENCE_WORDS, find_non_names
 
 
 def save_tagger_as_saved_model(
@@ -26,7 +26,7 @@ def save_tagger_as_saved_model(
     Args:
         tagger: the model.
         encoder: that belongs to it.
-        config: whether texts are split into sentences.
+        config: whether texts are split into sentences, and what is no name.
         folder: `export/saved_model` of a run directory.
         check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
     """
@@ -36,5 +36,6 @@ def save_tagger_as_saved_model(
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,
+        non_names=find_non_names(tagger, config),
     )
     return export_saved_model(folder, network=tagger.network, tag_texts=graph, check=check)

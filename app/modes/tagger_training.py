@@ -17,7 +17,7 @@ from app.data.shapes import NUM_SHAPES
 from app.models.activation import compile_activations
 from app.models.backbone import build_backbone
 from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import load_tagger, restore_head, save_tagger
+from app.models.tagger_bundle import load_tagger, read_non_name_types, restore_head, save_tagger
 from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split, say, score_split, show_results
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import Plan
@@ -73,7 +73,9 @@ def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") 
         freeze_embeddings=config.training.freeze_embeddings,
     )
     if init_from:
-        restore_head(tagger, RunDirectory(init_from).model)
+        folder = RunDirectory(init_from).model
+        restore_head(tagger, folder)
+        tagger = dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
     return tagger
 
 

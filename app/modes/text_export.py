@@ -1,7 +1,7 @@
 """Modes room: a tagger put together as a TFLite file that takes raw strings, and its score on a corpus as text."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from app.export.graph import TaggingModule
 from app.export.text_tflite import TextModel, convert_text_tagger
 from app.models.graph_decoding import GraphDecoder
 from app.models.tagger import Tagger
-from app.modes.predict import LONGEST_SENTENCE_WORDS, tag_texts
+from app.modes.predict import LONGEST_SENTENCE_WORDS, find_non_names, tag_texts
 
 TEXTS_AT_A_TIME = 16
 Entity = tuple[str, int, int]  # label, first character, end
@@ -48,21 +48,30 @@ def write_text_tflite(tagger: Tagger, encoder: Encoder, config: Config) -> bytes
         GraphDecoder(tagger.head.decoding_scores()),
         split_sentences=config.predict.split_sentences,
         longest_sentence=LONGEST_SENTENCE_WORDS,
+        non_names=find_non_names(tagger, config.predict),
     )
     return convert_text_tagger(module.texts, module)
 
 
-def score_text_tflite(content: bytes, sentences: Iterable[Sentence], predictor: Predictor) -> tuple[float, float]:
+def score_text_tflite(
+    content: bytes, sentences: Iterable[Sentence], predictor: Predictor, *, non_names: Collection[str] = ()
+) -> tuple[float, float]:
     """Entity F1 on a corpus read as plain text, whose words the models must find: of the file, of the float model.
 
     An entity counts when label, first and last character are right; both read the same texts.
+
+    Args:
+        content: of the file.
+        sentences: of the corpus.
+        predictor: of the float model.
+        non_names: entity types that need be no names, as in the file.
     """
     model = TextModel(content, threads=os.cpu_count() or 1)
     ours, floats = _Counts(), _Counts()
     for part in _batches(as_texts(sentences), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
         for expected, found, plain in zip(
-            gold, model.tag(list(texts)), tag_texts(list(texts), predictor), strict=True
+            gold, model.tag(list(texts)), tag_texts(list(texts), predictor, non_names=non_names), strict=True
         ):
             ours.add(expected, _entities(found))
             floats.add(expected, _entities(plain["entities"]))

@@ -181,7 +181,7 @@ class Workbench:
         values = tagger.own_variables()
         for name, variable in rebuilt.own_variables().items():
             variable.assign(values[name])
-        return rebuilt
+        return dataclasses.replace(rebuilt, non_name_types=tagger.non_name_types)
 
     def _encoder_of(self, tagger: Tagger) -> Encoder:
         """Made once a vocabulary; labels and row length stay."""
