@@ -80,9 +80,10 @@ def main() -> None:
     data, loaded, tagger = run.read_config().data, load_saved_model(run.saved_model), load_tagger(run.model)
     forward = SavedModelForward.of(loaded, labels=len(tagger.labels))
     predictor = build_predictor(tagger, build_encoder(tagger, data), batch_size=32, forward=forward)
+    non_names = find_non_names(tagger, run.read_config().predict)
     ways = {
         "strings in, all in the graph": partial(ask_graph, loaded.signatures["serving_default"]),
-        "word pieces in, Python around": partial(ask_python, predictor, find_non_names(tagger, run.read_config().predict)),
+        "word pieces in, Python around": partial(ask_python, predictor, non_names),
     }
     documents = read_documents(options.text, data, words=options.words)
     graph, python = (ask(documents[:50]) for ask in ways.values())

@@ -1,5 +1,6 @@
 """Shared set-up: the program's environment, and the corpora that are not part of the project."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -97,6 +98,7 @@ def saved_model(tmp_path_factory, vocabulary):
     from app.modes.scoring import build_predictor
 
     tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
+    tagger = dataclasses.replace(tagger, non_name_types=("LOC",))  # both kinds of types
     encoder = toy.make_encoder(tagger)
     folder = tmp_path_factory.mktemp("saved_model") / "saved_model"
     path = save_tagger_as_saved_model(tagger, encoder, PredictConfig(), folder)

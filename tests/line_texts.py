@@ -83,9 +83,9 @@ Date: 5 May""",
 Thanks¶
 >> older words of Ben¶
 > Omar""",
-    "quoted mail, depth changes at full lines": """>> the letter of the Technical University was sent yesterday to Angela¶
-> Merkel and her office in Berlin have not answered us so far, I think¶
-Omar is in Rome now and has not heard of it from anybody in the office""",
+    "quoted mail, depth changes at full lines": """>> the letter of the Technical University was sent to Angela¶
+> Merkel and her office in Berlin have not answered us so far¶
+Omar is in Rome now and has not heard of it from the office""",
     "table of tabs": "Name\tCity¶\nBen Ortiz\tMadrid¶\nAda Byron\tLondon",
     "table of blanks": """name of the client       city           sum¶
 the bank of Ben Ortiz    Madrid       1,200¶
@@ -104,7 +104,9 @@ Reported by Ben Ortiz¶
 Status open¶
 Printer in Rome is broken¶
 Assigned to Ada""",
-    "sentence-case notes of one length": "Order placed with Acme Corp¶\nRefund requested by Ben Jo¶\nDelivery moved to Oslo now",
+    "sentence-case notes of one length": """Order placed with Acme Corp¶
+Refund requested by Ben Jo¶
+Delivery moved to Oslo now""",
     "each paragraph is a line": "A " + "word " * 40 + "of Ada Byron¶\nBen Ortiz " + "went on " * 8 + "in Rome",
     "web address longer than the lines": """You can read everything that was said about it by Angela Merkel at
 https://www.example.org/a/very/long/address/that/does/not/fit/into/the/line/at/all/ever
@@ -118,7 +120,7 @@ Montag mit dem Minister und der Chefin der Europäischen Zentralbank in
 Frankfurt.""",
     "Arabic, which knows no case": """قال الرئيس في المؤتمر الصحفي الذي عقد أمس في القاهرة إن الحكومة ستعمل
 على تنفيذ المشروع في أقرب وقت ممكن""",
-    "Windows line ends": "Ben¶\r\nOmar Haddad¶\r\n¶\r\nthe letter was sent to all the people in the old town of the United\r\n"
+    "Windows line ends": "Ben¶\r\nOmar Haddad¶\r\n¶\r\nthe letter was sent to all people in the town of the United\r\n"
     "States, and nobody has answered it.",
     "old Macintosh line ends": "Ben¶\rOmar Haddad¶\r¶\r1. Ada¶\r2. Cleo",
     "vertical tab": "Ben¶\vOmar Haddad",

@@ -32,6 +32,8 @@ EXAMPLES = (
     "王小明在北京 met Ada 。明日",
     'He couldn\'t\'ve said: "We won." "Why?" (So it was.) See http://a.b/c?d=e,f). Or ann.b@x.co.uk, foo.com!',
     "x" * 300 + " . " + "Rome " * 40,
+    "Ada 🎉 (Rome) Smith [City ann@x.co.uk @ann 12 May, $ 40\nC:\\Ada\\x.pdf Bob Smith Inc.",
+    "> Ada met Bob and saw the old\n> house in Rome\n- Oslo\n\tLima | City\nThe\u2028old house",
 )
 
 

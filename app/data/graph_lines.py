@@ -11,8 +11,6 @@ from app.data import lines as rules
 from app.data.characters import character_tables
 from app.data.graph_words import TextWords, changes
 
-_SPACES_OF_COLUMNS = 3
-
 
 @dataclass(frozen=True)
 class _Lines:
@@ -87,7 +85,7 @@ class GraphLines:
         run = tf.minimum(_next(blank, first, total), end)
         marks = tf.equal(_count(self._flag("mark", types), first, run), run - first)
         rule = marks & tf.equal(run, end)
-        spaces = _all_of_the_last(tf.equal(codes, ord(" ")), _SPACES_OF_COLUMNS)
+        parts = tf.reduce_any([_ends_of(codes, mark) for mark in rules.COLUMNS], axis=0)
         found = _Lines(
             start=starts,
             first=first,
@@ -95,7 +93,7 @@ class GraphLines:
             run=run,
             joins=tf.boolean_mask(follows, kept) & ~rule & ~_before(rule),
             opens=marks | self._opens(words, first, run),
-            has_columns=_count(spaces | _is_one_of(codes, "\t|"), first, end) > 0,
+            has_columns=_count(parts, first, end) > 0,
         )
         number = tf.cumsum(tf.cast(kept, tf.int32)) - 1
         return found, tf.where(kept, number, tf.size(first))
@@ -170,6 +168,12 @@ def _all_of_the_last(marks: tf.Tensor, count: int) -> tf.Tensor:
     total = tf.concat([[0], tf.cumsum(tf.cast(marks, tf.int32))], 0)
     number = tf.range(tf.size(marks))
     return tf.equal(total[1:] - tf.gather(total, tf.maximum(number + 1 - count, 0)), count)
+
+
+def _ends_of(codes: tf.Tensor, mark: str) -> tf.Tensor:
+    """Where a mark of one character, repeated or not, ends: bool [characters]."""
+    found = tf.equal(codes, ord(mark[0]))
+    return _all_of_the_last(found, len(mark)) if len(mark) > 1 else found
 
 
 def _is_one_of(codes: tf.Tensor, characters: str) -> tf.Tensor:

@@ -179,8 +179,8 @@ def _brackets(words: TextWords) -> tf.Tensor:
     """The pair a bracket belongs to, negative for closing ones; 0 for other words: int32 [words]."""
     code = tf.where(tf.equal(words.ends - words.starts, 1), tf.gather(words.codes, words.starts), 0)
     found = tf.zeros_like(code)
-    for number, (opener, closer) in enumerate(rules.BRACKETS, start=1):
-        found = tf.where(tf.equal(code, ord(opener)), number, tf.where(tf.equal(code, ord(closer)), -number, found))
+    for number, pair in enumerate(rules.BRACKETS, start=1):
+        found = tf.where(tf.equal(code, ord(pair[0])), number, tf.where(tf.equal(code, ord(pair[1])), -number, found))
     return found
 
 

@@ -113,7 +113,7 @@ def find_names(words: Sequence[str], tags: Sequence[str], non_names: Collection[
 
     Args:
         words: of the sentence.
-        tags: IOB2 tags, one per word.
+        tags: IOB2 tags, one a word.
         non_names: types that need be no names: their entities are never cut apart or dropped, only trimmed.
     """
     if not any(tag != OUTSIDE for tag in tags):

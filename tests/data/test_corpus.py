@@ -37,6 +37,12 @@ def test_one_pass_counts_everything(corpus_path):
     assert (summary.source, summary.scheme) == (corpus_path, "iob2")
 
 
+def test_types_on_dates_sums_and_addresses_are_told_from_names(tmp_path):
+    path = tmp_path / "a.conll"
+    path.write_text("Ada B-PER\nowes O\n$ B-SUM\n40 I-SUM\nto O\na@b.org B-MAIL\nin O\nMay B-PER\n", encoding="utf-8")
+    assert summarize(open_test(path)).non_name_types == ("MAIL", "SUM")
+
+
 def test_strict_fails_where_a_tag_would_be_repaired(corpus_path):
     with pytest.raises(InputError, match="line 8: I-LOC after O must be B-LOC"):
         summarize(open_test(corpus_path, strict=True))

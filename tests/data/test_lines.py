@@ -50,7 +50,7 @@ def test_random_lines_are_of_both_kinds():
     assert sum(found) > 300 and len(found) - sum(found) > 100
 
 
-@pytest.mark.parametrize("unit", ["\n", "> \n", "a\n", "a b\n\n", "\r", "- \n", "a" * 70 + "\n", " " * 50 + "\n", "a b "])
+@pytest.mark.parametrize("unit", ["\n", "> \n", "a\n", "a b\n\n", "\r", "- \n", "a" * 70 + "\n", " " * 50 + "\n"])
 def test_lines_take_linear_time(unit):
     text = unit * (60_000 // len(unit))  # quadratic time would show as minutes
     assert find_line_boundaries(text) == sorted(find_line_boundaries(text))

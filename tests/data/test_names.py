@@ -15,7 +15,7 @@ from app.data.names import find_names, find_non_name_types, is_in_path, is_non_n
 from app.data.raw_text import split_sentences
 
 LABELS = labels_from(["LOC", "ORG", "PER", "SUM"])
-CHANCES = np.random.default_rng(0).permutation(70_000).astype(np.float32) / 70_000
+CHANCES = (np.random.default_rng(0).permutation(70_000) / 70_000).astype(np.float32)
 NON_NAMES = ("SUM",)  # a type that the training corpus has on sums, dates, mail addresses
 # What the model tagged stands in ⟨TYPE:...⟩; beside it the names that are to come out.
 TAGGED = [
@@ -43,7 +43,7 @@ TAGGED = [
     ("in the ⟨LOC:U.S.⟩", ["LOC U.S."]),
     ("in ⟨LOC:Washington D.C.⟩ or ⟨LOC:St. Louis.⟩", ["LOC Washington D.C.", "LOC St. Louis"]),
     ("⟨PER:Martin Luther King Jr.⟩", ["PER Martin Luther King Jr."]),
-    ("⟨PER:Martin Luther King Jr.⟩, he said. ⟨PER:J. K. Rowling.⟩", ["PER Martin Luther King Jr.", "PER J. K. Rowling"]),
+    ("⟨PER:Sammy Davis Jr.⟩, he said. ⟨PER:J. K. Rowling.⟩", ["PER Sammy Davis Jr.", "PER J. K. Rowling"]),
     ("Is it ⟨ORG:Jones Inc.⟩?", ["ORG Jones Inc."]),
     # inside a name everything stays
     ("⟨PER:Dwayne \"The Rock\" Johnson⟩ ⟨ORG:AT&T⟩ ⟨ORG:Ben & Jerry's⟩ ⟨PER:Jean-Luc O'Brien⟩",
@@ -69,12 +69,13 @@ TAGGED = [
     ("⟨PER:@ann_b⟩ on ⟨ORG:#python⟩, ⟨PER:Ann @ann_b⟩", ["PER Ann"]),
     ("⟨ORG:Amazon.com⟩ and ⟨LOC:Boeing 747⟩ and ⟨ORG:3M⟩, ⟨ORG:7-Eleven⟩, ⟨ORG:76ers⟩, ⟨LOC:A320⟩, ⟨ORG:1860 Munich⟩",
      ["ORG Amazon.com", "LOC Boeing 747", "ORG 3M", "ORG 7-Eleven", "ORG 76ers", "LOC A320", "ORG 1860 Munich"]),
-    ("⟨LOC:12⟩ ⟨LOC:3.5 %⟩ ⟨LOC:$ 40⟩ ⟨LOC:US$ 1,250.50⟩ ⟨LOC:(3-1)⟩ ⟨LOC:½⟩ ⟨LOC:٣⟩ ⟨LOC:10th⟩ ⟨LOC:1980s⟩ ⟨LOC:€⟩", []),
+    ("⟨LOC:12⟩ ⟨LOC:3.5 %⟩ ⟨LOC:$ 40⟩ ⟨LOC:US$ 1,250.50⟩ ⟨LOC:(3-1)⟩ ⟨LOC:½⟩ ⟨LOC:٣⟩", []),
+    ("⟨LOC:10th⟩ ⟨LOC:1980s⟩ ⟨LOC:€⟩ ⟨LOC:+44 171⟩ ⟨LOC:20°⟩", []),
     ("⟨LOC:2020-05-12⟩ ⟨LOC:12/5/2020⟩ ⟨LOC:5 May 2020⟩ ⟨LOC:Monday, May 5th⟩ ⟨LOC:Sept. 11⟩ ⟨LOC:the 1980s⟩", []),
     ("⟨LOC:10:30⟩ ⟨LOC:5 p.m.⟩ ⟨LOC:5pm⟩ ⟨LOC:10h30⟩ ⟨LOC:12:00 UTC⟩ ⟨LOC:2020-05-12T10:30:00Z⟩", []),
     ("⟨PER:May⟩ and ⟨PER:April⟩ and ⟨PER:Theresa May⟩", ["PER May", "PER April", "PER Theresa May"]),
     ("⟨ORG:8284ac4⟩ ⟨ORG:3f2a9c81d0⟩ ⟨ORG:550e8400-e29b-41d4-a716-446655440000⟩ but ⟨ORG:Decade⟩", ["ORG Decade"]),
-    (r"⟨LOC:C⟩:\⟨LOC:Users⟩\⟨PER:Ada⟩\notes.txt and /usr/⟨LOC:local⟩/bin and ~/⟨PER:Ada⟩ and ⟨PER:Haddad_offer⟩.pdf", []),
+    (r"⟨LOC:C⟩:\⟨LOC:Users⟩\⟨PER:Ada⟩\notes.txt /usr/⟨LOC:local⟩/bin ~/⟨PER:Ada⟩ ⟨PER:Haddad_offer⟩.pdf", []),
     ("see (docs/⟨PER:Ada⟩.docx), \"../⟨PER:Ben⟩/x\" or \\\\host\\⟨ORG:Acme⟩", []),
     ("⟨ORG:AC/DC⟩, ⟨LOC:Rome⟩/⟨LOC:Oslo⟩, and/or ⟨PER:Ada⟩, ⟨ORG:Node.js⟩, ⟨LOC:London⟩.The end of /⟨PER:Ben⟩",
      ["ORG AC/DC", "LOC Rome", "LOC Oslo", "PER Ada", "ORG Node.js", "LOC London", "PER Ben"]),
@@ -121,7 +122,8 @@ def names_in_python(text, sentences, tags):
         for name in find_names([text[a:b] for a, b in words], own, NON_NAMES):
             start, end = words[name.first].start, words[name.last - 1].end
             if name.label in NON_NAMES or not is_in_path(text, start, end):
-                found.append((name.label, start, end, CHANCES[before + name.sure_first : before + name.sure_last].min()))
+                sure = CHANCES[before + name.sure_first : before + name.sure_last]
+                found.append((name.label, start, end, sure.min()))
         before += len(words)
     return found
 
@@ -171,8 +173,9 @@ def test_the_graph_finds_the_same_names():
 
 
 BITS = (
-    "Ada Byron Rome Inc. U.S. ( ) [ ] ( ) （ ） \" “ ” - … . , : 🎉 👍🏽 🇫🇷 ❤️ 1️⃣ ™ ★ @ann #x a@b.co www.x.org x.com/y 12 3.5 "
-    "$ % ° US$ May Monday of 5pm 10th 8284ac4 Decade /usr/bin C:\\x notes.pdf.  a\\b東 京 Ⅷ ٣ é ё ' 's + = ~ \u0301 \u200d"
+    "Ada Byron Rome Inc. U.S. ( ) [ ] ( ) （ ） \" “ ” - … . , : 🎉 👍🏽 🇫🇷 ❤️ 1️⃣ ™ ★ @ann #x a@b.co www.x.org "
+    "x.com/y 12 3.5 $ % ° US$ May Monday of 5pm 10th 8284ac4 Decade /usr/bin C:\\x notes.pdf. a\\b東 京 "
+    "Ⅷ ٣ é ё ' 's + = ~ \u0301 \u200d"
 ).split(" ")
 
 

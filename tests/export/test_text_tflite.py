@@ -43,7 +43,9 @@ def test_it_is_scored_on_the_corpus_as_plain_text(parts):
     content, predictor = parts
     alone = [Sentence(s.words, (), number) for number, s in enumerate(toy.make_sentences(30, seed=13))]
     right = [
-        Sentence(s.words, tuple(found.tags), s.document) for s, found in zip(alone, predictor.tag(alone), strict=True)
+        # A full stop is trimmed off the names of a text.
+        Sentence(s.words, tuple("O" if w == "." else t for w, t in zip(s.words, found.tags, strict=True)), s.document)
+        for s, found in zip(alone, predictor.tag(alone), strict=True)
     ]
     assert any(set(sentence.tags) != {"O"} for sentence in right)
     counts, float_counts = score_text_tflite(content, right, predictor)

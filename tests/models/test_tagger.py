@@ -1,5 +1,6 @@
 """The assembled network: it starts as the published one, its windows are apart, and it is saved bit for bit."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from toy import LABELS, PIECES, backbone_config, make_tagger, weights_of
 from app.config import InputError, ModelConfig
 from app.data.shapes import NUM_SHAPES
 from app.models.backbone import build_backbone
-from app.models.tagger import build_tagger
+from app.models.tagger import build_tagger, with_layers
 from app.models.tagger_bundle import load_tagger, save_tagger
 from app.one_keras import keras
 
@@ -133,6 +134,7 @@ def test_depths_rise_from_the_embeddings_to_the_head_and_new_layers_count_as_hea
 @pytest.fixture(scope="module", params=HEADS)
 def saved(request, vocabulary, tmp_path_factory):
     tagger = make_tagger(vocabulary, model=ModelConfig(head=request.param, word_shape=request.param == "crf"))
+    tagger = dataclasses.replace(tagger, non_name_types=("LOC",))
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_tagger(tagger, folder, shape_count=NUM_SHAPES, card="# card\n")
     return tagger, folder
@@ -142,6 +144,8 @@ def test_a_saved_tagger_comes_back_bit_for_bit(saved):
     tagger, folder = saved
     loaded = load_tagger(folder)
     assert loaded.labels == tagger.labels and loaded.config == tagger.config
+    assert loaded.non_name_types == ("LOC",)
+    assert with_layers(loaded, lambda layer: layer).non_name_types == ("LOC",)
     assert loaded.backbone.vocabulary == tagger.backbone.vocabulary
     assert [v.name for v in loaded.network.variables] == [v.name for v in tagger.network.variables]
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(loaded), weights_of(tagger), strict=True))

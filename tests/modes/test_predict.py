@@ -1,5 +1,6 @@
 """`--mode=predict`: any text in, entities whose offsets slice it out."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,13 +12,17 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy
 
 from app.artifacts import Request, RunDirectory
-from app.config import InputError
+from app.config import InputError, PredictConfig
 from app.config_loading import load_config
+from app.models.tagger_bundle import load_tagger
 from app.modes import predict
+from app.modes.predict import tag_texts
+from app.modes.scoring import build_encoder, build_predictor
 
 
 @pytest.fixture
@@ -86,6 +91,32 @@ def test_random_unicode_keeps_the_contract(run_predict):
     assert len(rows) == 60
     for row, text in zip(rows, texts, strict=True):
         check(row, text)
+
+
+def test_what_is_no_name_is_dropped_unless_the_setting_or_the_training_corpus_keeps_it(trained_run):
+    """The real predictor, with a decoder that takes every word for a person."""
+    tagger = load_tagger(trained_run.path / "model")
+    number = tagger.labels.index("B-PER")
+
+    def decode(emissions, _):
+        return [np.full(len(each), number) for each in emissions], [np.full(len(each), 0.9) for each in emissions]
+
+    config = load_config(None, [], defaults=str(trained_run.path / "config.yaml"))
+    predictor = build_predictor(tagger, build_encoder(tagger, config.data), batch_size=4)
+    predictor = dataclasses.replace(predictor, decode=decode)
+
+    def found(tagger, drop):
+        non_names = predict.find_non_names(tagger, PredictConfig(drop_non_names=drop))
+        (row,) = tag_texts([text], predictor, non_names=non_names)
+        check(row, text)
+        return [entity["text"] for entity in row["entities"]]
+
+    text = "Ada 🎉 ann@x.org 12 @ann\nRome , 3.5 % ~/Bob/x"
+    assert found(tagger, True) == ["Ada", "Rome"]
+    everything = ["Ada", "🎉", "ann@x.org", "12", "@ann", "Rome", ",", "3.5", "%", "~", "/", "Bob", "/", "x"]
+    assert found(tagger, False) == everything
+    assert found(dataclasses.replace(tagger, non_name_types=("PER",)), True) == everything
+    assert found(dataclasses.replace(tagger, non_name_types=("LOC",)), True) == ["Ada", "Rome"]
 
 
 def test_every_line_is_a_document_empty_ones_too(run_predict):
