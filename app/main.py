@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import NamedTuple, NoReturn
 
 from absl import app as absl_app
@@ -273,6 +272,4 @@ def _terminate(*_: object) -> NoReturn:
 if __name__ == "__main__":
     surroundings.prepare()
     signal.signal(signal.SIGTERM, _terminate)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as the bytes that it is
     absl_app.run(main, flags_parser=parse_flags)

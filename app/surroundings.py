@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import tempfile
+from io import TextIOWrapper
 
 from app.config import InputError
 
@@ -55,8 +56,10 @@ def open_streams() -> None:
             stream = open(number, mode, encoding="utf-8", errors="replace", closefd=False)
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
-    if sys.stdout.encoding.lower().replace("-", "") != "utf8":  # PYTHONIOENCODING says so
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, TextIOWrapper):
+        utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"  # else PYTHONIOENCODING says so
+        # In UTF-8, a path is printed as the bytes that it is.
+        sys.stdout.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
 
 
 def name_home() -> None:

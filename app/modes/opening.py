@@ -50,7 +50,7 @@ def open_run(request: Request, workers: Workers, *, mode: str, corpora: Corpora 
             say(f"resuming {run_dir}")
         if resumed and config.training.epochs > before:
             say(
-                f"trained for {before} epochs, continuing to {config.training.epochs}: the learning rate follows the "
+                f"trained for {before} epoch(s), continuing to {config.training.epochs}: the learning rate follows the "
                 "schedule of all of them from here on, so the weights are not those of so many epochs from the start"
             )
         yield

@@ -281,7 +281,9 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
     splits = {split: corpus for split, corpus in opened.items() if corpus}
     known = run_dir.read_metrics() if again else {}
     if again:
-        corpora = describe_corpora(config.data, {split: summarize(corpus) for split, corpus in splits.items()})
+        learnt = {"train": open_split(config.data, "train")} if Path(config.data.train_path).is_file() else {}
+        present = {split: corpus for split, corpus in (learnt | splits).items() if corpus}
+        corpora = describe_corpora(config.data, {split: summarize(corpus) for split, corpus in present.items()})
         check_same_corpora(run_dir, corpora)
         note_corpora(run_dir, corpora)
     for split, corpus in splits.items():

@@ -12,7 +12,7 @@ from app.data.heads import check_text_head
 
 
 def summary(entities: dict[str, int]) -> CorpusSummary:
-    return CorpusSummary("my.conll", "iob2", tuple(sorted(entities)), entities, 9, 99, 3, 0)
+    return CorpusSummary("my.conll", "iob2", tuple(sorted(entities)), entities, 9, 99, 3, 0, "digest")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_all_other_keys_come_back():
         ({"a.txt": ""}, ["a.txt,none.txt"], "--input=none.txt cannot be read"),
         ({"a.txt": ""}, ["a.txt,"], "needs --input=FILE"),
         ({}, [], "needs --input=FILE"),
-        ({"a.txt": ""}, ["-", "a.txt"], "--input=- .standard input. stands alone"),
+        ({"a.txt": ""}, ["-", "a.txt"], "--input=- .standard input. cannot be combined"),
         ({"x/.hidden": ""}, ["x"], "--input=x is a folder without a file"),
         ({"a.txt.gz": b"\x1f\x8b\x08"}, ["a.txt.gz"], "a.txt.gz is compressed"),
         ({"a.txt": b"ok", "b.png": b"\x89PNG\n\0"}, ["."], "./b.png, line 2: a NUL byte: a binary file, not text"),

@@ -126,7 +126,7 @@ def test_kept_checkpoints_train_on_when_the_epochs_are_raised(trained_run, tmp_p
     command = ["--mode=finetune", "--run_dir=run", *trained_run.flags, "--set=training.epochs=1"]
     for more, said, epochs, kept in (
         (["--set=training.keep_checkpoints=true"], "epoch 1/1", 1, True),
-        (["--set=training.keep_checkpoints=true", "--set=training.epochs=2"], "going on to 2", 2, True),
+        (["--set=training.keep_checkpoints=true", "--set=training.epochs=2"], "continuing to 2", 2, True),
         (["--set=training.epochs=2"], "this run is finished", 2, False),
     ):
         process = app_process(*command, *more, cwd=tmp_path)

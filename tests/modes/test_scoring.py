@@ -7,7 +7,7 @@ import pytest
 from app.config import Config, DataConfig, InputError
 from app.data.corpus import summarize
 from app.data.labels import labels_from
-from app.modes.scoring import is_same_split, open_scored_split, open_split
+from app.modes.scoring import open_scored_split, open_split
 from app.modes.tagger_training import check_other_splits
 
 LABELS = labels_from(["LOC", "PER"])
@@ -80,16 +80,6 @@ def test_a_part_of_the_training_corpus_is_the_validation_corpus(data, tmp_path):
     assert words(open_split(parted, "test")) == [(0, "Rome")]
     whole = dataclasses.replace(parted, train_on_valid=True)
     assert len(words(open_split(whole, "train"))) == 40 and open_split(whole, "valid") is None
-
-
-def test_scores_of_the_part_that_a_run_set_aside_are_the_runs_own(data):
-    parted = dataclasses.replace(data, valid_path="", valid_fraction=0.25)
-    assert is_same_split(parted, parted, "valid")
-    for changed in ({"valid_seed": 1}, {"valid_fraction": 0.5}, {"train_path": "other"}):
-        assert not is_same_split(dataclasses.replace(parted, **changed), parted, "valid")
-        assert is_same_split(dataclasses.replace(parted, **changed), parted, "test")
-    assert not is_same_split(data, parted, "valid")
-    assert is_same_split(dataclasses.replace(data, train_path="other"), data, "valid")
 
 
 def test_a_test_corpus_that_is_missing_is_an_error_that_names_the_one_there_is(data):
