@@ -73,8 +73,11 @@ def check_distill(request: Request) -> None:
     elif config.distill.student == "backbone":
         _check_length(data, check_source(config.backbone))
     if labels is not None:
-        for source in config.distill.teachers:
-            _check_length(data, check_tagger(RunDirectory(source).model).positions)
+        teachers = [check_tagger(RunDirectory(source).model) for source in config.distill.teachers]
+        for teacher in teachers:
+            _check_length(data, teacher.positions)
+        if not config.init_from and config.distill.student == "teacher_layers":
+            check_student_layers(config.distill, config.distill.teachers[0], count=teachers[0].layers)
     _check_splits(data, SPLITS, labels)
     if data.unlabelled_path:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)
@@ -334,6 +337,15 @@ def require_exports(run_dir: RunDirectory) -> None:
 
 def describe_taken_port(host: str, port: int, error: OSError) -> str:
     return f"serve.host={host}, serve.port={port} cannot be listened on: {error}"
+
+
+def check_student_layers(config: DistillConfig, teacher: str, *, count: int) -> None:
+    """Raises InputError unless a student can be made of these of a teacher's `count` layers."""
+    layers = list(config.student_layers)
+    if not layers or layers != sorted(set(layers)) or layers[-1] >= count:
+        raise InputError(
+            f"distill.student_layers must name layers of {teacher}, 0 to {count - 1} in rising order, received {layers}"
+        )
 
 
 def check_same_labels(source: str, found: Sequence[str], labels: Sequence[str] | None) -> None:
