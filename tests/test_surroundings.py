@@ -77,7 +77,7 @@ def test_a_name_that_is_not_utf8_is_taken_and_printed_as_it_is(locale, tmp_path)
         [sys.executable, "-m", "app.main", *flags], cwd=tmp_path, env={**environment, "PYTHONPATH": str(PROJECT)},
         capture_output=True, stdin=subprocess.DEVNULL,
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, b"") and b"\\xe9 (new)" in done.stdout
+    assert (done.returncode, done.stderr) == (0, b"") and b"\\udce9 (new)" in done.stdout
 
 
 def test_output_in_an_encoding_that_lacks_a_letter_is_no_failure(tmp_path):
