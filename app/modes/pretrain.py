@@ -76,8 +76,7 @@ def run(request: Request) -> dict[str, float]:
             save_backbone(backbone, run_dir.model)
             save_preset(backbone, run_dir.preset)
             run_dir.update_metrics(metrics)
-    _show(metrics, run_dir)
-    say(peak.describe())
+    _show(metrics, run_dir, peak)
     return metrics
 
 
@@ -224,10 +223,11 @@ def _utilisation(backbone: Backbone, found: dict, config: Config, peak: MatrixPe
     return {"train/matrix_peak_gflops": most / 1e9, "train/share_of_peak": used / most}
 
 
-def _show(metrics: dict, run_dir: RunDirectory) -> None:
+def _show(metrics: dict, run_dir: RunDirectory, peak: MatrixPeak) -> None:
     for name, value in metrics.items():
         if name.startswith(("valid/", "train/")):
             print(f"{name:<28}{value:,.4f}" if isinstance(value, float) else f"{name:<28}{value:,}")
+    say(peak.describe())
     say(f"model        {run_dir.model}")
     say(f"preset       {run_dir.preset}")
     say(f"all results  {run_dir.path}")
