@@ -89,8 +89,7 @@ def run(request: Request) -> dict[str, float]:
             metrics = run_dir.write_training_metrics(metrics)
             run_dir.mark_trained(config, mode=MODE)
             run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
-    _show(metrics, run_dir)
-    say(peak.describe())
+    _show(metrics, run_dir, peak)
     return metrics
 
 
@@ -250,10 +249,12 @@ def _utilisation(backbone: Backbone, found: dict, config: Config, peak: MatrixPe
     return {"train/matrix_peak_gflops": most / 1e9, "train/share_of_peak": used / most}
 
 
-def _show(metrics: dict, run_dir: RunDirectory) -> None:
+def _show(metrics: dict, run_dir: RunDirectory, peak: MatrixPeak | None = None) -> None:
     for name, value in metrics.items():
         if name.startswith(("valid/", "train/")):
             print(f"{name:<28}{value:,.4f}" if isinstance(value, float) else f"{name:<28}{value:,}")
+    if peak:
+        say(peak.describe())
     say(f"model        {run_dir.model}")
     say(f"preset       {run_dir.preset}")
     say(f"all results  {run_dir.path}")

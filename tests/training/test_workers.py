@@ -279,6 +279,7 @@ def test_a_failure_of_this_worker_is_reported_as_itself_while_the_others_are_the
 
 
 def test_an_error_without_a_reason_is_a_lost_worker_if_one_cannot_be_reached(two, monkeypatch, tmp_path):
+    monkeypatch.setattr("app.training.workers._SECONDS_FOR_A_REPORT", 0.1)
     addresses = [f"localhost:{free_port()}", f"localhost:{free_port()}"]
     monkeypatch.setenv("TF_CONFIG", tf_config({"worker": addresses}))
     with pytest.raises(LostWorkerError), two.watched(tmp_path):
