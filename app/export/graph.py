@@ -55,20 +55,20 @@ class TaggingModule(tf.Module):
         widths = {self._backbone.hidden_dim, *(each._num_heads * each._key_dim for each in layers)}
         return sorted(width for width in widths if width % self._multiple)
 
-    def embed(self, token_ids: tf.Tensor, shape_ids: tf.Tensor) -> tf.Tensor:
-        """Int32 [batch, length] twice -> normalised input embeddings float32 [batch, length, width]."""
-        positions = self._positions(tf.range(tf.shape(token_ids)[1]))
-        x = self._tokens(token_ids) + tf.expand_dims(positions, 0)
+    def embed(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+        """Int32 [batch, length] three times -> normalised input embeddings float32 [batch, length, width]."""
+        x = self._tokens(token_ids) + self._positions(positions)
         if self._shapes is not None:
             x += tf.gather(self._shapes, shape_ids)
         return _normalise(x, self._backbone.embeddings_layer_norm)
 
     def compute_logits(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Int32 [batch, length] three times -> logits float32 [batch, length, labels]."""
-        x = self.embed(token_ids, shape_ids)
-        width = x.shape[-1]
         shape = tf.shape(token_ids)
         same = tf.equal(tf.expand_dims(windows, 2), tf.expand_dims(windows, 1))  # [batch, length, length]
+        first = tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)  # of each piece's window
+        x = self.embed(token_ids, shape_ids, tf.expand_dims(tf.range(shape[1]), 0) - first)
+        width = x.shape[-1]
         bias = tf.expand_dims((1.0 - tf.cast(same, tf.float32)) * self._unread, 1)
         x = tf.reshape(x, [-1, width])  # [batch * length, width]
         for layer in self._backbone.transformer_layers:

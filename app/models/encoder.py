@@ -5,8 +5,10 @@ documents (`app/data/packing.py`), and taggers add an embedding of their own to 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
+from keras_nlp.layers import PositionEmbedding
 from keras_nlp.models import BertBackbone
 
 from app.one_keras import keras
@@ -20,6 +22,29 @@ class WindowMask(keras.layers.Layer):
 
     def call(self, numbers: tf.Tensor) -> tf.Tensor:
         return tf.equal(numbers[:, :, tf.newaxis], numbers[:, tf.newaxis, :])
+
+
+def compute_positions(windows: tf.Tensor) -> tf.Tensor:
+    """How far each piece is from the first one of its window: int32 [batch, length]; `windows` see `connect_encoder`."""
+    same = tf.equal(windows[:, :, tf.newaxis], windows[:, tf.newaxis, :])
+    first = tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)  # [batch, length]
+    return tf.range(tf.shape(windows)[1])[tf.newaxis] - first
+
+
+@keras.saving.register_keras_serializable(package="app")
+class WindowPositions(keras.layers.Layer):
+    """Position embeddings counted from the beginning of each window, on the weights of a `PositionEmbedding`.
+
+    Several windows share a row in training, one has it to itself when a text is scored: a window is read alike in both.
+    """
+
+    def __init__(self, embedding: PositionEmbedding, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.embedding = embedding
+
+    def call(self, windows: tf.Tensor) -> tf.Tensor:
+        """Int32 [batch, length] -> float [batch, length, width]."""
+        return tf.gather(tf.convert_to_tensor(self.embedding.position_embeddings), compute_positions(windows))
 
 
 def connect_encoder(
@@ -46,7 +71,8 @@ def connect_encoder(
         the input of the first layer and then the output of every layer, float [batch, length, width] each.
     """
     embedded = replace(model.token_embedding)(tokens)
-    parts = [embedded, model.position_embedding(embedded), model.segment_embedding(segments)]
+    positions = WindowPositions(model.position_embedding, name="window_positions")(windows)
+    parts = [embedded, positions, model.segment_embedding(segments)]
     if added is None:
         x = model.embeddings_add(parts)
     else:
