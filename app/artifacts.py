@@ -395,9 +395,10 @@ class RunDirectory:
         return dict(merged)
 
     def write_training_metrics(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """As `update_metrics`, but what is there already of the same weights stays: a kill may have come since."""
+        """As `update_metrics`, but what is there already of the same training stays: a kill may have come since."""
         known = self.read_metrics()
-        same = known.get("weights_sha256") == metrics["weights_sha256"]
+        # More epochs may end with the same weights, those of an earlier epoch that was the best.
+        same = all(known.get(name) == metrics.get(name) for name in ("weights_sha256", "train/epochs"))
         return self.update_metrics({**metrics, **(known if same else {})})
 
     def forget_scores(self, split: str) -> None:
