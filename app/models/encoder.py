@@ -25,7 +25,7 @@ class WindowMask(keras.layers.Layer):
 
 
 def compute_positions(windows: tf.Tensor) -> tf.Tensor:
-    """How far each piece is from the first one of its window: int32 [batch, length]; `windows` see `connect_encoder`."""
+    """How far each piece is from the first one of its window: int32 [batch, length]; for `windows` see below."""
     same = tf.equal(windows[:, :, tf.newaxis], windows[:, tf.newaxis, :])
     first = tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)  # [batch, length]
     return tf.range(tf.shape(windows)[1])[tf.newaxis] - first
