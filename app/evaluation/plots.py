@@ -90,7 +90,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> str:
             axes.set_ylabel("loss per word", color=_SECOND)
             axes.set_ylim(bottom=0)
         if len(losses) > 1:
-            figure.legend(loc="outside lower center", ncols=2)
+            figure.legend(loc="outside lower center", ncols=2, handlelength=3.5)
         if f1:
             right = axes.twinx() if losses else axes
             right.plot(*_points(f1), color=_ACCENT, marker="o", markersize=4, linewidth=2, clip_on=False)
