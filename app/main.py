@@ -110,7 +110,7 @@ flags:
 examples:
   python -m app.main --mode=finetune
   python -m app.main --mode=finetune --config=configs/finetune_conll2003.yaml --run_dir=runs/conll2003
-  python -m app.main --mode=evaluate --set data.test_path=data/wikigold.conll
+  python -m app.main --mode=evaluate --set data.test_path=data/wikigold/test.conll
   echo "Ada Lovelace lived in London." | python -m app.main --mode=predict --input=-
 
 All settings with their meaning: app/config.py. The ones in effect: --dry_run.
@@ -202,7 +202,7 @@ def build_request() -> tuple[str, Request]:
         run_dir.require_run()
     config = load_run_config(mode, run_dir)
     first, *others = [expand_list(path, name="--input") for path in _INPUT.value or [""]]
-    target = expand(_OUTPUT.value, name="--output")
+    target = expand("" if _OUTPUT.value == "-" else _OUTPUT.value, name="--output")  # "-" is standard output
     return name, Request(config, run_dir, _OVERWRITE.value, first, target, tuple(others))
 
 

@@ -51,6 +51,8 @@ def expand(path: str, *, name: str, remote: bool = False) -> str:
         folder, rest = existing_folder(path)
         rest = _VARIABLE.sub(lambda found: _variable(found, path, name), rest)
         path = os.path.join(folder, rest) if folder else os.path.expanduser(rest)
+        if path.startswith("~") and not folder and path == rest:
+            raise InputError(f"{name}: there is no home folder {path.partition('/')[0]}, received {path!r}")
     _check_possible(path, name=name)
     return path
 

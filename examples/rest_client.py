@@ -29,7 +29,9 @@ def find_entities(texts: list[str], *, url: str, timeout_seconds: float = 60.0) 
         with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
             rows = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        raise OSError(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}") from error
+        sys.exit(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}")
+    except urllib.error.URLError as error:
+        sys.exit(f"no answer from {url} ({error.reason}): start a server with --mode=serve")
     return [
         [
             {

@@ -155,7 +155,7 @@ def main() -> int:
                 block = Block(tuple(command for command in block.commands if not command.startswith("make test")))
             if block.background:
                 server = start_server(block, clone, environment)
-                results.append((block.commands[0], server.poll(), 0.0))
+                results.append((block.commands[0], server.poll() or 0, 0.0))
                 continue
             results += run_block(block, clone, environment)
             if server:
@@ -165,7 +165,7 @@ def main() -> int:
     failed = [command for command, status, _ in results if status]
     print("\nstatus  seconds  command")
     for command, status, seconds in results:
-        print(f"{'left out' if status is None and not seconds else status or 0:<8}{seconds:>7.0f}  {command}")
+        print(f"{'left out' if status is None else status:<8}{seconds:>7.0f}  {command}")
     print(f"\n{len(failed)} of {len(results)} failed")
     return 1 if failed else 0
 

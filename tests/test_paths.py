@@ -40,7 +40,6 @@ def home(tmp_path, monkeypatch) -> Path:
         ("~/a", "{0}/home/a"),
         ("$PLACE/a", "{0}/place/a"),
         ("${{PLACE}}/a$5", "{0}/place/a$5"),
-        ("~nobody-has-this-name/a", "~nobody-has-this-name/a"),
         ("a/~/b", "a/~/b"),
         ("there/$NOWHERE.txt", "there/$NOWHERE.txt"),  # a file of that very name
         ("$NOWHERE in a name/new", "$NOWHERE in a name/new"),  # a folder of that very name
@@ -169,3 +168,8 @@ def test_usual_paths_stay_and_the_links_for_others_go_with_the_process(tmp_path)
 
 def test_a_path_is_shown_as_one_line_of_valid_text():
     assert shown(os.fsdecode(b"a\nb\x1b[1m\xff\xc3\xa9")) == "a\\nb\\x1b[1m\\udcff\u00e9"
+
+
+def test_a_home_folder_that_there_is_not_is_an_error_like_an_unset_variable():
+    with pytest.raises(InputError, match="--run_dir: there is no home folder ~nobody_here"):
+        expand("~nobody_here/x", name="--run_dir")

@@ -78,6 +78,10 @@ def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: st
     for name in names:
         paths.update(dict.fromkeys(_files(name, output)))
     several = len(names) > 1 or list(paths) != names
+    if output and os.path.isfile(output):
+        for path in paths:
+            if path != STANDARD_INPUT and os.path.exists(path) and os.path.samefile(path, output):
+                raise InputError(f"--output={output} is one of the inputs ({path}): the answers would replace the text")
     sources = [Input(path, _format_of(path, input_format, several=several), several) for path in paths]
     for source in sources:
         _check(source)
@@ -278,7 +282,7 @@ def _decoded(content: bytes, source: Input, number: int) -> str:
         byte = error.start - content.rfind(b"\n", 0, error.start)
         raise InputError(
             f"{source.place}, line {line}: not UTF-8 at byte {byte} (0x{content[error.start]:02x}); "
-            "convert the text to UTF-8"
+            "convert the text to UTF-8, or leave the file out by naming the texts: --input='FOLDER/*.txt'"
         ) from error
 
 

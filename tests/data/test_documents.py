@@ -199,3 +199,13 @@ def test_a_folder_whose_name_looks_like_a_glob_or_a_list_may_hold_the_inputs(tmp
     assert [each.path for each in find_inputs([f"{tmp_path}/{name}/*.txt"])] == every
     both = find_inputs([f"{tmp_path}/{name}/{name},{every[0]}"])
     assert [each.path for each in both] == [f"{tmp_path}/{name}/{name}", every[0]]
+
+
+@pytest.mark.parametrize("inputs", [["a.txt"], ["*.txt"], ["a.txt,b.txt"], ["link"]])
+def test_answers_never_replace_the_text_they_answer(tmp_path, monkeypatch, inputs):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("Ada\n")
+    (tmp_path / "link").symlink_to("a.txt")
+    with pytest.raises(InputError, match="--output=.*a.txt is one of the inputs .*: the answers would"):
+        find_inputs(inputs, output=str(tmp_path / "a.txt"))
