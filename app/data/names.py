@@ -33,6 +33,8 @@ ADDRESS_PATTERN = (
 NUMBER_PATTERN = (
     r"[+\-]?[0-9][0-9.,:/’'\-]*(?:st|nd|rd|th|s|h|am|pm|AM|PM)|[0-9]{1,2}[hH][0-9]{2}"
     r"|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,]+Z?|[A-Z]{0,2}\$"
+    # Days that are no names by themselves; months, and Sun, can be.
+    r"|(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|(?:Mon|Tues?|Wed|Thu|Thurs|Fri|Sat)\.?"
 )
 HASH_PATTERN = r"[0-9a-fA-F]{7,}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 HASH_DIGITS = r"[^0-9]*[0-9][^0-9]*[0-9].*"  # beside the pattern: Decade and Facade are words

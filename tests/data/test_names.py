@@ -74,6 +74,8 @@ TAGGED = [
     ("⟨LOC:2020-05-12⟩ ⟨LOC:12/5/2020⟩ ⟨LOC:5 May 2020⟩ ⟨LOC:Monday, May 5th⟩ ⟨LOC:Sept. 11⟩ ⟨LOC:the 1980s⟩", []),
     ("⟨LOC:10:30⟩ ⟨LOC:5 p.m.⟩ ⟨LOC:5pm⟩ ⟨LOC:10h30⟩ ⟨LOC:12:00 UTC⟩ ⟨LOC:2020-05-12T10:30:00Z⟩", []),
     ("⟨PER:May⟩ and ⟨PER:April⟩ and ⟨PER:Theresa May⟩", ["PER May", "PER April", "PER Theresa May"]),
+    ("On ⟨LOC:Mon⟩ , ⟨LOC:Wednesday⟩ and ⟨LOC:Fri.⟩ ⟨PER:John⟩ read the ⟨ORG:Sun⟩", ["PER John", "ORG Sun"]),
+    ("⟨ORG:Black Friday⟩ is on ⟨ORG:Friday⟩", ["ORG Black Friday"]),
     ("⟨ORG:8284ac4⟩ ⟨ORG:3f2a9c81d0⟩ ⟨ORG:550e8400-e29b-41d4-a716-446655440000⟩ but ⟨ORG:Decade⟩", ["ORG Decade"]),
     (r"⟨LOC:C⟩:\⟨LOC:Users⟩\⟨PER:Ada⟩\notes.txt /usr/⟨LOC:local⟩/bin ~/⟨PER:Ada⟩ ⟨PER:Haddad_offer⟩.pdf", []),
     ("see (docs/⟨PER:Ada⟩.docx), \"../⟨PER:Ben⟩/x\" or \\\\host\\⟨ORG:Acme⟩", []),
