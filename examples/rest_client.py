@@ -29,9 +29,9 @@ def find_entities(texts: list[str], *, url: str, timeout_seconds: float = 60.0) 
         with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
             rows = json.load(response)["predictions"]
     except urllib.error.HTTPError as error:
-        sys.exit(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}")
+        raise OSError(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}") from error
     except urllib.error.URLError as error:
-        sys.exit(f"no answer from {url} ({error.reason}): start a server with --mode=serve")
+        raise OSError(f"no answer from {url} ({error.reason}): start a server with --mode=serve") from error
     return [
         [
             {
@@ -53,7 +53,11 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:8501")
     arguments = parser.parse_args()
     texts = arguments.text or [line.rstrip("\r\n") for line in sys.stdin]
-    for text, entities in zip(texts, find_entities(texts, url=arguments.url) if texts else [], strict=True):
+    try:
+        found = find_entities(texts, url=arguments.url) if texts else []
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    for text, entities in zip(texts, found, strict=True):
         print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False))
 
 

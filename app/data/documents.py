@@ -280,9 +280,10 @@ def _decoded(content: bytes, source: Input, number: int) -> str:
     except UnicodeDecodeError as error:
         line = number - 1 + _line_at(content, error.start)
         byte = error.start - content.rfind(b"\n", 0, error.start)
+        others = ", or leave the file out by naming the texts: --input='FOLDER/*.txt'" if source.named else ""
         raise InputError(
             f"{source.place}, line {line}: not UTF-8 at byte {byte} (0x{content[error.start]:02x}); "
-            "convert the text to UTF-8, or leave the file out by naming the texts: --input='FOLDER/*.txt'"
+            f"convert the text to UTF-8{others}"
         ) from error
 
 
