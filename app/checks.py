@@ -7,25 +7,35 @@ closer: here, corpora are read at their beginnings and weights not at all.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from app import surroundings
-from app.artifacts import Request, RunDirectory, check_not_locked
-from app.config import Config, DataConfig, DistillConfig, InputError, PretrainConfig, fields_by_key
+from app.config import DataConfig, InputError
+from app.config.rules import (
+    check_lengths,
+    check_row_length,
+    describe_taken_port,
+    require_formats,
+    require_numbers,
+    require_split,
+    require_steps,
+    require_text,
+    split_beam_options,
+)
 from app.data.documents import find_inputs
-from app.data.heads import check_corpus_head, check_text_head
-from app.data.labels import types_from
-from app.data.tfds_corpus import PREFIX
-from app.evaluation.manifest import find_export, read_manifest
-from app.export.versions import newest_version
-from app.files import follow_links, is_written_through
-from app.models.sources import TAGGER_SETTINGS, TaggerFacts, check_source, check_tagger, detect_source
+from app.encoder.sources import TaggerFacts, check_source, check_tagger
+from app.evaluation.manifest import find_export, newest_version, require_exports
+from app.run import surroundings
+from app.run.directory import Request, RunDirectory, check_not_locked
+from app.run.files import follow_links, is_written_through
+from app.tasks.tagging.corpus_heads import check_corpus_head, check_text_head
+from app.tasks.tagging.labels import types_from
+from app.tasks.tagging.tfds import PREFIX
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
+from app.training.teachers import check_same_labels, check_student_layers, check_teachers
 
 SPLITS = ("train", "valid", "test")
 
@@ -86,7 +96,7 @@ def check_distill(request: Request) -> None:
 
 def check_compress(request: Request) -> None:
     config, data = request.config, request.config.data
-    require_steps(request)
+    require_steps(request.config, run_dir=request.run_dir.path)
     start = _tagger_of(config.init_from, "init_from")
     if not data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
@@ -256,160 +266,3 @@ def _check_writable(folder: Path, name: str) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         what = "cannot be written" if there == folder.absolute() else f"cannot be made: {there} cannot be written"
         raise InputError(f"{name} {folder} {what} (no permission, or a read-only disk)")
-
-
-# Rules that the modes ask for as well, when they know more.
-
-
-def check_row_length(data: DataConfig, *, positions: int | None) -> None:
-    """Raises InputError unless `data.max_length` is a number that the backbone can read, if that is known."""
-    if not data.max_length:
-        raise InputError("data.max_length=0 (found by trial) works with --mode=finetune; set a number")
-    if positions is not None and data.max_length > positions:
-        raise InputError(
-            f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
-        )
-
-
-def check_lengths(settings: PretrainConfig, *, positions: int | None) -> None:
-    """Raises InputError if the rows are longer than the backbone's positions."""
-    allowed = f"at most {positions} (the backbone's positions)"
-    lengths = {"max_length": settings.max_length, "long_length": settings.long_length if settings.long_epochs else 0}
-    for name, length in lengths.items():
-        if positions is not None and length > positions:
-            raise InputError(f"pretrain.{name} must be {allowed}, received {length}")
-
-
-def split_beam_options(settings: PretrainConfig) -> list[str]:
-    try:
-        return shlex.split(settings.beam_options)
-    except ValueError as error:
-        raise InputError(f"pretrain.beam_options cannot be split: {error}; received {settings.beam_options}") from error
-
-
-def require_split(data: DataConfig, split: str, purpose: str) -> None:
-    """Raises InputError if a split has no corpus of its own; `purpose` says what it is needed for."""
-    learnt = split == "valid" and data.train_on_valid
-    there = getattr(data, f"{split}_path") or (split == "valid" and data.valid_fraction)
-    if learnt or not there:
-        reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
-        valid = data.valid_path or data.valid_fraction
-        hint = "" if split == "valid" or not valid else ", or score on evaluation.split=valid"
-        raise InputError(f"data.{split}_path {reason}; {purpose}{hint}")
-
-
-def require_text(data: DataConfig, *, teachers_tag: bool) -> None:
-    """Raises InputError unless there is text to distil on."""
-    if not data.train_path and not (teachers_tag and data.unlabelled_path):
-        raise InputError(
-            "data.train_path is empty; distillation needs a training corpus, or teachers that tag and text in "
-            "data.unlabelled_path"
-        )
-
-
-def require_steps(request: Request) -> None:
-    config = request.config
-    if not config.compression.steps:
-        raise InputError(f"compression.steps is empty; it must name some of {_choices('compression.steps')}")
-    if request.run_dir.path.resolve() == Path(config.init_from).resolve():
-        raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
-
-
-def require_formats(config: Config) -> None:
-    if not config.export.formats:
-        raise InputError(f"export.formats is empty; allowed are {_choices('export.formats')}")
-
-
-def _choices(key: str) -> str:
-    return ", ".join(fields_by_key()[key].metadata["choices"])
-
-
-def require_numbers(config: Config) -> None:
-    for name in ("lengths", "threads", "batch_sizes"):
-        if not getattr(config.benchmark, name):
-            raise InputError(f"benchmark.{name} is empty; it needs at least one number")
-
-
-def require_exports(run_dir: RunDirectory) -> None:
-    if not read_manifest(run_dir.tflite)["files"]:
-        raise InputError(f"{run_dir.tflite} lists no files: make them with --mode=export")
-
-
-def describe_taken_port(host: str, port: int, error: OSError) -> str:
-    return f"serve.host={host}, serve.port={port} cannot be listened on: {error}"
-
-
-def check_student_layers(config: DistillConfig, teacher: str, *, count: int) -> None:
-    """Raises InputError unless a student can be made of these of a teacher's `count` layers."""
-    layers = list(config.student_layers)
-    if not layers or layers != sorted(set(layers)) or layers[-1] >= count:
-        raise InputError(
-            f"distill.student_layers must name layers of {teacher}, 0 to {count - 1} in rising order, received {layers}"
-        )
-
-
-def check_same_labels(source: str, found: Sequence[str], labels: Sequence[str] | None) -> None:
-    """Raises InputError if the run that a student begins as has other labels than its teachers, if those tag."""
-    if labels is not None and tuple(found) != tuple(labels):
-        raise InputError(
-            f"init_from: {source} has the labels {', '.join(found)}, the teachers have {', '.join(labels)}; "
-            "they must be the same"
-        )
-
-
-def check_teachers(config: DistillConfig) -> tuple[str, ...] | None:
-    """The labels all teachers share; None if the one teacher is a backbone that does not tag. Reads no weights.
-
-    Raises:
-        InputError: a teacher is missing or half-written, teachers differ, or a backbone should tag.
-    """
-    if not config.teachers:
-        raise InputError("distill.teachers is empty; distillation needs at least one run")
-    if not any(has_tagger(source) for source in config.teachers):
-        _check_backbone_teacher(config)
-        return None
-    found = {source: _labels_of(source) for source in config.teachers}
-    first = config.teachers[0]
-    for source, labels in found.items():
-        if labels != found[first]:
-            raise InputError(
-                f"distill.teachers must have the same labels: {first} has {', '.join(found[first])}, "
-                f"{source} has {', '.join(labels)}"
-            )
-    return found[first]
-
-
-def has_tagger(source: str) -> bool:
-    return (RunDirectory(source).model / TAGGER_SETTINGS).is_file()
-
-
-def _labels_of(source: str) -> tuple[str, ...]:
-    if not has_tagger(source):
-        _check_teacher_exists(source)
-        raise InputError(
-            f"distill.teachers: {source} does not tag (it has no model/{TAGGER_SETTINGS}): "
-            "of several teachers, each must be a finished run of --mode=finetune or distill"
-        )
-    return check_tagger(RunDirectory(source).model).labels
-
-
-def _check_backbone_teacher(config: DistillConfig) -> None:
-    """A backbone can be the only teacher, of hidden states and relations."""
-    for source in config.teachers:
-        _check_teacher_exists(source)
-    tagging = [name for name in ("soft_weight", "chain_weight") if getattr(config, name)]
-    if tagging or len(config.teachers) > 1:
-        raise InputError(
-            f"distill.teachers: {', '.join(config.teachers)} has no tagger; a backbone can only be the one teacher of "
-            "distill.hidden_weight and distill.relation_weight, with distill.soft_weight and distill.chain_weight 0"
-        )
-
-
-def _check_teacher_exists(source: str) -> None:
-    try:
-        detect_source(source)
-    except InputError as error:
-        fault = "is not a finished run" if Path(source).exists() else "does not exist"
-        raise InputError(
-            f"distill.teachers: {source} {fault}: name finished runs of --mode=finetune or distill"
-        ) from error

@@ -16,13 +16,13 @@ from typing import NamedTuple, NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
-from app import surroundings
-from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError, LostWorkerError, RunError, Terminated
-from app.config_loading import load_config, to_yaml
-from app.files import first_line, full_disk, reason_of
-from app.heartbeat import heartbeat
-from app.paths import escape_controls, expand, expand_list, shown
+from app.config.loading import load_config, to_yaml
+from app.config.paths import escape_controls, expand, expand_list, shown
+from app.run import surroundings
+from app.run.directory import Request, RunDirectory
+from app.run.files import first_line, full_disk, reason_of
+from app.run.screen import heartbeat
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
@@ -113,7 +113,7 @@ examples:
   python -m app.main --mode=evaluate --set data.test_path=data/wikigold/test.conll
   echo "Ada Lovelace lived in London." | python -m app.main --mode=predict --input=-
 
-All settings with their meaning: app/config.py. The ones in effect: --dry_run.
+All settings with their meaning: app/config. The ones in effect: --dry_run.
 Exit status: 0 done, 1 failed run, 2 bad usage, config or input; 130 Ctrl-C, 143 SIGTERM, 138 another worker
 was lost: the same command resumes. APP_TRACEBACK=1 shows tracebacks.
 """

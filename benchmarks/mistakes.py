@@ -21,8 +21,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from app.artifacts import RunDirectory, locked_folder  # noqa: E402
 from app.config import BackboneConfig, Config, DataConfig  # noqa: E402
+from app.run.directory import RunDirectory, locked_folder  # noqa: E402
 
 GOOD = "-DOCSTART- O\n\nAda B-PER\nlived O\nin O\nLondon B-LOC\n. O\n"
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ada", "lived", "in", "london", ".")

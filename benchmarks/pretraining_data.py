@@ -29,9 +29,9 @@ def prepare(vocabulary: Path, length: int, texts: list[Path]) -> dict[str, float
     """What `--mode=pretrain` does with text, timed."""
     sys.path.insert(0, str(PROJECT))
     import app  # noqa: F401  (sets the environment before TensorFlow is imported)
-    from app.data.pretraining_pipeline import write_records
-    from app.data.pretraining_rows import RowFormat
-    from app.models.vocabulary import read_vocabulary
+    from app.encoder.vocabulary import read_vocabulary
+    from app.tasks.masked_lm.pipeline import write_records
+    from app.tasks.masked_lm.rows import RowFormat
 
     pieces = read_vocabulary(vocabulary)
     row_format = RowFormat("masked_lm", length, share_rows=True)

@@ -23,15 +23,15 @@ sys.path.insert(0, str(PROJECT))
 
 import tensorflow as tf  # noqa: E402
 
-from app.artifacts import RunDirectory  # noqa: E402
-from app.data.corpus import open_corpus  # noqa: E402
-from app.data.raw_text import split_words  # noqa: E402
-from app.evaluation.rounds import time_in_rounds  # noqa: E402
-from app.export.saved_model import SavedModelForward, load_saved_model  # noqa: E402
-from app.models.tagger_bundle import load_tagger  # noqa: E402
-from app.modes.frontier_entrants import sample_documents  # noqa: E402
-from app.modes.predict import find_non_names, tag_texts  # noqa: E402
-from app.modes.scoring import build_encoder, build_predictor  # noqa: E402
+from app.evaluation.frontier_entrants import sample_documents  # noqa: E402
+from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model  # noqa: E402
+from app.evaluation.timing import time_in_rounds  # noqa: E402
+from app.run.directory import RunDirectory  # noqa: E402
+from app.tasks.bundle import load_tagger  # noqa: E402
+from app.tasks.network import build_encoder  # noqa: E402
+from app.tasks.tagging.answers import find_non_names, tag_texts  # noqa: E402
+from app.tasks.tagging.corpus import open_corpus  # noqa: E402
+from app.text.words import split_words  # noqa: E402
 
 Answers = list[list[tuple[str, int, int]]]
 

@@ -93,9 +93,8 @@ def trained_run(tmp_path_factory, vocabulary) -> TrainedRun:
 def saved_model(tmp_path_factory, vocabulary):
     """A SavedModel of a small tagger, and what it was made of."""
     from app.config import ModelConfig, PredictConfig
-    from app.export.saved_model import load_saved_model
-    from app.modes.saved_model import save_tagger_as_saved_model
-    from app.modes.scoring import build_predictor
+    from app.evaluation.runtimes import build_predictor, load_saved_model
+    from app.export.text_saved_model import save_tagger_as_saved_model
 
     tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
     tagger = dataclasses.replace(tagger, non_name_types=("LOC",))  # both kinds of types

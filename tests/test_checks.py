@@ -19,7 +19,7 @@ specification.loader.exec_module(table)
 RUN_ALL = """
 import json, os, sys
 from app import checks, main
-import app.data.jsonl, yaml  # these forks share; the light ones
+import app.tasks.tagging.jsonl, yaml  # these forks share; the light ones
 
 for call in json.load(sys.stdin):
     number = os.fork()

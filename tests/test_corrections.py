@@ -10,24 +10,25 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.artifacts import sha256_of_arrays
 from app.config import BackboneConfig, DataConfig, ModelConfig, TrainingConfig
-from app.data.corpus import open_corpus, summarize
 from app.data.dataset import store_in_memory
 from app.data.encoding import Encoder
-from app.data.packing import IGNORED
+from app.data.packing import FEATURES, IGNORED
 from app.data.sentence import Sentence
-from app.data.shapes import NUM_SHAPES, word_shapes
-from app.data.word_pieces import WordPieces
-from app.evaluation.errors import count_errors
-from app.evaluation.report import text_report
-from app.evaluation.scores import compute_scores, flat_metrics
-from app.models.backbone import SOURCES, build_backbone, detect_source
-from app.models.heads import HEADS, TaggingHead
-from app.models.tagger import INPUT_NAMES, Tagger, build_tagger
-from app.models.tagger_bundle import load_tagger, save_tagger
-from app.modes.scoring import Tagged, build_predictor
+from app.encoder.backbone import SOURCES, build_backbone, detect_source
+from app.evaluation.runtimes import build_predictor
+from app.evaluation.scoring import Tagged
 from app.one_keras import keras
+from app.run.directory import sha256_of_arrays
+from app.tasks.bundle import load_tagger, save_tagger
+from app.tasks.network import Tagger, build_tagger
+from app.tasks.tagging.corpus import open_corpus, summarize
+from app.tasks.tagging.errors import count_errors
+from app.tasks.tagging.head import HEADS, TaggingHead
+from app.tasks.tagging.report import text_report
+from app.tasks.tagging.scores import compute_scores, flat_metrics
+from app.text.shapes import NUM_SHAPES, word_shapes
+from app.text.word_pieces import WordPieces
 from app.training.fine_tuner import FineTuner, SpecialIds
 
 PROJECT = Path(__file__).parent.parent
@@ -88,7 +89,7 @@ CORPUS = [
 
 def make_batch(encoder: Encoder, sentences, *, empty_rows: int = 0) -> dict[str, tf.Tensor]:
     rows = list(encoder.training_rows(sentences))
-    batch = {name: np.stack([getattr(row, name) for row in rows]) for name in (*INPUT_NAMES, "labels")}
+    batch = {name: np.stack([getattr(row, name) for row in rows]) for name in (*FEATURES, "labels")}
     fill = {"labels": IGNORED}
     return {
         name: tf.constant(np.pad(array, ((0, empty_rows), (0, 0)), constant_values=fill.get(name, 0)))
@@ -103,7 +104,7 @@ def test_the_padding_mask_comes_from_the_pieces_and_never_from_the_labels(vocabu
     assert (one.labels != other.labels).any()
     np.testing.assert_array_equal(one.padding_mask, other.padding_mask)
     np.testing.assert_array_equal(one.padding_mask > 0, one.token_ids != encoder.pieces.pad_id)
-    assert "labels" not in INPUT_NAMES
+    assert "labels" not in FEATURES
 
 
 def test_padding_changes_no_logit(vocabulary_path):
@@ -112,7 +113,7 @@ def test_padding_changes_no_logit(vocabulary_path):
     (long,) = make_encoder(tagger, max_length=60).training_rows(CORPUS)
     used = np.count_nonzero(short.padding_mask)
     logits = [
-        tagger.network({name: getattr(row, name)[None] for name in INPUT_NAMES}, training=False)[0, :used]
+        tagger.network({name: getattr(row, name)[None] for name in FEATURES}, training=False)[0, :used]
         for row in (short, long)
     ]
     np.testing.assert_allclose(*logits, atol=1e-6)
@@ -136,7 +137,7 @@ def test_no_file_of_the_program_imports_pytorch_and_no_lock_file_installs_it():
 def test_dropout_is_switched_by_the_training_argument_alone(vocabulary_path):
     tagger = make_tagger(vocabulary_path, dropout=0.5)
     batch = make_batch(make_encoder(tagger), CORPUS)
-    features = {name: batch[name] for name in INPUT_NAMES}
+    features = {name: batch[name] for name in FEATURES}
     still = [tagger.network(features, training=False).numpy() for _ in range(2)]
     moving = [tagger.network(features, training=True).numpy() for _ in range(2)]
     np.testing.assert_array_equal(*still)

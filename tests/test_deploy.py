@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.config_loading import load_config
+from app.config.loading import load_config
 from app.main import LOST_WORKER, MODES, TERMINATED
 from app.training.workers import read_cluster
 

@@ -10,9 +10,9 @@ from absl import flags
 from absl.testing import flagsaver
 
 from app import main as app_main
-from app.artifacts import RunDirectory
 from app.config import Config, InputError, RunError
-from app.config_loading import load_config
+from app.config.loading import load_config
+from app.run.directory import RunDirectory
 
 PROJECT = Path(__file__).parent.parent
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config_loading import load_config
+from app.config.loading import load_config
 
 PROJECT = Path(__file__).parent.parent
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
@@ -104,7 +104,7 @@ def test_docker_runs_as_an_ordinary_user():
 def test_ignore_patterns_keep_the_sample_corpus_and_the_data_room():
     if not (PROJECT / ".git").exists():
         pytest.skip("not a checkout")
-    kept = ["app/data/conll.py", "data/sample/train.conll", "data/README.md"]
+    kept = ["app/tasks/tagging/conll.py", "data/sample/train.conll", "data/README.md"]
     not_kept = ["data/conll2003/x", "runs/finetune/x", ".venv/bin/python"]
     command = ["git", "check-ignore", "--no-index", *kept, *not_kept]
     ignored = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.split()

@@ -51,7 +51,7 @@ def make_sentences(count: int, *, seed: int = 0, sentences_per_document: int = 3
 
 
 def write_corpus(path: Path, sentences: list[Sentence]) -> Path:
-    from app.data.conll import write_conll
+    from app.tasks.tagging.conll import write_conll
 
     write_conll(path, sentences)
     return path
@@ -65,9 +65,9 @@ def backbone_config(vocabulary: Path, **settings) -> BackboneConfig:
 
 def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int = 0, freeze: bool = False, **settings):
     """Weights depend on the seed alone, and are large enough that no comparison is about nothing."""
-    from app.data.shapes import NUM_SHAPES
-    from app.models.backbone import build_backbone
-    from app.models.tagger import build_tagger
+    from app.encoder.backbone import build_backbone
+    from app.tasks.network import build_tagger
+    from app.text.shapes import NUM_SHAPES
 
     model = model or ModelConfig(head="softmax", head_dropout=0.0)
     backbone = build_backbone(backbone_config(vocabulary, **settings))
@@ -81,8 +81,8 @@ def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int
 
 def make_encoder(tagger, *, max_length: int = LENGTH, overlap: int = 8, by_document: bool = True):
     from app.data.encoding import Encoder
-    from app.data.shapes import word_shapes
-    from app.data.word_pieces import WordPieces
+    from app.text.shapes import word_shapes
+    from app.text.word_pieces import WordPieces
 
     pieces = WordPieces(tagger.backbone.vocabulary, lowercase=tagger.backbone.lowercase)
     return Encoder(pieces, tagger.labels, word_shapes, max_length, overlap, by_document)
@@ -99,7 +99,7 @@ def make_batch(tagger, *, rows: int = 4, seed: int = 0):
     """Real packed rows as one batch of tensors."""
     import tensorflow as tf
 
-    from app.data.dataset import FEATURES
+    from app.data.packing import FEATURES
 
     found = list(make_encoder(tagger).training_rows(make_sentences(6 * rows, seed=seed)))[:rows]
     assert len(found) == rows

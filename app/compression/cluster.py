@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from app.compression.kernels import attention_kernels, feed_forward_kernels
-from app.compression.optimization import tfmot
-from app.compression.step import Bench
+from app.compression.step import Bench, attention_kernels, feed_forward_kernels
+from app.compression.tfmot import tfmot
 from app.one_keras import keras
 
 SAMPLE = 2**14  # weights from which tfmot chooses the first values

@@ -8,6 +8,7 @@ signs would cancel, and heads would look cheap beside columns, which are summed 
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,127 @@ def measure_importance(
         sums = [[a + b for a, b in zip(old, new, strict=True)] for old, new in pairs] or values
         count += 1
     return [LayerImportance(heads / count, columns / count, float(whole / count)) for heads, columns, whole in sums]
+
+
+BLOCK = 8  # feed-forward columns go in eights, which vector units compute at a time
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """The units of one layer that are left: its number, heads and feed-forward columns, ascending."""
+
+    number: int
+    heads: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Floating-point operations a piece, multiply-adds counted as two.
+
+    Attributes:
+        head: of an attention head: its four projections, and scores and sums over a text.
+        column: of a feed-forward column: into it and out of it.
+    """
+
+    head: float
+    column: float
+
+    @classmethod
+    def of(cls, *, width: int, head_dim: int, length: int) -> "Costs":
+        """Costs in a network of a width, for texts of a length in pieces."""
+        return cls(head=2.0 * 4 * width * head_dim + 2.0 * 2 * length * head_dim, column=2.0 * 2 * width)
+
+    def total(self, layers: Sequence[LayerUnits]) -> float:
+        return sum(len(layer.heads) * self.head + len(layer.columns) * self.column for layer in layers)
+
+
+def whole_shape(importances: Sequence[LayerImportance]) -> list[LayerUnits]:
+    """All units there are."""
+    return [
+        LayerUnits(number, tuple(range(len(layer.heads))), tuple(range(len(layer.columns))))
+        for number, layer in enumerate(importances)
+    ]
+
+
+def drop_layers(layers: Sequence[LayerUnits], importances: Sequence[LayerImportance], count: int) -> list[LayerUnits]:
+    """Without the `count` least important layers."""
+    order = sorted(layers, key=lambda layer: importances[layer.number].layer)
+    gone = {layer.number for layer in order[:count]}
+    return [layer for layer in layers if layer.number not in gone]
+
+
+def shrink(
+    layers: Sequence[LayerUnits], importances: Sequence[LayerImportance], costs: Costs, *, budget: float
+) -> list[LayerUnits]:
+    """Removes the units of least importance for their cost until the rest is within a budget, or nothing can go.
+
+    A layer keeps a head and a block of columns while it is there; when these are next, the whole layer goes. The last
+    layer stays.
+
+    Args:
+        layers: what there is.
+        importances: of every unit.
+        costs: of a unit.
+        budget: operations a piece.
+    """
+    queues = {layer.number: _Queue(layer, importances[layer.number], costs) for layer in layers}
+    total = costs.total(layers)
+    while total > budget:
+        losing = {number: queue for number, queue in queues.items() if queue.may_lose(len(queues) > 1)}
+        choices = [(*queue.cheapest(len(queues) > 1), number) for number, queue in losing.items()]
+        if not choices:
+            break
+        _, kind, number = min(choices)
+        total -= queues[number].remove(kind)
+        if not queues[number].heads:
+            del queues[number]
+    return [queue.units() for queue in queues.values()]
+
+
+class _Queue:
+    """The units of a layer in the order in which they would go."""
+
+    def __init__(self, layer: LayerUnits, importance: LayerImportance, costs: Costs) -> None:
+        self._layer, self._costs = layer, costs
+        by_importance = sorted(layer.heads, key=lambda head: importance.heads[head])
+        self.heads = [(float(importance.heads[head]), (head,)) for head in by_importance]
+        columns = sorted(layer.columns, key=lambda column: importance.columns[column])
+        # The odd ones go first, so that whole blocks are left.
+        first = len(columns) % BLOCK or min(BLOCK, len(columns))
+        cuts = [0, *range(first, len(columns) + 1, BLOCK)]
+        self.blocks = [
+            (float(np.sum(importance.columns[columns[a:b]])), tuple(columns[a:b]))
+            for a, b in pairwise(cuts)
+        ]
+
+    def may_lose(self, may_go: bool) -> bool:
+        return may_go or len(self.heads) > 1 or len(self.blocks) > 1
+
+    def cheapest(self, may_go: bool) -> tuple[float, str]:
+        """(importance for the cost, kind) of what would go next: a head, a block of columns or the layer."""
+        found = []
+        if len(self.heads) > 1:
+            found.append((self.heads[0][0] / self._costs.head, "head"))
+        if len(self.blocks) > 1:
+            value, block = self.blocks[0]
+            found.append((value / (self._costs.column * len(block)), "columns"))
+        if not found and may_go:
+            rest = self._costs.head + self._costs.column * len(self.blocks[0][1])
+            found.append(((self.heads[0][0] + self.blocks[0][0]) / rest, "layer"))
+        return min(found)
+
+    def remove(self, kind: str) -> float:
+        """Removes it and returns what it cost."""
+        if kind == "head":
+            self.heads.pop(0)
+            return self._costs.head
+        if kind == "columns":
+            return self._costs.column * len(self.blocks.pop(0)[1])
+        cost = self._costs.head + self._costs.column * len(self.blocks[0][1])
+        self.heads, self.blocks = [], []
+        return cost
+
+    def units(self) -> LayerUnits:
+        heads = tuple(sorted(head for _, unit in self.heads for head in unit))
+        return LayerUnits(self._layer.number, heads, tuple(sorted(c for _, unit in self.blocks for c in unit)))

@@ -8,9 +8,8 @@ import math
 from functools import partial
 from typing import Any
 
-from app.compression.kernels import attention_kernels, feed_forward_kernels
-from app.compression.optimization import tfmot
-from app.compression.step import Bench
+from app.compression.step import Bench, attention_kernels, feed_forward_kernels
+from app.compression.tfmot import tfmot
 from app.one_keras import keras
 
 FEWEST_UPDATES = 10  # of the masks while sparsity rises, in a training shorter than the frequency is meant for

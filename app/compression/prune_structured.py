@@ -7,8 +7,15 @@ matrices, on any runtime.
 from functools import partial
 from typing import Any
 
-from app.compression.importance import LayerImportance, measure_importance
-from app.compression.shape import Costs, LayerUnits, drop_layers, shrink, whole_shape
+from app.compression.importance import (
+    Costs,
+    LayerImportance,
+    LayerUnits,
+    drop_layers,
+    measure_importance,
+    shrink,
+    whole_shape,
+)
 from app.compression.step import Bench
 from app.config import InputError
 

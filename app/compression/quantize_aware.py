@@ -11,8 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.compression.kernels import attention_kernels, feed_forward_kernels, input_axes
-from app.compression.step import Bench
+from app.compression.step import Bench, attention_kernels, feed_forward_kernels, input_axes
 from app.one_keras import keras
 
 LEVELS = 127.0  # symmetric int8

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from app.artifacts import atomic
-from app.data.packing import IGNORED, Example
-from app.files import named
-from app.paths import plain
+from app.config.paths import plain
+from app.data.packing import FEATURES, IGNORED, Example
+from app.run.directory import atomic
+from app.run.files import named
 
-FEATURES = ("token_ids", "shape_ids", "padding_mask")
 FIELDS = (*FEATURES, "labels", "word_ids")
 ROWS_PER_SHARD = 2048
 

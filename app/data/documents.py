@@ -18,8 +18,8 @@ from io import BufferedReader
 from typing import Any, NoReturn
 
 from app.config import InputError
+from app.config.paths import escape_existing, split_list
 from app.data.sentence import surrogate_fault
-from app.paths import escape_existing, split_list
 
 STANDARD_INPUT = "-"
 MAX_DOCUMENT_BYTES = 2**24

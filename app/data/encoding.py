@@ -10,7 +10,7 @@ import numpy as np
 
 from app.data.packing import IGNORED, EncodedDocument, Example, encode_document, pack
 from app.data.sentence import Sentence
-from app.data.word_pieces import WordPieces
+from app.text.word_pieces import WordPieces
 
 DOCUMENTS_PER_CALL = 256  # documents tokenized by one call into TF Text
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+FEATURES = ("token_ids", "shape_ids", "padding_mask")  # what a network reads of a row
 IGNORED = -1  # label or word number of a position that is neither learnt from nor scored
 OPEN_ROWS = 64  # rows a window may still be added to: bounds memory, and fills rows to about 99 %
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.evaluation import plots
-from app.evaluation.errors import KINDS, ErrorCounts
 from app.evaluation.html_style import CSS
-from app.evaluation.scores import EntityScores, Row, Scores
+from app.tasks.tagging.errors import KINDS, ErrorCounts
+from app.tasks.tagging.scores import EntityScores, Row, Scores
 
 MAX_EXAMPLES = 200
 CONFUSION_CAPTION = "Entities paired by overlap; the darker, the larger the part of its row (the gold type)"

@@ -1,10 +1,34 @@
-"""Evaluation room: `model.json`, which lists the files of an export. Imports no TensorFlow."""
+"""Evaluation room: what there is of exports: the numbered folders of `export/saved_model`, and the files that
+`model.json` lists. Imports no TensorFlow.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from app.config import InputError
+from app.run.directory import RunDirectory
+
+
+def next_version(folder: Path) -> int:
+    return max(versions(folder), default=0) + 1
+
+
+def versions(folder: Path) -> list[int]:
+    """Numbers of the versions in `export/saved_model`, in order."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def newest_version(folder: Path) -> Path:
+    """The folder of the highest number; raises InputError if there is none."""
+    found = versions(folder)
+    if not found:
+        raise InputError(f"{folder} holds no SavedModel: make one with --mode=export")
+    return folder / str(found[-1])
+
+
+
 
 MANIFEST = "model.json"
 
@@ -41,3 +65,9 @@ def find_export(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: make it with --mode=export")
     return path, manifest
+
+
+def require_exports(run_dir: RunDirectory) -> None:
+    if not read_manifest(run_dir.tflite)["files"]:
+        raise InputError(f"{run_dir.tflite} lists no files: make them with --mode=export")
+

@@ -24,9 +24,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from app.evaluation.errors import ErrorCounts
 from app.evaluation.frontier import Contestant
-from app.evaluation.scores import Scores
+from app.tasks.tagging.errors import ErrorCounts
+from app.tasks.tagging.scores import Scores
 
 # It would tell every user of a container that its home cannot be written.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from app.tasks.tagging.answers import TaggedSentence
+
 Features = dict[str, np.ndarray]  # token_ids, shape_ids, padding_mask: int32 [batch, length]
 Forward = Callable[[Features], np.ndarray]  # -> logits float32 [batch, length, labels]
 # emissions per sentence, whether probabilities are wanted -> (label ids per sentence, probabilities per sentence or [])
@@ -41,21 +43,6 @@ class WordsOfDocument(Protocol):
     def words(self) -> tuple[str, ...]: ...
     @property
     def document(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TaggedSentence:
-    """One tag per word of a sentence, the posterior probability of each if asked for, and what they come from.
-
-    Attributes:
-        tags: the most probable ones.
-        probabilities: float32 [words], or empty.
-        emissions: logits float32 [words, labels].
-    """
-
-    tags: list[str]
-    probabilities: np.ndarray
-    emissions: np.ndarray
 
 
 @dataclass(frozen=True)

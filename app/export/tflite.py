@@ -21,7 +21,7 @@ from app.export.converter import open_converter
 from app.export.flatbuffer import give_unique_names, list_operators
 from app.export.graph import TaggingModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files
-from app.quiet import quiet
+from app.run.screen import quiet
 
 SMALL_UNREAD = -20.0  # full_int8: exp(-20) is 0 for softmax, and the scores keep a fine enough scale
 Rows = Iterable[dict[str, np.ndarray]]

@@ -5,33 +5,33 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.artifacts import Request, RunDirectory
 from app.config import Config, InputError
-from app.data.corpus import summarize
 from app.data.dataset import store_in_memory
-from app.data.masking import PieceMasker, with_masks
-from app.data.shapes import NUM_SHAPES
-from app.heartbeat import heartbeat
-from app.models.activation import compile_activations
-from app.models.backbone import build_backbone
-from app.models.masked_lm import build_pretrainer
-from app.models.tagger import build_tagger
-from app.modes.frontier import measure_frontier
-from app.modes.opening import say_devices
-from app.modes.pretraining_text import Records
-from app.modes.scoring import build_encoder, build_predictor, open_split, say
-from app.training.devices import list_devices
+from app.encoder.activation import compile_activations
+from app.encoder.backbone import build_backbone
+from app.evaluation.frontier_run import measure_frontier
+from app.evaluation.runtimes import build_predictor
+from app.run.directory import Request, RunDirectory
+from app.run.screen import heartbeat, say
+from app.tasks.corpora import open_split
+from app.tasks.masked_lm.masking import PieceMasker, with_masks
+from app.tasks.masked_lm.network import build_pretrainer
+from app.tasks.network import build_encoder, build_tagger
+from app.tasks.tagging.corpus import summarize
+from app.text.shapes import NUM_SHAPES
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
+from app.training.opening import say_devices
 from app.training.optimizers import build_optimizer
+from app.training.pretraining import Records
 from app.training.speed import MatrixPeak, compute_step_operations, measure_steps
-from app.training.strategy import run_in_order, set_up
+from app.training.strategy import list_devices, run_in_order, set_up
 from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
     """Measures training steps on real batches, and tagging of the validation corpus if a tagger is trained; or the
-    exports of a run (`app/modes/frontier.py`).
+    exports of a run (`app/evaluation/frontier_run.py`).
 
     Nothing else should run on the machine. The result is printed and written to `metrics.json`.
     """

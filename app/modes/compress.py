@@ -6,34 +6,27 @@ from typing import Any
 
 import numpy as np
 
-from app.artifacts import Request, RunDirectory, sha256_of_arrays
-from app.checks import require_steps
+from app.compression.bench import Workbench, measure_latency_ms
 from app.compression.prune_structured import check_removed_layers
 from app.compression.steps import STEPS
 from app.config import Config
-from app.data.corpus import Corpus, open_corpus, summarize
-from app.data.labels import types_from
-from app.data.text_corpus import find_sources
-from app.data.unlabelled import count_unlabelled
-from app.files import discard
-from app.heartbeat import heartbeat
-from app.models.bundle import read_layer_count
-from app.models.tagger import Tagger
-from app.models.tagger_bundle import load_tagger, read_labels
-from app.modes.corpora import describe_corpora
-from app.modes.opening import open_run, say_devices
-from app.modes.scoring import Tagged, build_encoder, build_predictor, open_split
-from app.modes.tagger_training import (
-    TaggerTraining,
-    check_other_splits,
-    labelled_sources,
-    read_training_corpus,
-    score_again,
-    score_run,
-)
-from app.modes.workbench import Workbench, measure_latency_ms
-from app.training.devices import list_devices
-from app.training.strategy import build_strategy, set_up
+from app.config.rules import require_steps
+from app.encoder.bundle import read_layer_count
+from app.evaluation.runtimes import build_predictor
+from app.evaluation.scoring import Tagged, score_again, score_run
+from app.run.directory import Request, RunDirectory, sha256_of_arrays
+from app.run.files import discard
+from app.run.screen import heartbeat
+from app.tasks.bundle import load_tagger, read_labels
+from app.tasks.corpora import check_other_splits, describe_corpora, labelled_sources, open_split, read_training_corpus
+from app.tasks.masked_lm.text_corpus import find_sources
+from app.tasks.network import Tagger, build_encoder
+from app.tasks.tagging.corpus import Corpus, open_corpus, summarize
+from app.tasks.tagging.labels import types_from
+from app.tasks.tagging.unlabelled import count_unlabelled
+from app.training.opening import open_run, say_devices
+from app.training.strategy import build_strategy, list_devices, set_up
+from app.training.task_training import TaggerTraining
 from app.training.workers import Workers
 
 MODE = "compress"
@@ -42,7 +35,7 @@ MODE = "compress"
 def run(request: Request) -> dict[str, float]:
     """Compresses the model of the run `init_from`, then scores the validation and the test split."""
     config, run_dir = request.config, request.run_dir
-    require_steps(request)
+    require_steps(request.config, run_dir=request.run_dir.path)
     if run_dir.plan_training(config, mode=MODE, overwrite=request.overwrite) == "finished":
         scored = score_again(request, mode=MODE)
         if scored:  # by the chief

@@ -7,39 +7,30 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from app.artifacts import Request, RunDirectory
-from app.checks import check_same_labels, require_text
 from app.config import Config
-from app.data.corpus import Corpus, CorpusSummary, summarize
+from app.config.rules import require_text
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
 from app.data.packing import IGNORED, Example
-from app.data.shapes import NUM_SHAPES
-from app.data.text_corpus import Source, find_sources
-from app.data.unlabelled import count_unlabelled, read_unlabelled
-from app.heartbeat import heartbeat
-from app.models.activation import compile_activations
-from app.models.distillation import build_from_layers, copy_head
-from app.models.tagger import Tagger, build_tagger
-from app.models.tagger_bundle import read_labels
-from app.modes.corpora import describe_corpora
-from app.modes.distilling import build_distillation, load_teachers, read_teacher_labels
-from app.modes.opening import open_run, say_devices
-from app.modes.scoring import build_encoder, open_split, say
-from app.modes.tagger_training import (
-    TaggerTraining,
-    check_other_splits,
-    finish_run,
-    labelled_sources,
-    report_training_corpus,
-    score_again,
-    start_tagger,
-)
-from app.training.devices import list_devices
-from app.training.distillation import DistillationTuner
+from app.encoder.activation import compile_activations
+from app.evaluation.scoring import build_validation, finish_run, score_again
+from app.run.directory import Request, RunDirectory
+from app.run.screen import heartbeat, say
+from app.tasks.bundle import read_labels, start_tagger
+from app.tasks.corpora import check_other_splits, describe_corpora, labelled_sources, open_split, report_training_corpus
+from app.tasks.masked_lm.text_corpus import Source, find_sources
+from app.tasks.network import Tagger, build_encoder, build_tagger
+from app.tasks.tagging.corpus import Corpus, CorpusSummary, summarize
+from app.tasks.tagging.unlabelled import count_unlabelled, read_unlabelled
+from app.text.shapes import NUM_SHAPES
+from app.training.distillation import DistillationTuner, build_from_layers, copy_head
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
-from app.training.strategy import build_strategy, set_up
+from app.training.opening import open_run, say_devices
+from app.training.strategy import build_strategy, list_devices, set_up
+from app.training.students import build_distillation, load_teachers, read_teacher_labels
+from app.training.task_training import TaggerTraining
+from app.training.teachers import check_same_labels
 from app.training.workers import Workers
 
 MODE = "distill"
@@ -202,7 +193,7 @@ class _Subject:
 def _train(subject: _Subject, text: _Text, training: TaggerTraining) -> dict:
     settings = training.config.training
     store = text.store(subject.encoder, training)
-    validate = training.validation(subject.student, subject.encoder)
+    validate = build_validation(subject.student, subject.encoder, training.config)
     plan = training.plan(store, settings, depths=subject.depths, validate=validate)
     with training.strategy.scope():
         return run_fit(subject.tuner, settings, plan)

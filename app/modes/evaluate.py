@@ -3,17 +3,16 @@
 import sys
 from collections.abc import Callable
 
-from app.artifacts import Request, RunDirectory
 from app.config import Config
+from app.evaluation.gate import mention_refusal
+from app.evaluation.manifest import versions
 from app.evaluation.predictor import Forward
-from app.evaluation.tflite_runtime import load_tflite_forward
-from app.export.saved_model import SavedModelForward, load_saved_model
-from app.export.versions import versions
-from app.models.tagger import Tagger
-from app.models.tagger_bundle import load_tagger
-from app.modes.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora
-from app.modes.gate import mention_refusal
-from app.modes.scoring import build_encoder, build_predictor, read_scored_split, score_split, show_results
+from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model, load_tflite_forward
+from app.evaluation.scoring import score_split, show_results
+from app.run.directory import Request, RunDirectory
+from app.tasks.bundle import load_tagger
+from app.tasks.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora, read_scored_split
+from app.tasks.network import Tagger, build_encoder
 
 
 def run(request: Request) -> dict[str, float]:

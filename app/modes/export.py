@@ -8,28 +8,28 @@ from typing import Any
 
 import numpy as np
 
-from app.artifacts import Request, RunDirectory, atomic, sha256_of_file
-from app.checks import require_formats
 from app.config import Config, RunError
-from app.data.corpus import Corpus
+from app.config.rules import require_formats
 from app.data.encoding import Encoder
+from app.evaluation.gate import Comparison, Gate, Refused
 from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import Predictor
-from app.evaluation.scores import micro_f1
-from app.evaluation.tflite_runtime import TFLiteModel
+from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
+from app.evaluation.scoring import Tagged
+from app.export.companions import describe_model, forget_file, write_companions
 from app.export.flatbuffer import list_operators, measure_zero_fraction
-from app.export.saved_model import SavedModelForward, load_version
+from app.export.rows import make_vectors, representative_rows, tags_of
+from app.export.text_saved_model import save_tagger_as_saved_model
+from app.export.text_tflite import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
 from app.export.tflite import WRITERS, TFLiteWriter
-from app.heartbeat import heartbeat
-from app.models.tagger import Tagger
-from app.models.tagger_bundle import load_tagger
-from app.modes.export_companions import describe_model, forget_file, write_companions
-from app.modes.export_rows import make_vectors, representative_rows, tags_of
-from app.modes.gate import Comparison, Gate, Refused
-from app.modes.predict import find_non_names
-from app.modes.saved_model import save_tagger_as_saved_model
-from app.modes.scoring import Tagged, build_encoder, build_predictor, read_scored_split, say
-from app.modes.text_export import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
+from app.run.directory import Request, RunDirectory, atomic, sha256_of_file
+from app.run.screen import heartbeat, say
+from app.tasks.bundle import load_tagger
+from app.tasks.corpora import read_scored_split
+from app.tasks.network import Tagger, build_encoder
+from app.tasks.tagging.answers import find_non_names
+from app.tasks.tagging.corpus import Corpus
+from app.tasks.tagging.scores import micro_f1
 
 
 @dataclass(frozen=True)

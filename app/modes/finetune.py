@@ -5,31 +5,25 @@ from contextlib import ExitStack
 
 import tensorflow as tf
 
-from app.artifacts import Request
 from app.config import Config
-from app.data.corpus import Corpus, CorpusSummary
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
-from app.data.masking import PieceMasker, with_masks
-from app.models.masked_lm import build_masked_lm
-from app.models.tagger import Tagger
-from app.modes.corpora import describe_corpora
-from app.modes.opening import open_run, say_devices
-from app.modes.probing import decide
-from app.modes.scoring import build_encoder, say
-from app.modes.tagger_training import (
-    TaggerTraining,
-    check_other_splits,
-    finish_run,
-    read_training_corpus,
-    score_again,
-    start_tagger,
-)
-from app.training.devices import list_devices
+from app.evaluation.scoring import build_validation, finish_run, score_again
+from app.run.directory import Request
+from app.run.screen import say
+from app.tasks.bundle import start_tagger
+from app.tasks.corpora import check_other_splits, describe_corpora, read_training_corpus
+from app.tasks.masked_lm.masking import PieceMasker, with_masks
+from app.tasks.masked_lm.network import build_masked_lm
+from app.tasks.network import Tagger, build_encoder
+from app.tasks.tagging.corpus import Corpus, CorpusSummary
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.masked_lm import MaskedLmTuner
-from app.training.strategy import build_strategy, set_up
+from app.training.opening import open_run, say_devices
+from app.training.strategy import build_strategy, list_devices, set_up
+from app.training.task_training import TaggerTraining
+from app.training.trials import decide
 from app.training.workers import Workers
 
 MODE = "finetune"
@@ -73,7 +67,7 @@ def _train(
     settings = training.config.training
     rows = encoder.training_rows(train.sentences())
     store = training.store(rows, encoder, words=summary.words, made_from=summary)
-    validate = training.validation(tagger, encoder)
+    validate = build_validation(tagger, encoder, training.config)
     plan = training.plan(store, settings, depths=tagger.layer_depths(), validate=validate)
     with training.strategy.scope():
         warmed_up = _warm_up(tagger, encoder, store, training)

@@ -5,29 +5,26 @@ import gc
 
 import tensorflow as tf
 
-from app.artifacts import Request, RunDirectory, sha256_of_arrays
-from app.checks import check_lengths
 from app.config import BackboneConfig, Config
+from app.config.rules import check_lengths
 from app.data.dataset import RowStore
-from app.data.masking import PieceMasker, with_masks
-from app.heartbeat import heartbeat
-from app.models.activation import compile_activations
-from app.models.backbone import Backbone, build_backbone, save_backbone
-from app.models.layout import check_cuts
-from app.models.presets import save_preset
-from app.modes.opening import open_finished_run, open_run, say_devices
-from app.modes.pretraining_network import PretrainingNetwork
-from app.modes.pretraining_text import Records, check_text, learn_vocabulary
-from app.modes.probing import decide
-from app.modes.scoring import say
-from app.training.devices import list_devices
+from app.encoder.activation import compile_activations
+from app.encoder.backbone import Backbone, build_backbone, save_backbone
+from app.encoder.presets import save_preset
+from app.run.directory import Request, RunDirectory, sha256_of_arrays
+from app.run.screen import heartbeat, say
+from app.tasks.masked_lm.masking import PieceMasker, with_masks
 from app.training.fine_tuner import SpecialIds
-from app.training.fit import Plan, run_fit
+from app.training.fit import run_fit
 from app.training.masked_lm import build_masked_scorer
 from app.training.memory import compute_long_batch
-from app.training.model_parallel import MeshMaskedLmTuner, build_mesh
+from app.training.model_parallel import MeshMaskedLmTuner, build_mesh, check_cuts
+from app.training.opening import open_finished_run, open_run, say_devices
+from app.training.plan import Plan
+from app.training.pretraining import PretrainingNetwork, Records, check_text, learn_vocabulary
 from app.training.speed import MatrixPeak, MeasurePeak, compute_step_operations
-from app.training.strategy import build_strategy, set_up
+from app.training.strategy import build_strategy, list_devices, set_up
+from app.training.trials import decide
 from app.training.workers import Workers
 
 MODE = "pretrain"

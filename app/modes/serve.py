@@ -2,14 +2,14 @@
 
 import sys
 
-from app.artifacts import Request
-from app.checks import describe_taken_port
 from app.config import InputError
-from app.export.saved_model import load_version
-from app.export.versions import newest_version, versions
-from app.heartbeat import heartbeat
-from app.modes.gate import mention_refusal
-from app.serving.http_server import TaggingServer
+from app.config.rules import describe_taken_port
+from app.evaluation.gate import mention_refusal
+from app.evaluation.manifest import newest_version, versions
+from app.evaluation.runtimes import load_version
+from app.run.directory import Request
+from app.run.screen import heartbeat
+from app.serving.server import TaggingServer
 
 
 def run(request: Request) -> dict[str, float]:

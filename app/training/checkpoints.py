@@ -9,9 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 from app.config import InputError, RunError
-from app.files import reason_of, remove
+from app.config.paths import plain, real_names
 from app.one_keras import keras
-from app.paths import plain, real_names
+from app.run.files import reason_of, remove
 from app.training.step import StepTuner
 from app.training.workers import Workers
 

@@ -25,7 +25,7 @@ class SpecialIds:
 
 
 class HasSpecialIds(Protocol):
-    """A vocabulary, see `app/data/word_pieces.py`."""
+    """A vocabulary, see `app/text/word_pieces.py`."""
 
     start_id: int
     end_id: int

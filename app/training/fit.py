@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.training.checkpoints import Checkpoints, Position
-from app.training.input_threads import with_input_threads
-from app.training.plan import Plan
+from app.training.plan import Plan, with_input_threads
 from app.training.progress import ProgressDisplay
 from app.training.run_keeper import RunKeeper
 from app.training.step import StepTuner

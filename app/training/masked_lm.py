@@ -21,8 +21,9 @@ class MaskedLmTuner(StepTuner):
 
     Args:
         network: features -> {masked_lm_logits float32 [batch, hidden, vocabulary], and perhaps pair_logits float32
-            [batch, 2]}, see `app/models/masked_lm.py`. Its batches hold the network's inputs and `targets`, `weights`
-            [batch, hidden] of `app/data/masking.py`, and `pair_label` int32 [batch], negative where there is none.
+            [batch, 2]}, see `app/tasks/masked_lm/network.py`. Its batches hold the network's inputs; `targets` and
+            `weights` [batch, hidden] of `app/tasks/masked_lm/masking.py`; and `pair_label` int32 [batch], negative
+            where there is none.
         special: piece ids, and
         seed: as `FineTuner` takes them; pieces come hidden already, so that this step neither asks nor draws.
         config: the training section.

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 import numpy as np
 import tensorflow as tf
 
-from app.artifacts import atomic
 from app.config import RunError, Terminated, TrainingConfig
-from app.heartbeat import heartbeat
+from app.config.paths import plain
 from app.one_keras import keras
-from app.paths import plain
+from app.run.directory import atomic
+from app.run.screen import heartbeat
 from app.training.checkpoints import Checkpoints, Position
 from app.training.plan import Plan
 from app.training.progress import ProgressDisplay

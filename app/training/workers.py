@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from app.artifacts import atomic
 from app.config import InputError, LostWorkerError, RunError
+from app.run.directory import atomic
 from app.training.cluster import Cluster, bind_own_port, read_cluster
 
 _SECONDS_BETWEEN_TRIES = 0.2

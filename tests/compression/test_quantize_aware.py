@@ -6,8 +6,8 @@ import tensorflow as tf
 import toy
 
 from app.compression.quantize_aware import fake_quantize, quantized, round_weights
-from app.models.tagger import with_layers
 from app.one_keras import keras
+from app.tasks.network import with_layers
 
 
 @pytest.fixture(params=["float32", "mixed_bfloat16"])

@@ -1,7 +1,6 @@
 import numpy as np
 
-from app.compression.importance import LayerImportance
-from app.compression.shape import Costs, LayerUnits, drop_layers, shrink, whole_shape
+from app.compression.importance import Costs, LayerImportance, LayerUnits, drop_layers, shrink, whole_shape
 
 COSTS = Costs(head=100.0, column=1.0)
 

@@ -3,9 +3,9 @@ import pytest
 import toy
 
 from app.compression.trim_vocabulary import choose_pieces
-from app.data.word_pieces import WordPieces
-from app.models.backbone import build_backbone
-from app.models.slimming import cut_vocabulary
+from app.encoder.backbone import build_backbone
+from app.encoder.slimming import cut_vocabulary
+from app.text.word_pieces import WordPieces
 
 LETTERS = "abcdefgh"
 VOCABULARY = [*toy.SPECIAL, "[unused0]", *LETTERS, *(f"##{c}" for c in LETTERS), "bad", "cab", "##age", "##bed"]

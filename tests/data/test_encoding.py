@@ -7,8 +7,8 @@ from toy import LABELS, make_sentences, make_tagger, write_vocabulary
 from app.data.encoding import Encoder
 from app.data.packing import IGNORED
 from app.data.sentence import Sentence
-from app.data.shapes import word_shapes
-from app.data.word_pieces import WordPieces
+from app.text.shapes import word_shapes
+from app.text.word_pieces import WordPieces
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 
 from app.config import RunError
 from app.evaluation.frontier import Contestant, find_frontier, text_table, within
-from app.evaluation.rounds import time_in_rounds
-from app.evaluation.timed_process import TimedProcess, load_batches, save_batches
+from app.evaluation.timing import TimedProcess, load_batches, save_batches, time_in_rounds
 
 SETTING = (64, 2)
 

@@ -6,9 +6,9 @@ import sys
 from xml.etree import ElementTree
 
 from app.evaluation import html_report as page_module
-from app.evaluation.errors import KINDS, count_errors, error_rows
 from app.evaluation.html_report import html_report
-from app.evaluation.scores import compute_scores
+from app.tasks.tagging.errors import KINDS, count_errors, error_rows
+from app.tasks.tagging.scores import compute_scores
 
 SVG = "{http://www.w3.org/2000/svg}"
 WORDS = [["Ada", "Lovelace", "met", "<script>alert(1)</script>"], ["in", "London", "&", "\x00Paris"]]

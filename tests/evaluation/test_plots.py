@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 
 from app.evaluation import plots
 from app.evaluation.frontier import Contestant
-from app.evaluation.scores import compute_scores
+from app.tasks.tagging.scores import compute_scores
 
 SETTING = (64, 2)
 

@@ -10,7 +10,7 @@ from app.config import ModelConfig
 from app.data.sentence import Sentence
 from app.evaluation import predictor as predictor_module
 from app.evaluation.predictor import Predictor
-from app.modes.scoring import build_predictor
+from app.evaluation.runtimes import build_predictor
 
 SENTENCES = make_sentences(60, sentences_per_document=7)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from app.evaluation.scores import compute_scores, count_entities, micro_f1
 from app.evaluation.significance import Loss, compute_loss
+from app.tasks.tagging.scores import compute_scores, count_entities, micro_f1
 
 
 def entities(sentences: int, *, wrong: int, per_sentence: int = 2) -> np.ndarray:

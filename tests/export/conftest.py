@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.artifacts import RunDirectory
+from app.run.directory import RunDirectory
 
 
 @pytest.fixture

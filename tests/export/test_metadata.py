@@ -11,7 +11,7 @@ from flatbuffers import encode, number_types
 from toy import make_tagger
 
 from app.config import ExportConfig, ModelConfig
-from app.evaluation.tflite_runtime import TFLiteModel
+from app.evaluation.runtimes import TFLiteModel
 from app.export.graph import INPUTS, OUTPUTS
 from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.export.tflite import TFLiteWriter

@@ -16,17 +16,11 @@ from tensorflow_serving.apis import prediction_log_pb2
 from texts import random_texts
 
 from app.config import InputError
-from app.export.saved_model import (
-    INPUT_NAMES,
-    WARMUP_FILE,
-    SavedModelForward,
-    export_saved_model,
-    load_saved_model,
-    load_version,
-    next_version,
-)
-from app.modes.predict import tag_texts
+from app.data.packing import FEATURES
+from app.evaluation.runtimes import SavedModelForward, load_saved_model, load_version
+from app.export.saved_model import WARMUP_FILE, export_saved_model, next_version
 from app.one_keras import keras
+from app.tasks.tagging.answers import tag_texts
 
 # What tensorflow_model_server links beside TensorFlow (TF Text's ops_lib); the graph may use these of it.
 TEXT_OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RegexSplitWithOffsets"}
@@ -152,7 +146,7 @@ def test_a_saved_model_may_lie_in_a_folder_of_any_name(saved_model, tmp_path, na
 
 
 def test_a_saved_model_is_written_to_a_folder_of_any_name_with_the_access_that_the_umask_allows(tmp_path):
-    inputs = {name: keras.Input([None], dtype="int32", name=name) for name in INPUT_NAMES}
+    inputs = {name: keras.Input([None], dtype="int32", name=name) for name in FEATURES}
     network = keras.Model(inputs, keras.layers.Embedding(9, 2)(inputs["token_ids"]))
     before = os.umask(0o002)
     try:
@@ -205,9 +199,10 @@ def test_a_model_with_other_labels_is_bad_input(saved_model):
 
 @pytest.mark.whole_corpus
 def test_all_of_conll_2003_gets_the_answers_of_predict(conll_2003, tmp_path):
-    from app.models.tagger_bundle import load_tagger
-    from app.modes.saved_model import save_tagger_as_saved_model
-    from app.modes.scoring import build_encoder, build_predictor
+    from app.evaluation.runtimes import build_predictor
+    from app.export.text_saved_model import save_tagger_as_saved_model
+    from app.tasks.bundle import load_tagger
+    from app.tasks.network import build_encoder
 
     run_dir, corpus = conll_2003
     config, tagger = run_dir.read_config(), load_tagger(run_dir.model)

@@ -6,12 +6,11 @@ import toy
 
 from app.config import Config, InputError, ModelConfig
 from app.data.sentence import Sentence
-from app.evaluation.scores import micro_f1
+from app.evaluation.runtimes import build_predictor
 from app.export.flatbuffer import list_operators
-from app.export.text_tflite import TextModel
-from app.modes.predict import tag_texts
-from app.modes.scoring import build_predictor
-from app.modes.text_export import as_texts, score_text_tflite, write_text_tflite
+from app.export.text_tflite import TextModel, as_texts, score_text_tflite, write_text_tflite
+from app.tasks.tagging.answers import tag_texts
+from app.tasks.tagging.scores import micro_f1
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import tensorflow as tf
 from toy import LABELS, make_tagger
 
 from app.config import ExportConfig, ModelConfig
-from app.evaluation.tflite_runtime import TFLiteModel
+from app.evaluation.runtimes import TFLiteModel
 from app.export.tflite import TFLiteWriter
-from app.export.viterbi import decode_rows
-from app.models.heads import decode_sentences
+from app.tasks.tagging.graph_decoding import decode_rows
+from app.tasks.tagging.head import decode_sentences
 
 START, END = 2, 3
 
@@ -80,8 +80,10 @@ def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
 
 @pytest.mark.whole_corpus
 def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
-    from app.models.tagger_bundle import load_tagger
-    from app.modes.scoring import build_encoder, build_predictor, open_split
+    from app.evaluation.runtimes import build_predictor
+    from app.tasks.bundle import load_tagger
+    from app.tasks.corpora import open_split
+    from app.tasks.network import build_encoder
 
     run_dir, corpus = conll_2003
     config, loaded = run_dir.read_config(), load_tagger(run_dir.model)

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory
 from app.config import InputError
-from app.config_loading import load_config
-from app.models.tagger_bundle import load_tagger
+from app.config.loading import load_config
 from app.modes import compress, evaluate
+from app.run.directory import Request, RunDirectory
+from app.tasks.bundle import load_tagger
 
 STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
 RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())

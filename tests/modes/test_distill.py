@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import InputError
-from app.config_loading import load_config
-from app.models.tagger_bundle import load_tagger
+from app.config.loading import load_config
 from app.modes import distill
+from app.run.directory import Request, RunDirectory, sha256_of_file
+from app.tasks.bundle import load_tagger
 
 TEXT = "Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima and the old house.\n\n" * 12
 

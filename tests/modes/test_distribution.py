@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import toy
 
-from app.models.tagger_bundle import load_tagger
+from app.tasks.bundle import load_tagger
 
 pytestmark = pytest.mark.slow
 

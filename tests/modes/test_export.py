@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import InputError, RunError
-from app.config_loading import load_config
-from app.evaluation.tflite_runtime import TFLiteModel, load_tflite_forward
+from app.config.loading import load_config
+from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite_forward
 from app.export.tflite import TFLiteWriter
-from app.models.tagger_bundle import load_tagger
 from app.modes import evaluate, export
-from app.modes.scoring import build_encoder, build_predictor, open_split
+from app.run.directory import Request, RunDirectory, sha256_of_file
+from app.tasks.bundle import load_tagger
+from app.tasks.corpora import open_split
+from app.tasks.network import build_encoder
 
 FORMATS = ("float32", "float16", "int8")
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory, sha256_of_file
 from app.config import DataConfig, InputError
-from app.config_loading import load_config
-from app.models.tagger_bundle import load_tagger
+from app.config.loading import load_config
 from app.modes import evaluate, finetune
-from app.modes.scoring import build_encoder
+from app.run.directory import Request, RunDirectory, sha256_of_file
+from app.tasks.bundle import load_tagger
+from app.tasks.network import build_encoder
 
 FILES = """config.yaml environment.json corpora.json metrics.json history.jsonl report.txt report.html
 predictions/valid.conll predictions/test.conll errors/valid.jsonl errors/test.jsonl state.json model/backbone.json

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory
 from app.config import Config, DataConfig, EvaluationConfig, InputError, LostWorkerError, TrainingConfig
-from app.config_loading import load_config
-from app.modes import finetune, tagger_training
-from app.modes.opening import open_finished_run, open_run
-from app.modes.tagger_training import finish_run, score_again
+from app.config.loading import load_config
+from app.evaluation.scoring import finish_run, score_again
+from app.modes import finetune
+from app.run.directory import Request, RunDirectory
+from app.training import task_training as tagger_training
+from app.training.opening import open_finished_run, open_run
 from app.training.workers import Workers
 
 

@@ -8,8 +8,8 @@ import pytest
 import toy
 
 from app.config import InputError
-from app.models.backbone import build_backbone
-from app.models.layout import check_cuts
+from app.encoder.backbone import build_backbone
+from app.training.model_parallel import check_cuts
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import toy
 
-from app.artifacts import Request, RunDirectory
 from app.config import InputError, PredictConfig
-from app.config_loading import load_config
-from app.models.tagger_bundle import load_tagger
+from app.config.loading import load_config
+from app.evaluation.runtimes import build_predictor
 from app.modes import predict
-from app.modes.predict import tag_texts
-from app.modes.scoring import build_encoder, build_predictor
+from app.run.directory import Request, RunDirectory
+from app.tasks.bundle import load_tagger
+from app.tasks.network import build_encoder
+from app.tasks.tagging.answers import tag_texts
 
 
 @pytest.fixture

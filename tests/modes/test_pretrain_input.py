@@ -12,11 +12,11 @@ from absl import flags
 from absl.testing import flagsaver
 
 from app import main as app_main
-from app.artifacts import RunDirectory
 from app.config import Config
-from app.data.pretraining_pipeline import write_records
-from app.data.pretraining_rows import RowFormat
-from app.models.vocabulary import read_vocabulary
+from app.encoder.vocabulary import read_vocabulary
+from app.run.directory import RunDirectory
+from app.tasks.masked_lm.pipeline import write_records
+from app.tasks.masked_lm.rows import RowFormat
 
 DOCUMENT = "Ada met Bob in Rome City .\nBob saw Cleo .\n"
 TEXT = "\n".join([DOCUMENT] * 20)

@@ -17,8 +17,8 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from texts import EXAMPLES
 
 from app.export.saved_model import MODEL_NAME
-from app.modes.predict import tag_texts
-from app.serving.http_server import MODEL_PATH, TaggingServer
+from app.serving.server import MODEL_PATH, TaggingServer
+from app.tasks.tagging.answers import tag_texts
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["Ada Smith met Bob in Rome .", "", "🎉 Ada\u0301 and Bob saw Lima 🇫🇷", *EXAMPLES]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from app.training.devices import (
+from app.training.strategy import (
     NvidiaGpus,
     describe_devices,
     explain_unused_gpu,

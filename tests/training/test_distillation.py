@@ -9,18 +9,21 @@ import tensorflow as tf
 from toy import PIECES, TRAINING, make_batch, make_tagger, weights_of
 
 from app.config import DistillConfig, InputError, ModelConfig
-from app.models.crf import compute_chain_divergence
-from app.models.distillation import build_from_layers, build_view, copy_head, map_pieces
-from app.modes.distilling import build_distillation
 from app.one_keras import keras
+from app.tasks.tagging.crf import compute_chain_divergence
 from app.training.distillation import (
     DistillationTuner,
     Teacher,
+    build_from_layers,
+    build_view,
     compute_hidden_loss,
     compute_relation_loss,
     compute_soft_loss,
+    copy_head,
+    map_pieces,
 )
 from app.training.fine_tuner import SpecialIds
+from app.training.students import build_distillation
 
 SPECIAL = SpecialIds(start=2, end=3, mask=4)
 PLAIN = replace(TRAINING, clip_norm=0.0)
@@ -246,8 +249,8 @@ def test_a_plain_batch_and_a_plain_network_are_enough_for_soft_labels(student, t
 
 
 def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_their_weights(vocabulary):
-    from app.data.shapes import NUM_SHAPES
-    from app.models.tagger import build_tagger
+    from app.tasks.network import build_tagger
+    from app.text.shapes import NUM_SHAPES
 
     teacher = make_tagger(vocabulary, model=CRF, num_layers=3)
     features = {name: make_batch(teacher)[name] for name in teacher.network.input_names}

@@ -19,7 +19,8 @@ from app.config import InputError, ModelConfig, RunError, TrainingConfig
 from app.data.dataset import store_in_memory
 from app.one_keras import keras
 from app.training.checkpoints import Checkpoints, Position
-from app.training.fit import Plan, run_fit
+from app.training.fit import run_fit
+from app.training.plan import Plan
 from app.training.step import shorten_interval
 from app.training.workers import Workers
 

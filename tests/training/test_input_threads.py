@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from app.training.input_threads import FEWEST_STEPS, choose, measure_rates, with_input_threads
-from app.training.plan import Plan
+from app.training.plan import FEWEST_STEPS, Plan, choose, measure_rates, with_input_threads
 
 
 def make_plan(batches) -> Plan:

@@ -8,11 +8,11 @@ import tensorflow as tf
 from toy import TRAINING, backbone_config, make_encoder, make_sentences, make_tagger, write_vocabulary
 
 from app.data.dataset import store_in_memory
-from app.data.masking import PieceMasker, with_masks
-from app.data.word_pieces import WordPieces
-from app.models.backbone import build_backbone
-from app.models.masked_lm import build_masked_lm, build_pretrainer
+from app.encoder.backbone import build_backbone
 from app.one_keras import keras
+from app.tasks.masked_lm.masking import PieceMasker, with_masks
+from app.tasks.masked_lm.network import build_masked_lm, build_pretrainer
+from app.text.word_pieces import WordPieces
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import MaskedLmTuner, build_masked_scorer
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 from toy import LENGTH, PIECES, TRAINING, make_batch, make_tagger, make_tuner
 
 from app.config import ModelConfig
-from app.models.masked_lm import build_masked_lm
 from app.one_keras import keras
+from app.tasks.masked_lm.network import build_masked_lm
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import MaskedLmTuner
 

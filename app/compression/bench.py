@@ -1,0 +1,306 @@
+"""Compression room: the bench at which the steps of a compression work (`step.py` says what it lends)."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from app.config import CompressionConfig, InputError, TrainingConfig
+from app.data.dataset import RowStore
+from app.data.encoding import Encoder
+from app.data.packing import FEATURES
+from app.encoder.forward import Replace
+from app.encoder.slimming import KeptLayer, cut_layers, cut_vocabulary
+from app.evaluation.scoring import build_validation
+from app.evaluation.timing import time_calls
+from app.one_keras import keras
+from app.run.directory import RunDirectory
+from app.run.files import discard
+from app.run.screen import say
+from app.tasks.bundle import save_tagger, start_tagger
+from app.tasks.masked_lm.text_corpus import find_sources
+from app.tasks.network import Tagger, build_encoder, build_tagger, with_layers
+from app.tasks.tagging.corpus import Corpus, CorpusSummary
+from app.tasks.tagging.unlabelled import read_unlabelled
+from app.text.shapes import NUM_SHAPES
+from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fit import run_fit
+from app.training.strategy import set_up
+from app.training.students import build_distillation, load_teachers
+from app.training.task_training import TaggerTraining
+from app.training.workers import Workers
+
+LATENCY_CALLS = 30
+LATENCY_WARM_UP_CALLS = 5
+STAGE_CARD = "A stage of a compression that is under way.\n"
+
+
+class Workbench:
+    """Keeps the tagger on disk between the parts of steps, so that a process that resumes works on the same bits.
+
+    Every part begins with the seed of the run and the tagger that the part before it left in `stages/`.
+    """
+
+    def __init__(
+        self, training: TaggerTraining, labels: Sequence[str], train: Corpus, summary: CorpusSummary
+    ) -> None:
+        self.config: CompressionConfig = training.config.compression
+        self.step = ""
+        self._training = training
+        self._labels = list(labels)
+        self._train, self._summary = train, summary
+        self._workers = Workers(training.strategy)
+        self._encoder: tuple[list[str], Encoder] | None = None
+        self._store: tuple[list[str], RowStore] | None = None
+        self.state = CompressionState(training.run_dir, writes=self._workers.is_chief)
+
+    @property
+    def stage(self) -> Path:
+        """The run, or folder like one, with the newest tagger."""
+        done = len(self.state.done)
+        return self._training.run_dir.stages / str(done) if done else Path(self._training.config.init_from)
+
+    def open_tagger(self) -> Tagger:
+        """The newest tagger, to train; random numbers begin anew."""
+        config = self._training.config
+        set_up(config.training, seed=config.seed)
+        with self._training.strategy.scope():
+            return start_tagger(config, self._labels, init_from=str(self.stage))
+
+    def once(self, part: str, act: Callable[[Tagger], Tagger]) -> None:
+        name = f"{self.step}/{part}"
+        if name in self.state.done:
+            return
+        tagger = act(self.open_tagger())
+        run_dir, before = self._training.run_dir, self.stage
+        number = len(self.state.done) + 1
+        if self._workers.is_chief:
+            self.save(tagger, run_dir.stages / str(number) / "model", card=STAGE_CARD)
+        self.state.done.append(name)
+        self.state.save()
+        self._workers.wait()
+        if self._workers.is_chief:
+            if number > 1:
+                discard(before)
+            discard(run_dir.checkpoints / self.step / part)
+
+    def save(self, tagger: Tagger, folder: Path, *, card: str) -> None:
+        """The tagger as an ordinary bundle."""
+        backbone = dataclasses.replace(tagger.backbone, source=self._training.config.backbone.source)
+        save_tagger(dataclasses.replace(tagger, backbone=backbone), folder, shape_count=NUM_SHAPES, card=card)
+
+    def remember(self, name: str, find: Callable[[], float]) -> float:
+        key = f"{self.step}/{name}"
+        if key not in self.state.numbers:
+            (value,) = self._workers.from_chief([find() if self._workers.is_chief else 0.0])
+            self.state.numbers[key] = float(value)
+            self.state.save()
+        return self.state.numbers[key]
+
+    def say(self, text: str) -> None:
+        if self._workers.is_chief:
+            say(text)
+
+    def train(
+        self,
+        tagger: Tagger,
+        *,
+        part: str,
+        epochs: int,
+        view: Tagger | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        settle: Callable[[], None] | None = None,
+        first_kept_epoch: int = 1,
+    ) -> Tagger:
+        config = self._training.config
+        trained = view or tagger
+        encoder = self._encoder_of(tagger)
+        settings = dataclasses.replace(
+            config.training, epochs=epochs, early_stopping_patience_epochs=0, keep_structure=True
+        )
+        score = build_validation(trained, encoder, self._training.config)
+
+        def validate() -> dict[str, float]:
+            assert score is not None
+            if settle:
+                settle()
+            return score()
+
+        plan = self._training.plan(
+            self._rows(tagger),
+            settings,
+            depths=trained.layer_depths(),
+            validate=validate if score else None,
+            phase=f"{self.step}/{part}",
+        )
+        plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
+        with self._training.strategy.scope():
+            run_fit(self._tuner(trained, encoder, settings), settings, plan)
+        if settle:
+            settle()
+        return tagger
+
+    def _tuner(self, student: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
+        """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
+        config = self._training.config
+        if not self.config.distill:
+            return self._training.tuner(student, encoder, settings)
+        distill = dataclasses.replace(
+            config.distill, teachers=(config.init_from,), hidden_weight=0.0, relation_weight=0.0
+        )
+        tuner, _ = build_distillation(
+            student,
+            load_teachers(distill, labels=self._labels, compile_setting=settings.compile_activations),
+            distill=distill,
+            training=settings,
+            special=SpecialIds.of(encoder.pieces),
+            seed=config.seed,
+        )
+        return tuner
+
+    def passes(self, tagger: Tagger, epochs: int) -> int:
+        training = self._training.config.training
+        return epochs * self._rows(tagger).steps_per_epoch(training.batch_size) * training.accumulation_steps
+
+    def with_layers(self, tagger: Tagger, replace: Replace) -> Tagger:
+        with self._training.strategy.scope():
+            return with_layers(tagger, replace)
+
+    def cut_layers(self, tagger: Tagger, kept: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]]) -> Tagger:
+        with self._training.strategy.scope():
+            return self._rebuilt(tagger, cut_layers(tagger.backbone, [KeptLayer(*layer) for layer in kept]))
+
+    def cut_vocabulary(self, tagger: Tagger, ids: Sequence[int]) -> Tagger:
+        with self._training.strategy.scope():
+            return self._rebuilt(tagger, cut_vocabulary(tagger.backbone, ids))
+
+    def _rebuilt(self, tagger: Tagger, backbone: Any) -> Tagger:
+        rebuilt = build_tagger(backbone, tagger.config, labels=tagger.labels, shape_count=NUM_SHAPES)
+        values = tagger.own_variables()
+        for name, variable in rebuilt.own_variables().items():
+            variable.assign(values[name])
+        return dataclasses.replace(rebuilt, non_name_types=tagger.non_name_types)
+
+    def _encoder_of(self, tagger: Tagger) -> Encoder:
+        """Made once a vocabulary; labels and row length stay."""
+        vocabulary = tagger.backbone.vocabulary
+        if self._encoder is None or self._encoder[0] is not vocabulary:
+            self._encoder = (vocabulary, build_encoder(tagger, self._training.config.data))
+        return self._encoder[1]
+
+    def _rows(self, tagger: Tagger) -> RowStore:
+        vocabulary = tagger.backbone.vocabulary
+        if self._store is None or self._store[0] != vocabulary:
+            encoder = self._encoder_of(tagger)
+            rows = encoder.training_rows(self._train.sentences())
+            store = self._training.store(rows, encoder, words=self._summary.words, made_from=self._summary)
+            self._store = (vocabulary, store)
+        return self._store[1]
+
+    def count_pieces(self, tagger: Tagger) -> np.ndarray:
+        pieces = self._encoder_of(tagger).pieces
+        counts = np.zeros(len(pieces.vocabulary), np.int64)
+        data = self._training.config.data
+        sentences = self._train.sentences()
+        if data.unlabelled_path:
+            limit = self._training.config.distill.unlabelled_limit_words
+            sources = find_sources(data.unlabelled_path, tfds_dir=data.tfds_dir)
+            sentences = chain(sentences, read_unlabelled(sources, limit_words=limit))
+        for sentence in sentences:
+            counts += np.bincount(pieces.encode(sentence.words).ids, minlength=len(counts))
+        return counts
+
+    def batches(self, tagger: Tagger, steps: int) -> Iterator[dict[str, tf.Tensor]]:
+        training = self._training.config.training
+        dataset = self._rows(tagger).make_dataset(
+            batch_size=training.batch_size, seed=self._training.config.seed, epochs=steps
+        )
+        return iter(dataset.take(steps))
+
+    def loss(self, tagger: Tagger, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        pieces = self._encoder_of(tagger).pieces
+        boundaries = (batch["token_ids"] == pieces.start_id) | (batch["token_ids"] == pieces.end_id)
+        logits = tagger.network({name: batch[name] for name in FEATURES}, training=False)
+        words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
+        return tagger.head.compute_loss(logits, batch["labels"], boundaries) / tf.maximum(words, 1.0)
+
+    def latency_ms(self, tagger: Tagger) -> float:
+        return measure_latency_ms(tagger, length=self.config.latency_length)
+
+
+def measure_latency_ms(tagger: Tagger, *, length: int) -> float:
+    """Milliseconds that Keras takes for the logits of one text, the median of some calls.
+
+    Args:
+        tagger: float32.
+        length: of the text in pieces.
+    """
+    spec = {name: tf.TensorSpec([1, length], tf.int32) for name in FEATURES}
+
+    @tf.function(input_signature=[spec], autograph=False)
+    def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
+        return tagger.network(features, training=False)
+
+    features = {name: tf.ones([1, length], tf.int32) for name in FEATURES}
+    seconds = time_calls(lambda: forward(features).numpy(), calls=LATENCY_CALLS, warm_up=LATENCY_WARM_UP_CALLS)
+    return 1000 * seconds
+
+
+# What a compression has done so far, in `compression.json`, and its table, in `compression.txt`.
+
+
+_COLUMNS = (
+    ("after", "step", "{}"),
+    ("parameters", "parameters", "{:,}"),
+    ("not zero", "nonzero_parameters", "{:,}"),
+    ("sparsity", "sparsity", "{:.3f}"),
+    ("values", "distinct_values", "{:,}"),
+    ("weights MB", "weights_mb", "{:.2f}"),
+    ("gzip MB", "gzip_mb", "{:.2f}"),
+    ("valid F1", "valid_f1", "{:.4f}"),
+    ("other F1", "other_f1", "{:.4f}"),
+    ("pieces/word", "pieces_per_word", "{:.3f}"),
+    ("Keras ms", "latency_ms", "{:.2f}"),
+)
+
+
+class CompressionState:
+    """Parts of steps that are done, numbers that were found once, and the table; every change is on disk at once.
+
+    Args:
+        run_dir: of the compression.
+        writes: whether this process writes; other workers only read along.
+    """
+
+    def __init__(self, run_dir: RunDirectory, *, writes: bool) -> None:
+        self._run_dir, self._writes = run_dir, writes
+        self.done: list[str] = []
+        self.numbers: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.finished = False
+        if run_dir.compression_json.is_file():
+            try:
+                vars(self).update(json.loads(run_dir.compression_json.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise InputError(f"{run_dir.compression_json} is not valid JSON: {error}; use --overwrite") from error
+
+    def save(self) -> None:
+        if self._writes:
+            values = {name: getattr(self, name) for name in ("done", "numbers", "rows", "finished")}
+            self._run_dir.write_json(self._run_dir.compression_json, values)
+            self._run_dir.write_text(self._run_dir.compression_txt, self.table())
+
+    def table(self) -> str:
+        """The rows as text: columns that no row has are left out."""
+        columns = [column for column in _COLUMNS if any(row.get(column[1]) is not None for row in self.rows)]
+        cells = [[title for title, _, _ in columns]]
+        for row in self.rows:
+            cells.append([form.format(row[key]) if row.get(key) is not None else "-" for _, key, form in columns])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in cells]
+        return "".join(f"{line.rstrip()}\n" for line in lines)

@@ -1,0 +1,300 @@
+"""Configuration from YAML and `--set`, strict, coerced by the types `app.config` declares; and back to YAML.
+
+YAML is read as text only, without implicit types: `3e-5` becomes a float because the field is one, and `NO`
+stays text where the field is text. `yaml` is imported late, so that `--help` need not wait for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from app.config import HANDLES, MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
+from app.config.paths import expand, expand_list, split_list
+from app.config.rules import impossible_combinations, left_out_samples
+
+_FIELDS = fields_by_key()
+_SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
+_TYPE_NAMES = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+    "tuple[str, ...]": "a list of texts, such as [a, b]",
+    "tuple[int, ...]": "a list of integers, such as [0, 2]",
+}
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def load_config(
+    path: str | None, overrides: Sequence[str] = (), *, mode: str = "", defaults: str | None = None
+) -> Config:
+    """Builds the configuration: default (of the mode) < `defaults` < `base:` of `path` < `path` < `overrides`.
+
+    Args:
+        path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base.
+        overrides: "section.key=value"; the value may itself contain "=".
+        mode: whose own defaults hold, see `MODE_DEFAULTS`.
+        defaults: YAML file below `path`, such as the config.yaml of the run directory to evaluate; its paths stay as
+            they are.
+
+    Raises:
+        InputError: naming the key, where it came from, what was received and what is allowed.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for text, origin in _layers(path, overrides, mode, defaults):
+        for key, raw in text.items():
+            value = _coerce(key, raw, origin=origin)
+            values[key] = value if origin == defaults else _expand_paths(key, value)
+            origins[key] = origin
+    chosen = {key for key, origin in origins.items() if origin != defaults}
+    for key, reason in list(left_out_samples(values, chosen)):
+        values[key], origins[key] = "", reason
+    config = _build(values)
+    for keys, rule in impossible_combinations(config):
+        flat = flatten(config)
+        received = ", ".join(f"{key}={flat[key]} ({origins.get(key, 'default')})" for key in keys)
+        raise InputError(f"{rule}; received {received}")
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration as YAML that `load_config` reads back to an equal one."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """PyYAML reads U+0085 in single quotes back as a blank; in double quotes it is escaped."""
+
+    def represent(dumper: Dumper, text: str) -> yaml.ScalarNode:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+    Dumper.add_representer(str, represent)
+    content = dataclasses.asdict(config)
+    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, every scalar as the text it is written as.
+
+    Raises:
+        InputError: the file is missing, unreadable, not YAML, not a mapping, or names a key twice.
+    """
+    import yaml
+
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8-sig"), Loader=_text_loader())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise InputError(f"cannot read the config {path}: {reason}") from error
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None or content == "":
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a mapping of sections, received {_describe(content)}")
+    return content
+
+
+def _layers(
+    path: str | None, overrides: Sequence[str], mode: str, defaults: str | None
+) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yields ({key: raw value}, origin), the weakest first."""
+    yield MODE_DEFAULTS.get(mode, {}), f"the default of --mode={mode}"
+    if defaults:
+        yield _flat_keys(read_yaml(defaults), origin=defaults), defaults
+    if path:
+        content = read_yaml(path)
+        base = content.pop("base", "")
+        if not isinstance(base, str):
+            raise InputError(f"base must be the name of one file, received {_describe(base)} in {path}")
+        if base:
+            base_path = str(Path(path).parent / expand(base, name=f"base in {path}"))
+            base_content = read_yaml(base_path)
+            if base_content.pop("base", ""):
+                raise InputError(f"{base_path} is the base of {path} and may not have a base itself")
+            yield _flat_keys(base_content, origin=base_path), base_path
+        yield _flat_keys(content, origin=path), path
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise InputError(f"--set takes section.key=value, received {override!r}")
+        _require_known(key.strip(), origin="--set")
+        is_file = "path" in _FIELDS[key.strip()].metadata and os.path.lexists(value)  # its name may end in a blank
+        yield {key.strip(): value if is_file else value.strip()}, "--set"
+
+
+def _flat_keys(content: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        if name not in _SECTIONS:
+            flat[name] = value
+        elif isinstance(value, dict):
+            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+        elif value != "":
+            raise InputError(
+                f"{name} in {origin} is a section and must be a mapping, received {_describe(value)}"
+            )
+    for key in flat:
+        _require_known(key, origin=origin)
+    return flat
+
+
+def _require_known(key: str, *, origin: str) -> None:
+    if key in _FIELDS:
+        return
+    if key in _SECTIONS:
+        raise InputError(f"{key} in {origin} is a section; name one of its keys, such as {_first_key(key)}")
+    nearest = nearest_key(key)
+    hint = f"; did you mean {nearest}?" if nearest else f"; the sections are {', '.join(sorted(_SECTIONS))}"
+    raise InputError(f"unknown key {key} in {origin}{hint}")
+
+
+def nearest_key(key: str) -> str:
+    """The valid key most like `key`, by its whole name or its last part; empty if none is."""
+    by_last_part = {known.rpartition(".")[2]: known for known in reversed(_FIELDS)}
+    section, _, last_part = key.rpartition(".")
+    by_last_part.update(
+        {known.rpartition(".")[2]: known for known in _FIELDS if known.startswith(f"{section}.")}
+    )
+    if last_part in by_last_part:
+        return by_last_part[last_part]
+    whole = difflib.get_close_matches(key, _FIELDS, n=1, cutoff=0.75)
+    part = difflib.get_close_matches(last_part, by_last_part, n=1, cutoff=0.6)
+    return whole[0] if whole else by_last_part[part[0]] if part else ""
+
+
+def _coerce(key: str, raw: Any, *, origin: str) -> Any:
+    known = _FIELDS[key]
+    kind = str(known.type)
+    parts = _parts(raw, paths="path" in known.metadata) if isinstance(raw, str) and kind.startswith("tuple") else raw
+    value = _convert(parts, kind)
+    if value is None:
+        raise InputError(f"{key} must be {_TYPE_NAMES[kind]}, received {_describe(raw)} in {origin}")
+    faults = [_fault(each, known.metadata) for each in (value if isinstance(value, tuple) else (value,))]
+    fault = next(filter(None, faults), "")
+    if fault:
+        fault = f"a list of which each is {fault}" if isinstance(value, tuple) else fault
+        raise InputError(f"{key} must be {fault}, received {_describe(raw)} in {origin}")
+    return value
+
+
+def _expand_paths(key: str, value: Any) -> Any:
+    """A setting's value with `~` and `$NAME` in the paths replaced.
+
+    Raises:
+        InputError: as `app.config.paths.expand`.
+    """
+    kind = _FIELDS[key].metadata.get("path")
+    if not kind:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_expand_path(key, each) for each in value)
+    return expand_list(value, name=key) if kind == "globs" else _expand_path(key, value, remote=kind == "any")
+
+
+def _expand_path(key: str, value: str, *, remote: bool = False) -> str:
+    handle = next((each for each in HANDLES if value.startswith(each)), "")
+    return handle + expand(value.removeprefix(handle), name=key, remote=remote or bool(handle))
+
+
+def _convert(raw: Any, kind: str) -> Any:
+    """The value of `raw`, a text or a list of texts, as `kind`; None if it is none."""
+    if kind.startswith("tuple"):
+        if not isinstance(raw, list):
+            return None
+        values = tuple(_convert(part, kind.removeprefix("tuple[").removesuffix(", ...]")) for part in raw)
+        return None if None in values else values
+    if not isinstance(raw, str):
+        return None
+    if kind == "str":
+        return raw
+    if kind == "bool":
+        return _BOOLEANS.get(raw.lower())
+    try:
+        number = int(raw) if kind == "int" else float(raw)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _parts(text: str, *, paths: bool) -> list[str]:
+    """A list that is written as text, `[a, b]` or `a, b`; of paths, one that exists under the very name is one."""
+    if paths and os.path.lexists(text):
+        return [text]
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("[]", "()"):
+        inner = inner[1:-1]
+    split = split_list(inner) if paths else inner.split(",")
+    parts = (part if paths and os.path.lexists(part) else part.strip().strip("\"'") for part in split)
+    return [part for part in parts if part]
+
+
+def _fault(value: Any, limits: Mapping[str, Any]) -> str:
+    """What is allowed, if `value` is not; else an empty string."""
+    choices = limits.get("choices")
+    for name in value if isinstance(value, tuple) else (value,):
+        if choices and name not in choices:
+            nearest = difflib.get_close_matches(str(name), choices, n=1)
+            kind = "a list of any of" if isinstance(value, tuple) else "one of"
+            return f"{kind} {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+    rules = {
+        "at_least": ("at least", lambda limit: value >= limit),
+        "above": ("above", lambda limit: value > limit),
+        "at_most": ("at most", lambda limit: value <= limit),
+        "below": ("below", lambda limit: value < limit),
+    }
+    given = [
+        (words, limits[name], holds(limits[name])) for name, (words, holds) in rules.items() if name in limits
+    ]
+    if all(holds for _, _, holds in given):
+        return ""
+    return " and ".join(f"{words} {limit}" for words, limit, _ in given)
+
+
+def _build(values: Mapping[str, Any]) -> Config:
+    config = Config()
+    parts: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
+    for section in _SECTIONS:
+        prefix = f"{section}."
+        inner = {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
+        parts[section] = dataclasses.replace(getattr(config, section), **inner)
+    return dataclasses.replace(config, **parts)
+
+
+def _first_key(section: str) -> str:
+    return next(key for key in _FIELDS if key.startswith(f"{section}."))
+
+
+def _describe(raw: Any) -> str:
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return f"the list [{', '.join(map(_describe, raw))}]"
+    shown = raw if len(raw) <= 80 else raw[:77] + "..."
+    return repr(shown)
+
+
+def _text_loader() -> Any:
+    import yaml
+
+    class TextLoader(yaml.BaseLoader):
+        """Scalars stay text; a key given twice is an error instead of the last one winning."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key_node, _ in node.value:
+                name = str(key_node.value)
+                if name in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {name} appears twice", problem_mark=key_node.start_mark
+                    )
+                seen.add(name)
+            return super().construct_mapping(node, deep=deep)
+
+    return TextLoader

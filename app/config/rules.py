@@ -1,0 +1,235 @@
+"""Rules between settings: what each of them allows alone, but not together. Defaults and types: `app/config`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from app.config import Config, DataConfig, InputError, PretrainConfig, fields_by_key, flatten
+
+FEWEST_PIECES = 8  # in a sequence
+_DEFAULTS = flatten(Config())
+# A training corpus, and what is only of use beside it.
+_CORPORA = {
+    "data.train_path": ("data.valid_path", "data.test_path"),
+    "pretrain.train_path": ("pretrain.valid_path",),
+}
+
+
+def left_out_samples(values: Mapping[str, Any], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yields (key, why) of each path to the sample corpus that nobody asked for and that goes with no other setting.
+
+    Args:
+        values: settings that are not left at their default.
+        chosen: keys of those that the user set for this run.
+    """
+    for train, others in _CORPORA.items():
+        sample = os.path.dirname(os.path.abspath(_DEFAULTS[train]))
+        path = values.get(train, "")
+        own = train in chosen and path and os.path.dirname(os.path.abspath(path)) != sample
+        for other in others:
+            if other in chosen or values.get(other, _DEFAULTS[other]) != _DEFAULTS[other]:
+                continue
+            if own:
+                yield other, f"the sample's goes only with the sample's {train}"
+            elif other == "data.valid_path" and values.get("data.valid_fraction"):
+                yield other, "not set beside data.valid_fraction"
+
+
+def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (keys, what must hold) for each rule between settings that the configuration breaks."""
+    data, backbone, training = config.data, config.backbone, config.training
+    if 0 < data.max_length < FEWEST_PIECES:
+        yield ("data.max_length",), f"a sequence has at least {FEWEST_PIECES} pieces, or 0 to find its length by trial"
+    elif data.max_length and data.overlap_tokens >= data.max_length - 2:
+        yield (
+            ("data.overlap_tokens", "data.max_length"),
+            "the overlap must be smaller than the sequence without [CLS] and [SEP]",
+        )
+    if training.accumulation_steps and training.batch_size % training.accumulation_steps:
+        yield (
+            ("training.batch_size", "training.accumulation_steps"),
+            "the batch must be divisible by the parts it is computed in",
+        )
+    if backbone.source == "random":
+        if backbone.hidden_dim % backbone.num_heads:
+            yield ("backbone.hidden_dim", "backbone.num_heads"), "the width must be divisible by the heads"
+        if data.max_length > backbone.max_positions:
+            yield (
+                ("data.max_length", "backbone.max_positions"),
+                "the sequence must not be longer than the backbone's positions",
+            )
+    if data.valid_fraction and data.valid_path:
+        yield (
+            ("data.valid_fraction", "data.valid_path"),
+            "the validation corpus is a part of the training corpus or a file, so one of them must be 0 or empty",
+        )
+    if data.valid_fraction and not data.train_path:
+        yield ("data.valid_fraction", "data.train_path"), "a part of the training corpus needs a training corpus"
+    if data.word_column and data.word_column == data.tag_column:
+        yield ("data.word_column", "data.tag_column"), "a column holds the word or the tag, not both"
+    if training.early_stopping_patience_epochs and not (data.valid_path or data.valid_fraction):
+        yield (
+            ("training.early_stopping_patience_epochs", "data.valid_path"),
+            "early stopping needs a validation corpus",
+        )
+    if training.early_stopping_patience_epochs and data.train_on_valid:
+        yield (
+            ("training.early_stopping_patience_epochs", "data.train_on_valid"),
+            "early stopping needs a validation corpus that is not learnt from",
+        )
+    if data.train_on_valid and not (data.train_path and (data.valid_path or data.valid_fraction)):
+        yield ("data.train_on_valid", "data.train_path", "data.valid_path"), "learning from both needs both corpora"
+    if training.lazy_embeddings and (training.optimizer != "adamw" or training.jit_compile):
+        yield (
+            ("training.lazy_embeddings", "training.optimizer", "training.jit_compile"),
+            "lazy embeddings need the optimizer adamw, and XLA cannot compile them",
+        )
+    distill = config.distill
+    weights = ("labels_weight", "soft_weight", "chain_weight", "hidden_weight", "relation_weight")
+    if not any(getattr(distill, name) for name in weights):
+        yield tuple(f"distill.{name}" for name in weights), "a student needs at least one loss above 0"
+    pairs = (distill.hidden_student_layers, distill.hidden_teacher_layers)
+    if all(pairs) and len(pairs[0]) != len(pairs[1]):
+        yield (
+            ("distill.hidden_student_layers", "distill.hidden_teacher_layers"),
+            "each layer of the student needs one of the teacher, so the lists must be of one length",
+        )
+    steps = config.compression.steps
+    for number, step in enumerate(steps):
+        before = steps[:number]
+        if step in before:
+            yield ("compression.steps",), f"{step} may be there only once"
+        rewritten = [name for name in before if name not in ("trim_vocabulary", "prune_structured")]
+        if step in ("trim_vocabulary", "prune_structured") and rewritten:
+            yield ("compression.steps",), f"{step} changes shapes, so it must come before {rewritten[0]}"
+        if step == "prune_magnitude" and rewritten:
+            yield ("compression.steps",), f"zeros would be undone, so prune_magnitude must come before {rewritten[0]}"
+        if step == "cluster" and "quantize_aware" in before:
+            yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
+    if config.export.block_size not in (32, 64, 128, 256):
+        yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
+    pretrain = config.pretrain
+    if pretrain.vocabulary_size and backbone.source != "random":
+        yield (
+            ("pretrain.vocabulary_size", "backbone.source"),
+            "learning a vocabulary needs a backbone with random weights",
+        )
+    if pretrain.long_epochs > training.epochs:
+        yield (
+            ("pretrain.long_epochs", "training.epochs"),
+            "the epochs of long sequences must not be more than all epochs",
+        )
+    if pretrain.model_parallel > 1:
+        alone = {
+            "strategy": ("auto", "one_device"), "logical_devices": (0, 1), "optimizer": ("adamw",),
+            "precision": ("auto", "float32"), "jit_compile": (False,), "lazy_embeddings": (False,),
+        }  # fmt: skip
+        for name, allowed in alone.items():
+            if getattr(training, name) not in allowed:
+                yield (
+                    ("pretrain.model_parallel", f"training.{name}"),
+                    f"a network that is shared out needs {name} {' or '.join(str(value) for value in allowed)}",
+                )
+        if not training.accumulation_steps:
+            yield (
+                ("pretrain.model_parallel", "training.accumulation_steps"),
+                "the trial of accumulation_steps=0 is for one device; a network that is shared out needs a number",
+            )
+    if training.logical_devices > 1 and training.strategy not in ("auto", "mirrored"):
+        yield (
+            ("training.logical_devices", "training.strategy"),
+            "replicas on the parts of one processor need strategy mirrored or auto",
+        )
+    if training.strategy == "tpu" and training.precision == "mixed_float16":
+        yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
+    if training.tpu_address and training.strategy not in ("auto", "tpu"):
+        yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"
+
+
+# Rules that ask for more than the settings: what a mode needs, and what only a backbone or a run can tell.
+
+
+def check_row_length(data: DataConfig, *, positions: int | None) -> None:
+    """Raises InputError unless `data.max_length` is a number that the backbone can read, if that is known."""
+    if not data.max_length:
+        raise InputError("data.max_length=0 (found by trial) works with --mode=finetune; set a number")
+    if positions is not None and data.max_length > positions:
+        raise InputError(
+            f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
+        )
+
+
+
+def check_lengths(settings: PretrainConfig, *, positions: int | None) -> None:
+    """Raises InputError if the rows are longer than the backbone's positions."""
+    allowed = f"at most {positions} (the backbone's positions)"
+    lengths = {"max_length": settings.max_length, "long_length": settings.long_length if settings.long_epochs else 0}
+    for name, length in lengths.items():
+        if positions is not None and length > positions:
+            raise InputError(f"pretrain.{name} must be {allowed}, received {length}")
+
+
+
+def split_beam_options(settings: PretrainConfig) -> list[str]:
+    try:
+        return shlex.split(settings.beam_options)
+    except ValueError as error:
+        raise InputError(f"pretrain.beam_options cannot be split: {error}; received {settings.beam_options}") from error
+
+
+
+def require_split(data: DataConfig, split: str, purpose: str) -> None:
+    """Raises InputError if a split has no corpus of its own; `purpose` says what it is needed for."""
+    learnt = split == "valid" and data.train_on_valid
+    there = getattr(data, f"{split}_path") or (split == "valid" and data.valid_fraction)
+    if learnt or not there:
+        reason = "has been learnt from (data.train_on_valid=true)" if learnt else "is empty"
+        valid = data.valid_path or data.valid_fraction
+        hint = "" if split == "valid" or not valid else ", or score on evaluation.split=valid"
+        raise InputError(f"data.{split}_path {reason}; {purpose}{hint}")
+
+
+
+def require_text(data: DataConfig, *, teachers_tag: bool) -> None:
+    """Raises InputError unless there is text to distil on."""
+    if not data.train_path and not (teachers_tag and data.unlabelled_path):
+        raise InputError(
+            "data.train_path is empty; distillation needs a training corpus, or teachers that tag and text in "
+            "data.unlabelled_path"
+        )
+
+
+
+def require_steps(config: Config, *, run_dir: Path) -> None:
+    if not config.compression.steps:
+        raise InputError(f"compression.steps is empty; it must name some of {_choices('compression.steps')}")
+    if run_dir.resolve() == Path(config.init_from).resolve():
+        raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+
+
+
+def require_formats(config: Config) -> None:
+    if not config.export.formats:
+        raise InputError(f"export.formats is empty; allowed are {_choices('export.formats')}")
+
+
+
+def _choices(key: str) -> str:
+    return ", ".join(fields_by_key()[key].metadata["choices"])
+
+
+
+def require_numbers(config: Config) -> None:
+    for name in ("lengths", "threads", "batch_sizes"):
+        if not getattr(config.benchmark, name):
+            raise InputError(f"benchmark.{name} is empty; it needs at least one number")
+
+
+
+def describe_taken_port(host: str, port: int, error: OSError) -> str:
+    return f"serve.host={host}, serve.port={port} cannot be listened on: {error}"
+

@@ -1,0 +1,283 @@
+"""Encoder room: a KerasNLP `BertBackbone` with every setting of a published BERT.
+
+KerasNLP fixes what checkpoints vary: the tanh approximation of GELU, a layer-norm epsilon of 1e-12 and one
+dropout for everything. None of it is in `get_config()`, so each construction goes through
+`make_bert_backbone`, and whoever rebuilds an encoder in another way (cloning, for instance) calls
+`apply_settings` on the result.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from keras_nlp.layers import PositionEmbedding, ReversibleEmbedding, TransformerEncoder
+from keras_nlp.models import BertBackbone
+from keras_nlp.src.utils.keras_utils import gelu_approximate
+
+from app.encoder.attention import use_matrix_products
+from app.one_keras import keras
+
+# KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
+warnings.filterwarnings("ignore", message=r".*updates` will be removed", module=r"keras_nlp\.src\.models")
+
+# The published BERTs use the exact GELU; on MiniLM the approximation moves hidden states by 5e-3.
+ACTIVATIONS = {"gelu": keras.activations.gelu, "gelu_tanh": gelu_approximate}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained encoder and what is needed to feed it.
+
+    Attributes:
+        model: {token_ids, segment_ids, padding_mask: int32 [batch, length]} ->
+            {sequence_output: float [batch, length, width], pooled_output: float [batch, width]}.
+        vocabulary: word pieces in id order, as many as the embedding has rows.
+        lowercase: whether the vocabulary is uncased.
+        source: where the weights came from, as given in `backbone.source`.
+    """
+
+    model: BertBackbone
+    vocabulary: list[str]
+    lowercase: bool
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertSettings:
+    """Everything that defines the computation of a BERT encoder, apart from its weights.
+
+    A slim encoder, whose layers differ, has `head_dim`, `layer_heads` and `layer_intermediate_dims`; its `num_heads`
+    and `intermediate_dim` are the largest of them. They are empty for an encoder as published.
+    """
+
+    vocabulary_size: int
+    num_layers: int
+    num_heads: int
+    hidden_dim: int
+    intermediate_dim: int
+    max_positions: int = 512
+    num_segments: int = 2
+    activation: str = "gelu"
+    layer_norm_epsilon: float = 1e-12
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    head_dim: int = 0
+    layer_heads: tuple[int, ...] = ()
+    layer_intermediate_dims: tuple[int, ...] = ()
+
+
+# Files leave these out for an encoder as published.
+SLIM_SETTINGS = ("head_dim", "layer_heads", "layer_intermediate_dims")
+
+
+@tf.autograph.experimental.do_not_convert  # nothing in it branches on a tensor, and translating it takes a second
+def make_bert_backbone(settings: BertSettings) -> BertBackbone:
+    """A randomly initialised encoder with all its settings in force."""
+    sizes: dict[str, Any] = {
+        "vocabulary_size": settings.vocabulary_size,
+        "hidden_dim": settings.hidden_dim,
+        "dropout": settings.dropout,
+        "max_sequence_length": settings.max_positions,
+        "num_segments": settings.num_segments,
+        "name": "backbone",
+    }
+    if settings.layer_heads:
+        model = SlimBertBackbone(
+            head_dim=settings.head_dim,
+            layer_heads=settings.layer_heads,
+            layer_intermediate_dims=settings.layer_intermediate_dims,
+            **sizes,
+        )
+    else:
+        model = BertBackbone(
+            num_layers=settings.num_layers,
+            num_heads=settings.num_heads,
+            intermediate_dim=settings.intermediate_dim,
+            **sizes,
+        )
+    apply_settings(model, settings)
+    return model
+
+
+def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
+    """Sets what `BertBackbone(...)` does not take: activation, layer-norm epsilon, attention dropout; and makes the
+    attention compute by plain matrix products.
+
+    A Keras functional model calls its layers again at every trace, so this holds for everything traced
+    afterwards; a `predict` or `fit` that already ran keeps its old graph.
+    """
+    activation = ACTIVATIONS[settings.activation]
+    norms = [model.embeddings_layer_norm]
+    for layer in model.transformer_layers:
+        # The layer's own attributes too, because its get_config() reads them.
+        layer.activation = layer._feedforward_intermediate_dense.activation = activation
+        layer.layer_norm_epsilon = settings.layer_norm_epsilon
+        layer._self_attention_layer._dropout = settings.attention_dropout
+        layer._self_attention_layer._dropout_layer.rate = settings.attention_dropout
+        use_matrix_products(layer._self_attention_layer)
+        norms += [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+    for norm in norms:
+        norm.epsilon = settings.layer_norm_epsilon
+
+
+def read_settings(model: BertBackbone) -> BertSettings:
+    """The settings an encoder has now, `apply_settings` included."""
+    first = model.transformer_layers[0]
+    slim = {name: getattr(model, name) for name in SLIM_SETTINGS} if isinstance(model, SlimBertBackbone) else {}
+    return BertSettings(
+        vocabulary_size=model.vocabulary_size,
+        num_layers=model.num_layers,
+        num_heads=model.num_heads,
+        hidden_dim=model.hidden_dim,
+        intermediate_dim=model.intermediate_dim,
+        max_positions=model.max_sequence_length,
+        num_segments=model.num_segments,
+        activation=next(name for name, function in ACTIVATIONS.items() if function is first.activation),
+        layer_norm_epsilon=first.layer_norm_epsilon,
+        dropout=model.dropout,
+        attention_dropout=first._self_attention_layer._dropout_layer.rate,
+        **slim,
+    )
+
+
+def find_depths(backbone: Backbone, variables: Sequence[tf.Variable]) -> list[int]:
+    """Depth of each variable of a network on a backbone.
+
+    0 is an embedding or its layer norm, 1 to the number of layers a transformer layer, and one more whatever stands on
+    top or was added: pooler, heads, word shapes, projections. New layers so learn at the full rate.
+    """
+    layers, top = backbone.model.transformer_layers, len(backbone.model.transformer_layers) + 1
+    known = {id(variable): 0 for variable in backbone.model.variables}
+    for depth, layer in (*enumerate(layers, start=1), (top, backbone.model.pooled_dense)):
+        known |= {id(variable): depth for variable in layer.variables}
+    return [known.get(id(variable), top) for variable in variables]
+
+
+# A KerasNLP `BertBackbone` whose layers differ in attention heads and feed-forward width.
+#
+# `BertBackbone` has one number of heads and one feed-forward width for all layers, and its heads share out the width
+# of the network. Where heads and columns have been removed none of this holds.
+
+
+@keras.saving.register_keras_serializable(package="app")
+class SlimEncoder(TransformerEncoder):
+    """A `TransformerEncoder` whose heads have a width of their own."""
+
+    def __init__(self, *, head_dim: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.head_dim = head_dim
+
+    def build(self, inputs_shape: Any) -> None:
+        super().build(inputs_shape)
+        attention = keras.layers.MultiHeadAttention(
+            num_heads=self.num_heads,
+            key_dim=self.head_dim,
+            dropout=self.dropout,
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            dtype=self.dtype_policy,
+            name="self_attention_layer",
+        )
+        attention._build_from_signature(query=inputs_shape, value=inputs_shape)
+        self._self_attention_layer = attention  # in place of one whose heads share out the width
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "head_dim": self.head_dim}
+
+
+@keras.saving.register_keras_serializable(package="app")
+class SlimBertBackbone(BertBackbone):
+    """An encoder with `BertBackbone`'s inputs, outputs, layers and names; each layer has its own size.
+
+    Args:
+        vocabulary_size: word pieces.
+        hidden_dim: width of the network.
+        head_dim: width of an attention head.
+        layer_heads: attention heads of each layer.
+        layer_intermediate_dims: feed-forward width of each layer.
+        dropout: of the hidden layers and, until `apply_settings`, of the attention weights.
+        max_sequence_length: positions.
+        num_segments: segments.
+        **kwargs: of `keras.Model`.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabulary_size: int,
+        hidden_dim: int,
+        head_dim: int,
+        layer_heads: Sequence[int],
+        layer_intermediate_dims: Sequence[int],
+        dropout: float = 0.1,
+        max_sequence_length: int = 512,
+        num_segments: int = 2,
+        **kwargs: Any,
+    ) -> None:
+        # === Layers ===
+        def normal() -> keras.initializers.Initializer:
+            return keras.initializers.TruncatedNormal(stddev=0.02)
+
+        self.token_embedding = ReversibleEmbedding(
+            vocabulary_size, hidden_dim, embeddings_initializer=normal(), name="token_embedding"
+        )
+        self.position_embedding = PositionEmbedding(
+            max_sequence_length, initializer=normal(), name="position_embedding"
+        )
+        self.segment_embedding = keras.layers.Embedding(
+            num_segments, hidden_dim, embeddings_initializer=normal(), name="segment_embedding"
+        )
+        self.embeddings_add = keras.layers.Add(name="embeddings_add")
+        self.embeddings_layer_norm = keras.layers.LayerNormalization(epsilon=1e-12, name="embeddings_layer_norm")
+        self.embeddings_dropout = keras.layers.Dropout(dropout, name="embeddings_dropout")
+        self.transformer_layers = [
+            SlimEncoder(
+                head_dim=head_dim,
+                num_heads=heads,
+                intermediate_dim=columns,
+                activation=gelu_approximate,
+                dropout=dropout,
+                layer_norm_epsilon=1e-12,
+                kernel_initializer=normal(),
+                name=f"transformer_layer_{number}",
+            )
+            for number, (heads, columns) in enumerate(zip(layer_heads, layer_intermediate_dims, strict=True))
+        ]
+        self.pooled_dense = keras.layers.Dense(
+            hidden_dim, kernel_initializer=normal(), activation="tanh", name="pooled_dense"
+        )
+
+        # === Functional model ===
+        inputs = {
+            name: keras.Input((None,), dtype="int32", name=name)
+            for name in ("token_ids", "segment_ids", "padding_mask")
+        }
+        embedded = self.token_embedding(inputs["token_ids"])
+        parts = [embedded, self.position_embedding(embedded), self.segment_embedding(inputs["segment_ids"])]
+        x = self.embeddings_dropout(self.embeddings_layer_norm(self.embeddings_add(parts)))
+        for layer in self.transformer_layers:
+            x = layer(x, padding_mask=inputs["padding_mask"])
+        outputs = {"sequence_output": x, "pooled_output": self.pooled_dense(x[:, 0, :])}
+        super(BertBackbone, self).__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+        # === Config ===
+        self.vocabulary_size = vocabulary_size
+        self.num_layers = len(self.transformer_layers)
+        self.num_heads = max(layer_heads)
+        self.hidden_dim = hidden_dim
+        self.intermediate_dim = max(layer_intermediate_dims)
+        self.dropout = dropout
+        self.max_sequence_length = max_sequence_length
+        self.num_segments = num_segments
+        self.cls_token_index = 0
+        self.head_dim = head_dim
+        self.layer_heads = tuple(layer_heads)
+        self.layer_intermediate_dims = tuple(layer_intermediate_dims)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        for name in ("num_layers", "num_heads", "intermediate_dim"):
+            del config[name]
+        own = ("head_dim", "layer_heads", "layer_intermediate_dims")
+        return {**config, **{name: getattr(self, name) for name in own}}

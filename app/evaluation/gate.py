@@ -1,0 +1,158 @@
+"""Evaluation room: which exports are kept. A loss is held against what chance explains, and a refusal is remembered.
+
+Refusals stand in `export/refused.json`, so that a mode which misses a format can say that it was refused, and why.
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from app.config import InputError
+from app.evaluation.significance import Loss, compute_loss
+from app.run.directory import RunDirectory
+from app.run.screen import say
+from app.tasks.tagging.scores import micro_f1
+
+_NEEDED = {
+    "time", "split", "entity_f1", "entity_f1_of_the_float_model", "points_lost", "points_lost_95_percent_interval",
+    "max_f1_loss",
+}  # fmt: skip
+
+
+class Refused(Exception):
+    """An export that lost too much; the text says how much."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An export beside the float model, on the same sentences.
+
+    Attributes:
+        f1: entity F1 of the export, 0 to 1; float_f1: that of the float model.
+        loss: of F1, with its interval, in points of 100.
+        entities: of the corpus.
+    """
+
+    f1: float
+    float_f1: float
+    loss: Loss
+    entities: int
+
+    @classmethod
+    def of(cls, counts: np.ndarray, float_counts: np.ndarray) -> "Comparison":
+        """Compares counts of right, predicted and gold entities, int [sentences, 3] (`count_entities`)."""
+        loss = compute_loss(float_counts, counts, lambda sums: 100 * micro_f1(sums))
+        f1, float_f1 = (float(micro_f1(each.sum(axis=0))) for each in (counts, float_counts))
+        return cls(f1, float_f1, loss, int(counts[:, 2].sum()))
+
+    def record(self) -> dict[str, Any]:
+        """The loss as JSON files hold it."""
+        interval = [round(each, 4) for each in (self.loss.low, self.loss.high)]
+        return {"points_lost": round(self.loss.value, 4), "points_lost_95_percent_interval": interval}
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """The loss as `metrics.json` holds it."""
+        ends = {"": self.loss.value, "_low": self.loss.low, "_high": self.loss.high}
+        return {f"{prefix}/points_lost{end}": value for end, value in ends.items()}
+
+    def __str__(self) -> str:
+        loss = self.loss
+        if loss.value < 0:
+            return f"gains {-loss.value:.2f} points, {_interval(-loss.high, -loss.low)}"
+        return f"loses {loss.value:.2f} points, {_interval(loss.low, loss.high)}"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What every export of a run has to pass.
+
+    Attributes:
+        run_dir: of the run.
+        allowed: `export.max_f1_loss`, in points of 100.
+        corpus: what the exports are scored on, as it is recorded.
+    """
+
+    run_dir: RunDirectory
+    allowed: float
+    corpus: dict[str, Any]
+
+    def decide(self, name: str, file: str, found: Comparison) -> None:
+        """Lets a format pass, or not; says so where the corpus is too small to tell.
+
+        Args:
+            name: of the format.
+            file: what messages call it.
+            found: its comparison with the float model.
+
+        Raises:
+            Refused: it loses more than is allowed, and more than chance explains: the whole interval is above.
+        """
+        split = self.corpus["split"]
+        if found.loss.exceeds(self.allowed):
+            record = {
+                "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                **self.corpus,
+                "entity_f1": found.f1,
+                "entity_f1_of_the_float_model": found.float_f1,
+                **found.record(),
+                "max_f1_loss": self.allowed,
+            }
+            path = self.run_dir.refused_exports
+            self.run_dir.write_json(path, {**read_refusals(self.run_dir), name: record})
+            raise Refused(f"{file} refused: {_reason(record)}")
+        if found.loss.may_exceed(self.allowed):
+            say(
+                f"warning: {file} is kept, but the {found.entities:,} entities of {split} are too few to tell: it may "
+                f"lose up to {found.loss.high:.2f} points, export.max_f1_loss allows {self.allowed:g}"
+            )
+
+    def passed(self, name: str) -> None:
+        """A format that was kept is refused no more."""
+        refusals = read_refusals(self.run_dir)
+        if refusals.pop(name, None):
+            self.run_dir.write_json(self.run_dir.refused_exports, refusals)
+
+
+def read_refusals(run_dir: RunDirectory) -> dict[str, dict[str, Any]]:
+    """Format -> the record of its last refusal, unless it was kept since."""
+    try:
+        found = json.loads(run_dir.refused_exports.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # what cannot be read only explains less
+        return {}
+    records = found.items() if isinstance(found, dict) else ()
+    return {name: record for name, record in records if isinstance(record, dict) and record.keys() >= _NEEDED}
+
+
+def mention_refusal(run_dir: RunDirectory, name: str, *, there: bool) -> None:
+    """Says that the last export of a format was refused.
+
+    Args:
+        run_dir: of the run.
+        name: of the format.
+        there: whether an earlier export of the format is there, which then is used.
+
+    Raises:
+        InputError: it is not there.
+    """
+    record = read_refusals(run_dir).get(name)
+    if not record:
+        return
+    reason = f"{name} was refused by --mode=export at {record['time']}: {_reason(record)}"
+    if not there:
+        raise InputError(f"{reason}; to keep it anyway, export with a higher export.max_f1_loss")
+    say(f"note: {reason}; the export before it is used")
+
+
+def _reason(record: dict[str, Any]) -> str:
+    return (
+        f"entity F1 {record['entity_f1']:.4f} on {record['split']} is {record['points_lost']:.2f} points below the "
+        f"float model's {record['entity_f1_of_the_float_model']:.4f}, "
+        f"{_interval(*record['points_lost_95_percent_interval'])}, export.max_f1_loss allows {record['max_f1_loss']:g}"
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95 % interval {low + 0.0:.2f} to {high + 0.0:.2f}"

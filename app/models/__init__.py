@@ -1,1 +1,0 @@
-"""Models room: backbones from any source, heads, and the tagger assembled from them."""

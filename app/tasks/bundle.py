@@ -1,0 +1,150 @@
+"""Tasks room: a whole tagger in a run's `model/` folder.
+
+Beside the backbone's files (see `bundle.py`):
+
+    tagger.json          labels and how the network is assembled
+    head.safetensors     word-shape embedding, head, transition scores
+    README.md            model card
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from app.config import Config, InputError, ModelConfig
+from app.encoder.activation import compile_activations
+from app.encoder.backbone import build_backbone
+from app.encoder.bundle import BUNDLE_FILES, load_backbone, save_backbone
+from app.encoder.sources import SUMS_FILE, TAGGER_FILES, check_sums, read_json, read_sums
+from app.one_keras import keras
+from app.run.directory import RunDirectory, atomic, sha256_of_file
+from app.tasks.network import Tagger, build_tagger
+from app.text.shapes import NUM_SHAPES
+
+SETTINGS_FILE, WEIGHTS_FILE = TAGGER_FILES
+CARD_FILE = "README.md"
+
+
+def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) -> None:
+    """Writes the bundle; each file appears under its name only when it is complete.
+
+    Args:
+        tagger: what to save.
+        folder: `model/` of a run directory.
+        shape_count: number of word shapes of the embedding.
+        card: the model card, Markdown.
+    """
+    save_backbone(tagger.backbone, folder)
+    settings = {
+        "labels": list(tagger.labels),
+        "non_name_types": list(tagger.non_name_types),
+        "shape_count": shape_count,
+        "model": dataclasses.asdict(tagger.config),
+    }
+    with atomic(folder / SETTINGS_FILE) as path:
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic(folder / WEIGHTS_FILE) as path:
+        save_file({name: variable.numpy() for name, variable in tagger.own_variables().items()}, path)
+    with atomic(folder / CARD_FILE) as path:
+        path.write_text(card, encoding="utf-8", errors="backslashreplace")
+    sums = read_sums(folder) | {name: sha256_of_file(folder / name) for name in (SETTINGS_FILE, WEIGHTS_FILE)}
+    with atomic(folder / SUMS_FILE) as path:
+        path.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")
+
+
+def load_tagger(folder: Path) -> Tagger:
+    """Reads a bundle, bit for bit the tagger that was saved, to compute in float32.
+
+    Raises:
+        InputError: a file is missing, truncated or altered.
+    """
+    keras.mixed_precision.set_global_policy("float32")
+    return read_tagger(folder)
+
+
+def read_labels(folder: Path) -> tuple[str, ...]:
+    """The labels of a bundle.
+
+    Raises:
+        InputError: a file of the bundle is missing, truncated or altered.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
+    check_sums(folder, (*BUNDLE_FILES, SETTINGS_FILE, WEIGHTS_FILE))
+    return tuple(read_json(folder / SETTINGS_FILE)["labels"])
+
+
+def read_tagger(folder: Path) -> Tagger:
+    """As `load_tagger`, to compute in the precision that is set."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
+    check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
+    settings = read_json(folder / SETTINGS_FILE)
+    tagger = build_tagger(
+        load_backbone(folder),
+        ModelConfig(**settings["model"]),
+        labels=settings["labels"],
+        shape_count=settings["shape_count"],
+    )
+    restore_head(tagger, folder)
+    return dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
+
+
+def read_non_name_types(folder: Path) -> tuple[str, ...]:
+    """Entity types of a bundle whose entities need be no names; older bundles do not say."""
+    return tuple(read_json(folder / SETTINGS_FILE).get("non_name_types", ()))
+
+
+def restore_head(tagger: Tagger, folder: Path) -> None:
+    """Puts the word shapes, head and transition scores of a bundle into a tagger of the same make.
+
+    Raises:
+        InputError: the bundle is of another label set or another make, or its file is altered.
+    """
+    check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
+    labels = read_json(folder / SETTINGS_FILE)["labels"]
+    if labels != list(tagger.labels):
+        raise InputError(
+            f"{folder} was trained with the labels {', '.join(labels)}, the corpus has {', '.join(tagger.labels)}; "
+            "they must be the same (to take the encoder only, set backbone.source instead of init_from)"
+        )
+    try:
+        arrays = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    for name, variable in tagger.own_variables().items():
+        if name not in arrays or arrays[name].shape != tuple(variable.shape):
+            raise InputError(
+                f"{folder / WEIGHTS_FILE} has no {name} of shape {tuple(variable.shape)}; model.head and "
+                "model.word_shape must be those of the run"
+            )
+        variable.assign(arrays[name])
+
+
+def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
+    """A tagger to train, to be called in the strategy's scope after `set_up`.
+
+    Args:
+        config: its sections backbone, model and training.
+        labels: label names in id order.
+        init_from: run directory whose weights it takes, head included; empty = those of `backbone.source`.
+    """
+    source = init_from or config.backbone.source
+    backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
+    compile_activations(backbone.model, config.training.compile_activations)
+    tagger = build_tagger(
+        backbone,
+        config.model,
+        labels=labels,
+        shape_count=NUM_SHAPES,
+        freeze_embeddings=config.training.freeze_embeddings,
+    )
+    if init_from:
+        folder = RunDirectory(init_from).model
+        restore_head(tagger, folder)
+        tagger = dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
+    return tagger

@@ -1,0 +1,259 @@
+"""Tasks room: which corpora a run learnt from and was scored on, known by their content and not by their paths.
+
+`corpora.json` of a run directory holds them by split: `{"test": {"sources": [PATH], "sha256": DIGEST}, ...}`; the
+digest is that of `CorpusSummary`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.config import Config, DataConfig, InputError
+from app.config.rules import require_split
+from app.run.directory import RunDirectory
+from app.run.screen import heartbeat, say
+from app.tasks.tagging.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
+from app.tasks.tagging.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
+from app.tasks.tagging.holdout import split_off
+from app.tasks.tagging.labels import types_from
+from app.tasks.tagging.report import conll_rows
+from app.tasks.tagging.tfds import PREFIX
+
+Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
+
+ROW_SETTINGS = ("max_length", "overlap_tokens", "packing")  # of section data: what scores depend on beside the corpus
+DIGITS = 12  # of a digest, in a name
+LONGEST_NAME_BYTES = 100  # of a corpus, in the name of a folder
+
+
+def describe_corpora(data: DataConfig, summaries: Mapping[str, CorpusSummary | None]) -> Corpora:
+    """Corpora as `corpora.json` holds them.
+
+    Args:
+        data: the section they were opened by.
+        summaries: by split; None where there is no such corpus.
+    """
+    paths = {split: [getattr(data, f"{split}_path")] for split in summaries}
+    if data.valid_fraction and "valid" in paths:
+        paths["valid"] = [data.train_path]
+    if data.train_on_valid and "train" in paths:
+        paths["train"] = [path for path in (data.train_path, data.valid_path) if path]
+    return {
+        split: {"sources": [_absolute(path) for path in paths[split]], "sha256": summary.digest}
+        for split, summary in summaries.items()
+        if summary
+    }
+
+
+def read_corpora(run_dir: RunDirectory) -> Corpora:
+    """The corpora of a run; none of one that is older than `corpora.json`.
+
+    Raises:
+        InputError: the file is malformed.
+    """
+    try:
+        found = json.loads(run_dir.corpora_json.read_text(encoding="utf-8"))
+        entries = {split: (list(each["sources"]), str(each["sha256"])) for split, each in found.items()}
+        return {split: {"sources": sources, "sha256": digest} for split, (sources, digest) in entries.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{run_dir.corpora_json} does not hold the corpora of a run: {error!r}; delete it") from error
+
+
+def note_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
+    """Adds corpora to those of a run."""
+    run_dir.write_json(run_dir.corpora_json, {**read_corpora(run_dir), **corpora})
+
+
+def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
+    """Before a run resumes: that nothing of it is mixed with other text, or replaced by scores of other text.
+
+    Raises:
+        InputError: a corpus is not the one that the run began with.
+    """
+    scored = run_dir.read_metrics()
+    for split, before in read_corpora(run_dir).items():
+        now = corpora.get(split)
+        if now is None or now["sha256"] == before["sha256"]:
+            continue
+        if split == "test" and "test/entity_f1" not in scored:
+            continue  # nothing depends on it yet
+        remedy = " or score the new one with --mode=evaluate;" if split == "test" else ""
+        raise InputError(
+            f"data.{split}_path: the sentences in {' and '.join(now['sources'])} are not those that {run_dir} began "
+            f"with (SHA-256 {before['sha256'][:DIGITS]}, now {now['sha256'][:DIGITS]}, from "
+            f"{' and '.join(before['sources'])}): bring them back,{remedy} or start over with --overwrite"
+        )
+
+
+def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpus, summary: CorpusSummary) -> bool:
+    """Whether a corpus and the way it is read are those of the run's own report, which then may be written anew.
+
+    Args:
+        run_dir: of the run.
+        data: the settings that the corpus is read with now.
+        split: it is scored as.
+        corpus: what is to be scored.
+        summary: what is in it.
+    """
+    own = run_dir.read_config().data
+    if split != _reported_split(own) or changed_rows(own, data):
+        return False
+    known = read_corpora(run_dir).get(split)
+    if known:
+        return bool(known["sha256"] == summary.digest)
+    return _absolute(corpus.source) == _absolute(getattr(own, f"{split}_path")) and _has_scored(run_dir, split, corpus)
+
+
+def evaluation_name(run_dir: RunDirectory, data: DataConfig, summary: CorpusSummary) -> str:
+    """The name of the folder for scores of a corpus: its own name, its digest, and settings that the run has not."""
+    source = summary.source.rstrip("/").rpartition("/")[2]
+    name = re.sub(r"[^\w.-]+", "-", source).strip("-.").encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
+    changed = changed_rows(run_dir.read_config().data, data)
+    return f"{name or 'corpus'}-{summary.digest[:DIGITS]}" + "".join(f".{key}-{changed[key]}" for key in changed)
+
+
+def changed_rows(own: DataConfig, data: DataConfig) -> dict[str, Any]:
+    """The settings of rows that are not those of the run."""
+    return {key: getattr(data, key) for key in ROW_SETTINGS if getattr(data, key) != getattr(own, key)}
+
+
+def _reported_split(own: DataConfig) -> str:
+    """The split that the report of a run is about, as `score_run` chooses it; empty if there is none."""
+    if own.test_path:
+        return "test"
+    return "valid" if (own.valid_path or own.valid_fraction) and not own.train_on_valid else ""
+
+
+def _has_scored(run_dir: RunDirectory, split: str, corpus: Corpus) -> bool:
+    """Whether the predictions of a run are those of a corpus, or it has none that could be lost."""
+    path = run_dir.predictions(split)
+    if not path.is_file():
+        return f"{split}/entity_f1" not in run_dir.read_metrics()
+    words, tags = zip(*((sentence.words, sentence.tags) for sentence in corpus.sentences()), strict=True)
+    expected = conll_rows(words, tags, tags)
+    return _without_predictions(path.read_text(encoding="utf-8")) == _without_predictions(expected)
+
+
+def _without_predictions(rows: str) -> list[str]:
+    return [line.rpartition(" ")[0] for line in rows.split("\n")]
+
+
+def _absolute(path: str) -> str:
+    return path if path.startswith(PREFIX) or "://" in path else os.path.abspath(path)
+
+
+def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
+    """The corpus of a split, or None if there is none; with `labels`, other types are an error.
+
+    With `data.train_on_valid` the validation corpus is part of the training corpus and no split of its own; with
+    `data.valid_fraction` it is a part of the training corpus, which lacks it.
+    """
+    types = None if labels is None else types_from(labels)
+
+    def opened(name: str) -> Corpus | None:
+        path = getattr(data, f"{name}_path")
+        return open_corpus(path, split=name, config=data, types=types) if path else None
+
+    if data.valid_fraction and split != "test":
+        whole = opened("train")
+        if whole is None or data.train_on_valid:
+            return whole if split == "train" else None
+        train, valid = split_off(whole, fraction=data.valid_fraction, seed=data.valid_seed)
+        return train if split == "train" else valid
+    if not data.train_on_valid or split == "test":
+        return opened(split)
+    return join_corpora([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
+
+
+def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], purpose: str) -> Corpus:
+    """The corpus of a split that must be there, read through once; see `read_scored_split`."""
+    return read_scored_split(data, split, labels=labels, purpose=purpose)[0]
+
+
+def read_scored_split(
+    data: DataConfig, split: str, *, labels: Sequence[str], purpose: str
+) -> tuple[Corpus, CorpusSummary]:
+    """The corpus of a split that must be there, and what one pass over it finds; `purpose` says what it is needed for.
+
+    Raises:
+        InputError: there is none, or a fault in it.
+    """
+    require_split(data, split, purpose)
+    corpus = open_split(data, split, labels=labels)
+    assert corpus is not None
+    with heartbeat(f"reading {corpus.source}"):
+        return corpus, summarize(corpus)
+
+
+def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> tuple[Corpus, CorpusSummary]:
+    """The training corpus and what one pass over it finds; what was repaired is said.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed, of a model that there is already.
+    """
+    train = open_split(config.data, "train", labels=labels)
+    if train is None:
+        raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
+    with heartbeat(f"reading {train.source}"):
+        summary = summarize(train)
+    report_training_corpus(summary)
+    return train, summary
+
+
+def report_training_corpus(summary: CorpusSummary) -> None:
+    """Says what was repaired in a training corpus and what is odd about its labels."""
+    if summary.repaired:
+        say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
+    for warning in check_types(summary):
+        say(f"warning: {warning}")
+
+
+def labelled_sources(data: DataConfig) -> list[str]:
+    """What is learnt from with labels, for a model card."""
+    return [path for path in (data.train_path, data.valid_path if data.train_on_valid else "") if path]
+
+
+def check_other_splits(
+    config: Config, labels: Sequence[str], *, train: Corpus | None = None, words: int = 0
+) -> dict[str, CorpusSummary]:
+    """Reads the other splits once before training, so that a fault in them does not come to light an hour later.
+
+    Says what is odd about them: no validation corpus, no entity, text of the training corpus.
+
+    Args:
+        config: its section data.
+        labels: the only ones allowed.
+        train: the training corpus; None if there is none.
+        words: in the training corpus; in a large one, text of the others is not looked for.
+
+    Returns:
+        what is in those that there are.
+    """
+    others: dict[str, Corpus] = {}
+    summaries: dict[str, CorpusSummary] = {}
+    for split in ("valid", "test"):
+        corpus = open_split(config.data, split, labels=labels)
+        if corpus is None:
+            continue
+        with heartbeat(f"reading {corpus.source}"):
+            others[split], summary = corpus, summarize(corpus)
+        summaries[split] = summary
+        for warning in check_scored(summary):
+            say(f"warning: {warning}")
+        if split == "valid" and config.data.valid_fraction:
+            say(f"{summary.source}: {summary.sentences:,} sentences, {summary.documents:,} documents")
+    if "valid" not in others and train and not config.data.train_on_valid:
+        say(
+            "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
+            "or set a part of the training corpus aside with data.valid_fraction=0.1"
+        )
+    if train and words <= config.data.memory_limit_words:
+        sources = {split: corpus.source for split, corpus in others.items()}
+        for warning in describe_shared_text(find_shared_text(train, others), sources):
+            say(f"warning: {warning}")
+    return summaries

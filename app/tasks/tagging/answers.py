@@ -1,0 +1,94 @@
+"""Tasks room: texts to the entities in them, as `--mode=predict` writes them."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+
+from app.config import PredictConfig
+from app.data.sentence import Sentence
+from app.tasks.network import Tagger
+from app.tasks.tagging.labels import types_from
+from app.tasks.tagging.names import find_names, is_in_path
+from app.text.words import Word, split_sentences, split_words
+
+LONGEST_SENTENCE_WORDS = 512  # far more than any real sentence has; text without punctuation is cut there
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedSentence:
+    """One tag per word of a sentence, the posterior probability of each if asked for, and what they come from.
+
+    Attributes:
+        tags: the most probable ones.
+        probabilities: float32 [words], or empty.
+        emissions: logits float32 [words, labels].
+    """
+
+    tags: list[str]
+    probabilities: np.ndarray
+    emissions: np.ndarray
+
+
+class TagsSentences(Protocol):
+    """What tags sentences; the predictor of the evaluation room does."""
+
+    def tag(self, sentences: Iterable[Sentence], *, probabilities: bool = False) -> Iterator[TaggedSentence]: ...
+
+
+def tag_texts(
+    texts: list[str],
+    predictor: TagsSentences,
+    *,
+    split: bool = True,
+    min_score: float = 0.0,
+    non_names: Collection[str] = (),
+) -> Iterator[dict]:
+    """Entities of documents, one row per document, offsets in characters of the text as given.
+
+    Args:
+        texts: one document each, of any length.
+        predictor: of the model to use.
+        split: split documents into sentences; off, a document is one sentence.
+        min_score: entities below it are left out.
+        non_names: types that need be no names, see `names.find_names`.
+
+    Yields:
+        `{"text", "entities": [{"start", "end", "label", "text", "score"}]}`; the score is the smallest posterior
+        probability among the tags of the entity's words.
+    """
+    rows = [split_sentences(text) if split else [split_words(text)] for text in texts]
+    rows = [[part for words in sentences for part in _parts(words)] for sentences in rows]
+    flat = [
+        Sentence(tuple(text[word.start : word.end] for word in words), (), number)
+        for number, (text, sentences) in enumerate(zip(texts, rows, strict=True))
+        for words in sentences
+    ]
+    tagged = predictor.tag(flat, probabilities=True)
+    for text, sentences in zip(texts, rows, strict=True):
+        entities: list[dict] = []
+        for words, found in zip(sentences, islice(tagged, len(sentences)), strict=True):
+            entities.extend(_entities(text, words, found, non_names))
+        yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
+
+
+def find_non_names(tagger: Tagger, config: PredictConfig) -> tuple[str, ...]:
+    """Entity types that need be no names: those that the training corpus shows, or all."""
+    return tagger.non_name_types if config.drop_non_names else tuple(types_from(tagger.labels))
+
+
+def _parts(words: list[Word]) -> Iterator[list[Word]]:
+    """A sentence in runs of bounded length: decoding takes as many steps as the longest sentence has words."""
+    return (words[at : at + LONGEST_SENTENCE_WORDS] for at in range(0, len(words), LONGEST_SENTENCE_WORDS))
+
+
+def _entities(text: str, words: list[Word], found: TaggedSentence, non_names: Collection[str]) -> Iterator[dict]:
+    spelled = [text[word.start : word.end] for word in words]
+    for name in find_names(spelled, found.tags, non_names):
+        start, end = words[name.first].start, words[name.last - 1].end
+        if name.label not in non_names and is_in_path(text, start, end):
+            continue
+        score = round(float(found.probabilities[name.sure_first : name.sure_last].min()), 4)
+        yield {"start": start, "end": end, "label": name.label, "text": text[start:end], "score": min(score, 1.0)}

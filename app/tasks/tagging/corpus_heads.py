@@ -1,0 +1,110 @@
+"""Tasks room: the beginnings of corpora and texts, looked into within milliseconds, before TensorFlow is imported.
+
+What is found here is found again by the readers, which read everything.
+"""
+
+import glob
+import gzip
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from app.config import DataConfig, InputError
+from app.config.paths import escape_existing, split_list
+from app.data.sentence import DOCUMENT_MARK
+from app.data.text_lines import read_lines
+from app.tasks.tagging.conll import check_conll_head
+from app.tasks.tagging.tfds import PREFIX
+
+HEAD_BYTES = 2**17
+_MOST_FILES = 16  # of a glob, that are looked into
+_MAGIC = frozenset("*?[")
+_JSON_ENDINGS = (".jsonl", ".json")
+
+
+def is_jsonl(path: str, file_format: str) -> bool:
+    """Whether a labelled corpus is read as JSON lines."""
+    if file_format != "auto":
+        return file_format == "jsonl"
+    return path.lower().removesuffix(".gz").endswith(_JSON_ENDINGS)
+
+
+def check_corpus_head(path: str, *, config: DataConfig, types: Sequence[str] | None = None) -> None:
+    """Looks into a labelled corpus.
+
+    Args:
+        path: a file or `tfds:NAME`, of which only the folder is looked for.
+        config: format, scheme, tfds_dir.
+        types: the only entity types allowed, or None.
+
+    Raises:
+        InputError: the corpus is missing, or there is a fault near its beginning.
+    """
+    if path.startswith(PREFIX):
+        _check_tfds(path, config.tfds_dir)
+    elif is_jsonl(path, config.format):
+        from app.tasks.tagging.jsonl import check_jsonl_head  # its patterns take a moment
+
+        check_jsonl_head(path, scheme=config.scheme, types=types, at_most_bytes=HEAD_BYTES)
+    else:
+        columns = {"word_column": config.word_column, "tag_column": config.tag_column}
+        check_conll_head(path, scheme=config.scheme, types=types, at_most_bytes=HEAD_BYTES, **columns)
+
+
+def check_text_head(source: str, *, tfds_dir: str = "") -> None:
+    """Looks into running text as `find_sources` reads it: files, globs or `tfds:NAME`, parted by commas.
+
+    Raises:
+        InputError: nothing matches, all files are empty, or there is a fault near the beginning of one.
+    """
+    size = 0
+    for pattern in split_list(source):
+        if pattern.startswith(PREFIX):
+            _check_tfds(pattern, tfds_dir)
+        if pattern.startswith(PREFIX) or "://" in pattern or "**" in pattern:
+            return  # the libraries that read these know more
+        found = _matching(pattern)
+        for path in found[:_MOST_FILES]:
+            _check_text_file(path)
+        size += sum(os.path.getsize(path) for path in found)
+    if not size:
+        raise InputError(f"the corpus is empty: {source}")
+
+
+def _matching(pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        raise InputError(f"{pattern} is a folder: name its files, for example {os.path.join(pattern, '*.txt')}")
+    if os.path.exists(pattern):
+        return [pattern]
+    found = glob.glob(escape_existing(pattern), include_hidden=True) if _MAGIC & set(pattern) else []
+    if not found:
+        raise InputError(f"no file matches {pattern}")
+    return sorted(filter(os.path.isfile, found))
+
+
+def _check_text_file(path: str) -> None:
+    name = path.lower().removesuffix(".gz")
+    if name.endswith(_JSON_ENDINGS):
+        check_corpus_head(path, config=DataConfig(format="jsonl"))
+    elif name.endswith(".conll") or _head(path).lstrip().startswith(DOCUMENT_MARK.encode()):
+        check_corpus_head(path, config=DataConfig(format="conll"))
+    else:
+        for number, line in read_lines(path, at_most_bytes=HEAD_BYTES):
+            if "\0" in line:
+                raise InputError(f"{path}, line {number}: a NUL byte: this is a binary file, not text")
+
+
+def _head(path: str) -> bytes:
+    try:
+        with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
+            return bytes(file.read(256)).removeprefix(b"\xef\xbb\xbf")
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _check_tfds(source: str, tfds_dir: str) -> None:
+    if source == PREFIX:
+        raise InputError(f"{source!r} names no dataset, expected for example tfds:conll2003")
+    if tfds_dir and "://" not in tfds_dir and not Path(tfds_dir).is_dir():
+        raise InputError(f"data.tfds_dir: {tfds_dir} is no folder; {source} is read from there")

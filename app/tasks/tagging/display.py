@@ -1,0 +1,53 @@
+"""Tasks room: entities shown in their text, for a person at a terminal."""
+
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from rich.console import Console
+from rich.text import Text
+
+COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
+_UNSHOWN = {number: 0x2400 + number for number in range(0x20) if chr(number) not in "\n\t"}  # pictures of them
+# Other characters that steer a terminal, turn the direction of what follows, or cannot be written.
+_OTHERS = ((0x7F, 0xA0), (0x202A, 0x202F), (0x2066, 0x206A), (0xD800, 0xE000))
+_UNSHOWN |= {number: 0xFFFD for first, end in _OTHERS for number in range(first, end)}
+
+
+class EntityDisplay:
+    """Writes each text with its entities, their labels and scores; in colour where the terminal has any.
+
+    Args:
+        file: where to.
+        types: the entity types there are; a legend of them comes first.
+    """
+
+    def __init__(self, file: IO[str], types: Sequence[str]) -> None:
+        self._console = Console(file=file, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._styles = {kind: f"black on {COLOURS[i % len(COLOURS)]}" for i, kind in enumerate(types)}
+        legend = Text("entities: ")
+        for kind in types:
+            legend.append(f" {kind} ", self._styles[kind]).append(" ")
+        self._print(legend.append("and how sure the model is of each, of 1"))
+
+    def show(self, row: dict) -> None:
+        """Writes one answer of `predict`."""
+        name = row.get("file", row.get("id"))
+        if name is not None:
+            self._print(Text(str(name).translate(_UNSHOWN), "bold"))
+        shown = Text()
+        for part, style in self._parts(row):
+            shown.append(part, style)
+        self._print(shown)
+
+    def _parts(self, row: dict) -> Iterator[tuple[str, str]]:
+        text, end = row["text"].translate(_UNSHOWN), 0  # character by character, so that offsets stay
+        for entity in row["entities"]:
+            style = self._styles[entity["label"]]
+            yield text[end : entity["start"]], ""
+            yield f"[{text[entity['start'] : entity['end']]}", f"bold {style}"
+            yield f" {entity['label']} {entity['score']:.2f}]", style
+            end = entity["end"]
+        yield text[end:], ""
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text)

@@ -1,0 +1,158 @@
+"""Tasks room: the tagging head, softmax or CRF, on top of any backbone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from app.one_keras import keras
+from app.tasks.tagging.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags, score_tags
+
+HEADS = ("softmax", "crf")
+
+
+class TaggingHead(keras.layers.Layer):
+    """Dropout and a dense layer to one logit a label; the CRF head adds learnt transition scores.
+
+    Both heads decode with Viterbi under IOB2's rules, so an illegal tag sequence cannot be predicted.
+
+    Args:
+        labels: label names, `O` first.
+        kind: `softmax` or `crf`.
+        dropout: fraction of the input dropped while training.
+    """
+
+    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if kind not in HEADS:
+            raise ValueError(f"kind must be one of {', '.join(HEADS)}, received {kind!r}")
+        self.labels = tuple(labels)
+        self.kind = kind
+        self.start, self.constraints = compute_constraints(labels)
+        self._dropout = keras.layers.Dropout(dropout)
+        self._dense = keras.layers.Dense(
+            len(labels),
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            dtype="float32",
+            name="logits",
+        )
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        self._dense.build(input_shape)
+        self.transitions = None
+        if self.kind == "crf":
+            size = len(self.labels)
+            self.transitions = self.add_weight(
+                "transitions", shape=(size, size), initializer="zeros", dtype="float32", experimental_autocast=False
+            )
+        super().build(input_shape)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """[batch, length, width] -> logits float32 [batch, length, labels]."""
+        return self._dense(self._dropout(inputs, training=training))
+
+    def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        """Summed negative log-likelihood of the labels that are not negative; divide by their global count.
+
+        Args:
+            logits: float32 [batch, length, labels].
+            labels: int32 [batch, length].
+            boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
+        """
+        if self.transitions is not None:
+            return compute_chain_loss(logits, labels, boundaries, self.transitions + self.constraints)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+        return tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
+
+    def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
+        """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""
+        if self.transitions is None:
+            learnt = tf.zeros_like(self.constraints)
+        else:
+            learnt = tf.convert_to_tensor(self.transitions) / temperature
+        return learnt + self.constraints if constrained else learnt
+
+    def decoding_scores(self) -> "DecodingScores":
+        """What Viterbi needs beside the logits; the sentence boundaries count as `O`, as they do in training."""
+        if self.transitions is None:
+            return DecodingScores(self.start, self.constraints, np.zeros_like(self.start))
+        learnt = self.transitions.numpy()
+        return DecodingScores(self.start + learnt[0], self.constraints + learnt, learnt[:, 0])
+
+    def measure_loss(self, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> float:
+        """Mean negative log-likelihood per word of the tags of sentences: what `compute_loss` sums, without dropout.
+
+        Args:
+            emissions: for each sentence float32 [words, labels].
+            tags: for each sentence its tags.
+        """
+        ids = {label: number for number, label in enumerate(self.labels)}
+        labels = [np.array([ids[tag] for tag in sentence], np.int32) for sentence in tags]
+        total = 0.0
+        if self.transitions is None:
+            for logits, chosen in zip(emissions, labels, strict=True):
+                largest = logits.max(axis=1)
+                log_norm = np.log(np.exp(logits - largest[:, None]).sum(axis=1)) + largest
+                total += float((log_norm - np.take_along_axis(logits, chosen[:, None], axis=1)[:, 0]).sum())
+        else:
+            scoring = self.decoding_scores()
+            for numbers, lengths, batch in _in_batches(emissions, scoring):
+                chosen = np.zeros(batch.shape[:2], np.int32)
+                for row, number in enumerate(numbers):
+                    chosen[row, : lengths[row]] = labels[number]
+                total -= float(score_tags(batch, chosen, lengths, scoring.transitions).numpy().sum())
+        return total / max(1, sum(map(len, labels)))
+
+
+@dataclass(frozen=True)
+class DecodingScores:
+    """Start [labels], transitions [labels, labels] (from row to column), end [labels]: float32, constraints in."""
+
+    start: np.ndarray
+    transitions: np.ndarray
+    end: np.ndarray
+
+
+def decode_sentences(
+    emissions: Sequence[np.ndarray], scoring: DecodingScores, *, probabilities: bool = False
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Label ids of sentences, and on request the posterior probability of each chosen label.
+
+    Args:
+        emissions: for each sentence float32 [words, labels].
+        scoring: start, transition and end scores.
+        probabilities: whether to compute them (twice the work).
+
+    Returns:
+        (label ids int32 [words] per sentence, probabilities float32 [words] per sentence or an empty list).
+    """
+    tags: list[np.ndarray] = [np.zeros(0, np.int32)] * len(emissions)
+    chances: list[np.ndarray] = [np.zeros(0, np.float32)] * len(emissions) if probabilities else []
+    for chosen, lengths, batch in _in_batches(emissions, scoring):
+        found = decode_tags(batch, lengths, scoring.transitions).numpy()
+        chance = compute_marginals(batch, lengths, scoring.transitions).numpy() if probabilities else None
+        for row, i in enumerate(chosen):
+            tags[i] = found[row, : lengths[row]]
+            if chance is not None:
+                chances[i] = np.take_along_axis(chance[row, : lengths[row]], tags[i][:, None], axis=1)[:, 0]
+    return tags, chances
+
+
+def _in_batches(
+    emissions: Sequence[np.ndarray], scoring: DecodingScores
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Sentences of like length together: their numbers, lengths int32 [sentences], and emissions with start and end
+    scores, float32 [sentences, words, labels]. Empty sentences are left out.
+    """
+    order = sorted((i for i in range(len(emissions)) if len(emissions[i])), key=lambda i: len(emissions[i]))
+    for at in range(0, len(order), 256):
+        chosen = order[at : at + 256]
+        lengths = np.array([len(emissions[i]) for i in chosen], np.int32)
+        batch = np.zeros((len(chosen), lengths.max(), len(scoring.start)), np.float32)
+        for row, i in enumerate(chosen):
+            batch[row, : lengths[row]] = emissions[i]
+        batch[:, 0] += scoring.start
+        batch[np.arange(len(chosen)), lengths - 1] += scoring.end
+        yield chosen, lengths, batch

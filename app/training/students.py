@@ -1,0 +1,157 @@
+"""Training room: teachers, a student and the tuner that brings them together."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, TrainingConfig
+from app.encoder.activation import compile_activations
+from app.encoder.backbone import build_backbone
+from app.encoder.bert import find_depths
+from app.run.directory import RunDirectory
+from app.tasks.bundle import read_labels, read_tagger
+from app.tasks.network import Tagger, build_tagger
+from app.tasks.tagging.crf import compute_chain_divergence
+from app.text.shapes import NUM_SHAPES
+from app.training.distillation import (
+    ChainLoss,
+    Compared,
+    DistillationTuner,
+    Teacher,
+    attention_width,
+    build_view,
+    hidden_name,
+    map_pieces,
+)
+from app.training.fine_tuner import SpecialIds
+from app.training.kept_structure import KeptStructure
+from app.training.teachers import check_teachers, has_tagger
+
+
+def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
+    """As `check_teachers`, which reads no weights, but the files' checksums are compared.
+
+    Raises:
+        InputError: also if a file of a teacher is altered.
+    """
+    labels = check_teachers(config)
+    if labels is not None:
+        for source in config.teachers:
+            read_labels(RunDirectory(source).model)
+    return labels
+
+
+def load_teachers(config: DistillConfig, *, labels: Sequence[str], compile_setting: str = "auto") -> list[Tagger]:
+    """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
+
+    Args:
+        config: names them.
+        labels: of those that are runs.
+        compile_setting: `training.compile_activations`.
+    """
+    teachers = []
+    for source in config.teachers:
+        if has_tagger(source):
+            teacher = read_tagger(RunDirectory(source).model)
+        else:  # its encoder alone is used, so the head and its labels mean nothing
+            backbone = build_backbone(BackboneConfig(source=source))
+            untrained = ModelConfig(head="softmax", word_shape=False)
+            teacher = build_tagger(backbone, untrained, labels=labels, shape_count=NUM_SHAPES)
+        compile_activations(teacher.backbone.model, compile_setting)
+        teachers.append(teacher)
+    return teachers
+
+
+def build_distillation(
+    student: Tagger,
+    teachers: Sequence[Tagger],
+    *,
+    distill: DistillConfig,
+    training: TrainingConfig,
+    special: SpecialIds,
+    seed: int,
+) -> tuple[DistillationTuner, list[int]]:
+    """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
+
+    The tuner trains the student's own layers; projections of hidden states live in the tuner only. If labels alone are
+    compared, it trains the student's network as it is, also one some of whose layers are replaced.
+
+    Raises:
+        InputError: layers that do not exist, widths that relation heads do not divide, or other vocabularies.
+    """
+    hidden = _hidden_pairs(distill, student, teachers[0]) if distill.hidden_weight else []
+    relations = distill.relations if distill.relation_weight else ()
+    network, shown = student.network, teachers[0].network
+    if hidden or relations:
+        network = build_view(
+            student,
+            hidden_layers=[ours for ours, _ in hidden],
+            projected_width=teachers[0].backbone.model.hidden_dim,
+            relation_layer=_relation_layer(distill, "student", student),
+            relations=relations,
+        )
+        shown = build_view(
+            teachers[0],
+            hidden_layers=sorted({theirs for _, theirs in hidden}),
+            relation_layer=_relation_layer(distill, "teacher", teachers[0]),
+            relations=relations,
+        )
+    constrained = "crf" in (student.head.kind, *(teacher.head.kind for teacher in teachers))
+    asked = [
+        Teacher(
+            view,
+            piece_ids=map_pieces(student.backbone, teacher.backbone),
+            chain_scores=partial(teacher.head.chain_scores, distill.temperature, constrained=constrained),
+        )
+        for view, teacher in zip([shown, *(teacher.network for teacher in teachers[1:])], teachers, strict=True)
+    ]
+    own_scores = partial(student.head.chain_scores, distill.temperature, constrained=student.head.kind == "crf")
+    tuner = DistillationTuner(
+        network,
+        student.head.compute_loss,
+        teachers=asked,
+        distill=distill,
+        special=special,
+        config=training,
+        seed=seed,
+        chain=ChainLoss(compute_chain_divergence, own_scores),
+        compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
+        keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
+    )
+    return tuner, find_depths(student.backbone, network.trainable_variables)
+
+
+def _relation_layer(config: DistillConfig, kind: str, tagger: Tagger) -> int:
+    """The layer of the student or the teacher whose relations are compared."""
+    key = f"relation_{kind}_layer"
+    count = len(tagger.backbone.model.transformer_layers)
+    chosen = getattr(config, key)
+    layer = count - 1 if chosen == -1 else chosen
+    if not config.relation_weight:
+        return layer if layer < count else 0
+    if layer >= count:
+        raise InputError(f"distill.{key} must be 0 to {count - 1} or -1, received {chosen}")
+    width = attention_width(tagger, layer)
+    if width % config.relation_heads:
+        raise InputError(
+            f"distill.relation_heads must divide the width of the attention of student and teacher; the {kind}'s is "
+            f"{width}, received {config.relation_heads}"
+        )
+    return layer
+
+
+def _hidden_pairs(config: DistillConfig, student: Tagger, teacher: Tagger) -> list[tuple[int, int]]:
+    """Pairs of layers (student's, teacher's) whose outputs are compared."""
+    counts = {
+        "student": len(student.backbone.model.transformer_layers),
+        "teacher": len(teacher.backbone.model.transformer_layers),
+    }
+    ours = list(config.hidden_student_layers) or list(range(counts["student"]))
+    # The last layer goes with the last one, the others at equal distances.
+    spread = [-(-(layer + 1) * counts["teacher"] // counts["student"]) - 1 for layer in ours]
+    theirs = list(config.hidden_teacher_layers) or spread
+    for kind, layers in (("student", ours), ("teacher", theirs)):
+        if max(layers) >= counts[kind] or len(layers) != len(ours):
+            raise InputError(
+                f"distill.hidden_{kind}_layers must be {len(ours)} layers of 0 to {counts[kind] - 1}, received {layers}"
+            )
+    return list(zip(ours, theirs, strict=True))

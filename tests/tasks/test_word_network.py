@@ -1,0 +1,59 @@
+"""The network that computes the last layer for some pieces only says what the whole network says at them."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import PIECES, make_tagger
+
+from app.config import ModelConfig
+from app.encoder.slimming import KeptLayer, cut_layers
+from app.tasks.network import build_tagger, build_word_network
+from app.text.shapes import NUM_SHAPES
+
+
+def make_features(lengths: list[int], *, longest: int) -> dict[str, tf.Tensor]:
+    """Rows of random pieces; windows 1 and 2 share a row from its fifth piece on."""
+    rng = np.random.default_rng(0)
+    shape = (len(lengths), longest)
+    at = np.arange(longest)
+    windows = np.where(at < np.array(lengths)[:, None], 1 + (at >= 4), 0)
+    return {
+        "token_ids": tf.constant(rng.integers(5, len(PIECES), shape), tf.int32),
+        "shape_ids": tf.constant(rng.integers(1, NUM_SHAPES, shape), tf.int32),
+        "padding_mask": tf.constant(windows, tf.int32),
+    }
+
+
+@pytest.fixture(scope="module", params=["crf", "softmax", "slim"])
+def tagger(request, vocabulary):
+    head = "softmax" if request.param == "softmax" else "crf"
+    whole = make_tagger(vocabulary, num_layers=2, num_heads=2, model=ModelConfig(head=head))
+    if request.param != "slim":
+        return whole
+    cut = cut_layers(whole.backbone, [KeptLayer(0, (0, 1), (0, 2, 5)), KeptLayer(1, (1,), (1, 3))])
+    return build_tagger(cut, whole.config, labels=whole.labels, shape_count=NUM_SHAPES)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [[(0, 1), (0, 3), (1, 2), (1, 5), (1, 8), (2, 1)], [(0, 5)], [(2, 2), (2, 1)], []],
+    ids=["every row", "one", "one row, not in order", "none"],
+)
+def test_logits_are_those_of_the_whole_network(tagger, places):
+    features = make_features([7, 9, 3], longest=9)
+    chosen = tf.constant(places, tf.int32, shape=[len(places), 2])
+    run = tf.function(build_word_network(tagger))
+    whole = tagger.network(features, training=False)
+    np.testing.assert_allclose(run(features, chosen), tf.gather_nd(whole, chosen), rtol=1e-4, atol=1e-5)
+
+
+def test_it_follows_the_weights_of_the_tagger(vocabulary):
+    tagger = make_tagger(vocabulary, num_layers=2)
+    features, place = make_features([6], longest=6), tf.constant([[0, 2]])
+    compute = build_word_network(tagger)
+    before = compute(features, place).numpy()
+    kernel = tagger.backbone.model.transformer_layers[-1]._feedforward_output_dense.kernel
+    kernel.assign_add(tf.random.stateless_normal(kernel.shape, seed=(1, 2)))
+    after = compute(features, place).numpy()
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after[0], tagger.network(features, training=False)[0, 2], rtol=1e-4, atol=1e-5)
