@@ -14,6 +14,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from app import one_keras  # noqa: F401  (first: KerasNLP would write a line among the answers)
+
+# isort: split
 from app.evaluation.predictor import Forward
 from app.evaluation.runtimes import SavedModelForward, build_keras_forward, load_version
 from app.evaluation.timing import answer_requests

@@ -22,7 +22,7 @@ def test_a_long_block_says_now_and_then_that_it_is_at_work_and_a_short_one_nothi
 
 def test_it_is_heard_while_libraries_are_kept_off_the_screen():
     code = (
-        "import os, time\nfrom app import heartbeat\nfrom app.run.screen import quiet\n"
+        "import os, time\nfrom app.run import screen as heartbeat\nfrom app.run.screen import quiet\n"
         "heartbeat.SECONDS_BETWEEN_LINES = 0.2\n"
         "with heartbeat.heartbeat('converting'), quiet():\n    os.write(2, b'a library')\n    time.sleep(0.3)\n"
     )

@@ -139,7 +139,7 @@ def test_a_full_standard_output_is_one_sentence(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs the right to become another user")
 def test_a_user_id_without_a_name_and_home_gets_one(tmp_path):
     # The interpreter may lie where the other user may not look, so it imports first.
-    become = "import tempfile\nfrom app import surroundings\nimport os; os.setgid(54321); os.setuid(54321)\n"
+    become = "import tempfile\nfrom app.run import surroundings\nimport os; os.setgid(54321); os.setuid(54321)\n"
     done = run(sys.executable, "-c", become + PROBE, cwd=tmp_path, without=("HOME",))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip().endswith("] /")
