@@ -255,8 +255,8 @@ def test_long_input_loses_no_word_and_windows_overlap(vocabulary_path):
     words = tuple(LETTERS[i % 26] * (1 + i % 5) for i in range(300))
     text = Sentence(words, ("O",) * len(words), 0)
     for rows in (list(encoder.training_rows([text])), list(encoder.scoring_rows([text]))):
-        word_ids = np.concatenate([row.word_ids for row in rows])
-        assert len(rows) > 20 and sorted(word_ids[word_ids >= 0]) == list(range(300))
+        unit_ids = np.concatenate([row.unit_ids for row in rows])
+        assert len(rows) > 20 and sorted(unit_ids[unit_ids >= 0]) == list(range(300))
     read = sum(np.count_nonzero(row.padding_mask) for row in rows)
     pieces = sum(map(len, words)) + 1
     assert read - len(rows) > pieces + 6 * (len(rows) - 1)  # [CLS] aside, context is read more than once

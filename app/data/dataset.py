@@ -17,7 +17,7 @@ from app.data.packing import FEATURES, IGNORED, Example
 from app.run.directory import atomic
 from app.run.files import named
 
-FIELDS = (*FEATURES, "labels", "word_ids")
+FIELDS = (*FEATURES, "labels", "unit_ids")
 ROWS_PER_SHARD = 2048
 
 

@@ -51,6 +51,19 @@ class EncodedDocument:
         begins_outside = np.logical_and.accumulate(self.inside[left:right])
         return np.where(begins_outside, IGNORED, labels)
 
+    def span(self, window: "Window", *, start_id: int) -> "Span":
+        """The pieces of a window behind `[CLS]`, with labels and word numbers at the first pieces of its core words."""
+        first, last = int(self.starts[window.left]), int(self.starts[window.right])
+        size = 1 + last - first
+        labels, unit_ids = np.full((2, size), IGNORED, np.int32)
+        core = np.arange(window.core_left, window.core_right)
+        positions = self.starts[core] - first + 1
+        labels[positions] = self.learnable_labels(window.core_left, window.core_right)
+        unit_ids[positions] = core + self.first_word
+        token_ids = np.concatenate([np.array([start_id], np.int32), self.ids[first:last]])
+        shape_ids = np.concatenate([np.zeros(1, np.int32), self.shapes[first:last]])
+        return Span(token_ids, shape_ids, labels, unit_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -70,15 +83,15 @@ class Example:
         token_ids: piece ids, `[PAD]` at the end.
         shape_ids: word shape of each piece, 0 at special pieces.
         padding_mask: 1, 2, ... for the windows of the row, 0 for padding; a piece attends to its own window.
-        labels: label id at the first piece of each core word, else `IGNORED`.
-        word_ids: number of the word in its corpus at the first piece of each core word, else `IGNORED`.
+        labels: label id at each piece that a label sits at, else `IGNORED`.
+        unit_ids: number of what is labelled (a word, a text) in its corpus at these pieces, else `IGNORED`.
     """
 
     token_ids: np.ndarray
     shape_ids: np.ndarray
     padding_mask: np.ndarray
     labels: np.ndarray
-    word_ids: np.ndarray
+    unit_ids: np.ndarray
 
 
 def cut_windows(
@@ -141,35 +154,80 @@ def _widened(starts: np.ndarray, left: int, right: int, *, capacity: int) -> Win
     return Window(outer_left, left, right, outer_right)
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The pieces of one window, ready to be put into a row: int32 [pieces] each, `[CLS]` first.
+
+    Attributes:
+        token_ids: piece ids.
+        shape_ids: word shape of each piece, 0 at special pieces.
+        labels: label id at the pieces that a label sits at, else `IGNORED`.
+        unit_ids: number of what is labelled (a word, a text) in its corpus at these pieces, else `IGNORED`.
+    """
+
+    token_ids: np.ndarray
+    shape_ids: np.ndarray
+    labels: np.ndarray
+    unit_ids: np.ndarray
+
+
 class _Row:
     """A row under construction."""
 
     def __init__(self) -> None:
-        self.windows: list[tuple[EncodedDocument, Window]] = []
+        self.spans: list[Span] = []
         self.used = 0
 
-    def add(self, document: EncodedDocument, window: Window, size: int) -> None:
-        self.windows.append((document, window))
-        self.used += size
+    def add(self, span: Span) -> None:
+        self.spans.append(span)
+        self.used += len(span.token_ids)
 
-    def example(self, *, max_length: int, start_id: int, pad_id: int) -> Example:
+    def example(self, *, max_length: int, pad_id: int) -> Example:
         token_ids = np.full(max_length, pad_id, np.int32)
         shape_ids, padding_mask = np.zeros((2, max_length), np.int32)
-        labels, word_ids = np.full((2, max_length), IGNORED, np.int32)
+        labels, unit_ids = np.full((2, max_length), IGNORED, np.int32)
         at = 0
-        for number, (document, window) in enumerate(self.windows, start=1):
-            first, last = document.starts[window.left], document.starts[window.right]
-            token_ids[at] = start_id
-            end = at + 1 + int(last - first)
-            token_ids[at + 1 : end] = document.ids[first:last]
-            shape_ids[at + 1 : end] = document.shapes[first:last]
+        for number, span in enumerate(self.spans, start=1):
+            end = at + len(span.token_ids)
+            token_ids[at:end], shape_ids[at:end] = span.token_ids, span.shape_ids
+            labels[at:end], unit_ids[at:end] = span.labels, span.unit_ids
             padding_mask[at:end] = number
-            core = np.arange(window.core_left, window.core_right)
-            positions = document.starts[core] - first + at + 1
-            labels[positions] = document.learnable_labels(window.core_left, window.core_right)
-            word_ids[positions] = core + document.first_word
             at = end
-        return Example(token_ids, shape_ids, padding_mask, labels, word_ids)
+        return Example(token_ids, shape_ids, padding_mask, labels, unit_ids)
+
+
+def fill_rows(spans: Iterable[Span], *, max_length: int, share_rows: bool, pad_id: int) -> Iterator[Example]:
+    """Puts windows into rows; the memory it needs does not depend on their number.
+
+    Args:
+        spans: in corpus order, each of at most `max_length` pieces.
+        max_length: pieces in a row.
+        share_rows: put several windows into one row (training). Off, each row holds one.
+        pad_id: id of `[PAD]`.
+
+    Yields:
+        Examples in an order that depends on the windows alone.
+    """
+    finish = {"max_length": max_length, "pad_id": pad_id}
+    rows: list[_Row] = []
+    for span in spans:
+        size = len(span.token_ids)
+        # Best fit: the row that this window fills most, so that few rows stay half empty.
+        fitting = [row for row in rows if row.used + size <= max_length]
+        row = max(fitting, key=lambda row: row.used, default=None) if share_rows else None
+        if row is None:
+            row = _Row()
+            rows.append(row)
+        row.add(span)
+        if row.used > max_length - 4 or not share_rows:
+            rows.remove(row)
+            yield row.example(**finish)
+        elif len(rows) > OPEN_ROWS:
+            fullest = max(rows, key=lambda row: row.used)
+            rows.remove(fullest)
+            yield fullest.example(**finish)
+    for row in rows:
+        yield row.example(**finish)
 
 
 def pack(
@@ -181,7 +239,7 @@ def pack(
     start_id: int,
     pad_id: int,
 ) -> Iterator[Example]:
-    """Packs documents into rows; the memory it needs does not depend on the number of documents.
+    """Packs documents whose words are labelled into rows, see `fill_rows`.
 
     Args:
         documents: in corpus order.
@@ -190,32 +248,13 @@ def pack(
         share_rows: put windows of several documents into one row (training). Off, each row holds one window.
         start_id: id of `[CLS]`.
         pad_id: id of `[PAD]`.
-
-    Yields:
-        Examples in an order that depends on the documents alone.
     """
-    finish = {"max_length": max_length, "start_id": start_id, "pad_id": pad_id}
-    rows: list[_Row] = []
-    for document in documents:
-        windows = cut_windows(document, capacity=max_length - 1, context=context, whole_entities=share_rows)
-        for window in windows:
-            size = 1 + int(document.starts[window.right] - document.starts[window.left])
-            # Best fit: the row that this window fills most, so that few rows stay half empty.
-            fitting = [row for row in rows if row.used + size <= max_length]
-            row = max(fitting, key=lambda row: row.used, default=None) if share_rows else None
-            if row is None:
-                row = _Row()
-                rows.append(row)
-            row.add(document, window, size)
-            if row.used > max_length - 4 or not share_rows:
-                rows.remove(row)
-                yield row.example(**finish)
-            elif len(rows) > OPEN_ROWS:
-                fullest = max(rows, key=lambda row: row.used)
-                rows.remove(fullest)
-                yield fullest.example(**finish)
-    for row in rows:
-        yield row.example(**finish)
+    spans = (
+        document.span(window, start_id=start_id)
+        for document in documents
+        for window in cut_windows(document, capacity=max_length - 1, context=context, whole_entities=share_rows)
+    )
+    return fill_rows(spans, max_length=max_length, share_rows=share_rows, pad_id=pad_id)
 
 
 def encode_document(

@@ -33,7 +33,7 @@ class Row(Protocol):
     @property
     def padding_mask(self) -> np.ndarray: ...
     @property
-    def word_ids(self) -> np.ndarray: ...
+    def unit_ids(self) -> np.ndarray: ...
 
 
 class WordsOfDocument(Protocol):
@@ -91,11 +91,11 @@ class Predictor:
             order = np.argsort(sizes, kind="stable")
             for at in range(0, len(group), self.batch_size):
                 chosen = order[at : at + self.batch_size]
-                features, word_ids = join_rows([group[i] for i in chosen], int(sizes[chosen].max()))
+                features, unit_ids = join_rows([group[i] for i in chosen], int(sizes[chosen].max()))
                 logits = self.forward(features)
-                scored = word_ids >= 0
-                emissions[word_ids[scored]] = logits[scored]
-                np.add.at(times_scored, word_ids[scored], 1)
+                scored = unit_ids >= 0
+                emissions[unit_ids[scored]] = logits[scored]
+                np.add.at(times_scored, unit_ids[scored], 1)
         if not (times_scored == 1).all():
             wrong = int(np.flatnonzero(times_scored != 1)[0])
             raise AssertionError(f"word {wrong} of {words} was scored {times_scored[wrong]} times, not once")
@@ -110,7 +110,7 @@ def join_rows(rows: Sequence[Row], longest: int) -> tuple[Features, np.ndarray]:
         "shape_ids": np.stack([row.shape_ids[:length] for row in rows]),
         "padding_mask": np.stack([row.padding_mask[:length] for row in rows]),
     }
-    return features, np.stack([row.word_ids[:length] for row in rows])
+    return features, np.stack([row.unit_ids[:length] for row in rows])
 
 
 def _parts(sentences: Iterable[WordsOfDocument]) -> Iterator[list[WordsOfDocument]]:

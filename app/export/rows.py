@@ -58,7 +58,7 @@ def tags_of(model: TFLiteModel, vector: Mapping[str, Any], labels: Sequence[str]
 def row_inputs(row: Example) -> dict[str, np.ndarray]:
     """A packed row as inputs of an exported model, without its padding: int32 [length] each."""
     length = int(np.count_nonzero(row.padding_mask))
-    starts = (row.word_ids != IGNORED).astype(np.int32)
+    starts = (row.unit_ids != IGNORED).astype(np.int32)
     columns = (row.token_ids, row.shape_ids, row.padding_mask, starts)
     return {name: values[:length] for name, values in zip(INPUTS, columns, strict=True)}
 

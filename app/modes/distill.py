@@ -134,7 +134,7 @@ class _Text:
             words=self.labelled_words + self.unlabelled_words,
             made_from=(self.summary, self.sources, self.limit_words),
         )
-        store.empty_row = {**store.empty_row, "word_ids": tf.fill([store.max_length], IGNORED)}
+        store.empty_row = {**store.empty_row, "unit_ids": tf.fill([store.max_length], IGNORED)}
         return store
 
 

@@ -215,7 +215,7 @@ class DistillationTuner(FineTuner):
 
     Each loss is a sum divided by its own global count: labelled words, all words, or pieces. The teachers read the
     text as it is, also where the student has words hidden (`training.word_mask_fraction`). On rows that have
-    `word_ids`, every word with a number is compared, labelled or not; else every labelled word.
+    `unit_ids`, every word with a number is compared, labelled or not; else every labelled word.
 
     Args:
         network: the student, features -> logits, or a dictionary of outputs as in `Teacher`. All its trainable
@@ -259,7 +259,7 @@ class DistillationTuner(FineTuner):
 
     def _scored(self, batch: Tensors) -> tf.Tensor:
         """First pieces of the words to compare, bool [batch, length]."""
-        return (batch["word_ids"] if "word_ids" in batch else batch["labels"]) >= 0
+        return (batch["unit_ids"] if "unit_ids" in batch else batch["labels"]) >= 0
 
     def _word_starts(self, batch: Tensors) -> tf.Tensor:
         return self._scored(batch)
@@ -274,7 +274,7 @@ class DistillationTuner(FineTuner):
         return tf.stack([labelled, self._words(batch), pieces])
 
     def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
-        features = {name: value for name, value in batch.items() if name not in ("labels", "word_ids")}
+        features = {name: value for name, value in batch.items() if name not in ("labels", "unit_ids")}
         pieces, words = features["token_ids"], self._scored(batch)
         boundaries = (pieces == self.special.start) | (pieces == self.special.end)
         answers = self._ask(features)

@@ -27,7 +27,7 @@ def test_labels_and_words_of_a_corpus_are_all_there_for_training_and_for_scoring
     encoder = make_encoder(pieces, max_length=max_length)
     tags = [tag for sentence in sentences for tag in sentence.tags]
     for rows in (list(encoder.training_rows(sentences)), list(encoder.scoring_rows(sentences))):
-        labels = {w: label for row in rows for w, label in zip(row.word_ids, row.labels, strict=True) if w != IGNORED}
+        labels = {w: label for row in rows for w, label in zip(row.unit_ids, row.labels, strict=True) if w != IGNORED}
         assert sorted(labels) == list(range(len(tags)))
         assert [LABELS[labels[word]] for word in range(len(tags))] == tags
 
@@ -49,7 +49,7 @@ def test_without_documents_each_sentence_stands_alone(pieces):
 def test_a_word_that_leaves_no_piece_is_unknown_and_still_scored(pieces):
     sentence = Sentence(("Ada", "\u200b", "\x00", "met", "☃"), (), 0)
     (row,) = make_encoder(pieces).scoring_rows([sentence])
-    assert row.word_ids[row.word_ids != IGNORED].tolist() == [0, 1, 2, 3, 4]
+    assert row.unit_ids[row.unit_ids != IGNORED].tolist() == [0, 1, 2, 3, 4]
     assert (row.labels == IGNORED).all()
     assert row.token_ids[2] == pieces.unknown_id
 
@@ -57,7 +57,7 @@ def test_a_word_that_leaves_no_piece_is_unknown_and_still_scored(pieces):
 def test_a_word_of_hundreds_of_pieces_does_not_push_its_neighbours_out(pieces):
     sentence = Sentence(("met", "." * 3000, "Ada"), ("O", "O", "B-PER"), 0)
     rows = list(make_encoder(pieces).training_rows([sentence]))
-    assert sorted(word for row in rows for word in row.word_ids if word != IGNORED) == [0, 1, 2]
+    assert sorted(word for row in rows for word in row.unit_ids if word != IGNORED) == [0, 1, 2]
 
 
 def test_an_overlong_word_and_a_sentence_cut_in_two_cost_no_label(pieces):

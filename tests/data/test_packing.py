@@ -49,11 +49,11 @@ def numbered(document_sizes):
 def test_every_word_is_scored_exactly_once_with_its_own_pieces(sizes, max_length, context, share_rows):
     documents, words = numbered(sizes)
     rows = pack_all(documents, max_length=max_length, context=context, share_rows=share_rows)
-    scored = np.concatenate([row.word_ids[row.word_ids != IGNORED] for row in rows])
+    scored = np.concatenate([row.unit_ids[row.unit_ids != IGNORED] for row in rows])
     assert sorted(scored) == list(range(words))
     for row in rows:
-        at = row.word_ids != IGNORED
-        assert (row.token_ids[at] == row.word_ids[at] + 1000).all()
+        at = row.unit_ids != IGNORED
+        assert (row.token_ids[at] == row.unit_ids[at] + 1000).all()
         assert (row.token_ids[row.padding_mask == 0] == PAD).all()
 
 
@@ -62,7 +62,7 @@ def test_every_word_is_scored_exactly_once_with_its_own_pieces(sizes, max_length
 def test_unshared_rows_read_in_order_give_the_words_in_order(sizes, max_length, context):
     documents, words = numbered(sizes)
     rows = pack_all(documents, max_length=max_length, context=context, share_rows=False)
-    scored = np.concatenate([row.word_ids[row.word_ids != IGNORED] for row in rows])
+    scored = np.concatenate([row.unit_ids[row.unit_ids != IGNORED] for row in rows])
     assert scored.tolist() == list(range(words))
     assert all(row.padding_mask.max() == 1 for row in rows)
 
@@ -101,7 +101,7 @@ def test_a_sentence_longer_than_a_window_is_cut_between_words():
 def test_a_window_that_begins_inside_an_entity_does_not_learn_from_its_rest():
     document = make_document([[1] * 12], inside=[False] + [True] * 9 + [False, True])
     rows = pack_all([document], max_length=8)
-    learnt = [row.labels[row.word_ids != IGNORED].tolist() for row in rows]
+    learnt = [row.labels[row.unit_ids != IGNORED].tolist() for row in rows]
     assert learnt == [[0, 1, 2, 3, 4, 5, 6], [-1, -1, -1, 10, 11]]
 
 
@@ -123,7 +123,7 @@ def test_every_label_is_learnt_except_the_ends_of_entities_longer_than_a_row(doc
         made.append(make_document(sentences, first_word=first_word, inside=inside))
         first_word += len(inside)
     rows = pack_all(made, max_length=max_length)
-    learnt = {int(word) for row in rows for word in row.word_ids[row.labels != IGNORED]}
+    learnt = {int(word) for row in rows for word in row.unit_ids[row.labels != IGNORED]}
     for document, (_, inside) in zip(made, documents, strict=True):
         begins = [word for word, goes_on in enumerate(inside) if not goes_on]
         for first, after in zip(begins, [*begins[1:], len(inside)], strict=True):

@@ -90,7 +90,7 @@ def test_a_word_scored_twice_or_never_is_an_assertion_error(tagger):
         predictor.compute_emissions([*rows, rows[0]], words=words)
     with pytest.raises(AssertionError, match=r"was scored 0 times, not once"):
         predictor.compute_emissions(rows[:-1], words=words)
-    overlapping = replace(rows[1], word_ids=np.where(rows[1].word_ids == rows[1].word_ids.max(), 0, rows[1].word_ids))
+    overlapping = replace(rows[1], unit_ids=np.where(rows[1].unit_ids == rows[1].unit_ids.max(), 0, rows[1].unit_ids))
     with pytest.raises(AssertionError, match="was scored 2 times"):
         predictor.compute_emissions([rows[0], overlapping, *rows[2:]], words=words)
 

@@ -142,7 +142,7 @@ def test_rows_are_those_of_python(max_length, overlap, by_document):
             np.testing.assert_array_equal(column, wanted[:, :longest])
             assert not wanted[:, longest:].any()
         assert scored.numpy().tolist() == list(range(len(words)))
-        assert [expected[row].word_ids[place] for row, place in places.numpy()] == list(range(len(words)))
+        assert [expected[row].unit_ids[place] for row, place in places.numpy()] == list(range(len(words)))
 
 
 def test_sentences_that_never_end_are_cut_in_parts():

@@ -45,7 +45,7 @@ def numbered(batch: dict) -> dict:
     labels = batch["labels"].numpy()
     words = np.where(labels >= 0, np.arange(labels.shape[1]), -1).astype(np.int32)
     labels[-1] = -1
-    return {**batch, "labels": tf.constant(labels), "word_ids": tf.constant(words)}
+    return {**batch, "labels": tf.constant(labels), "unit_ids": tf.constant(words)}
 
 
 def tuner_of(student, teachers, distill=ALL, config=PLAIN):
@@ -191,7 +191,7 @@ def test_losses_are_divided_by_labelled_words_words_and_pieces_of_the_whole_batc
         "student": student.network({name: batch[name] for name in student.network.input_names}),
         "teacher": teachers[0].network({name: batch[name] for name in student.network.input_names}),
     }
-    labels, words = batch["labels"].numpy() >= 0, batch["word_ids"].numpy() >= 0
+    labels, words = batch["labels"].numpy() >= 0, batch["unit_ids"].numpy() >= 0
     assert 0 < labels.sum() < words.sum()
     off = {"chain_weight": 0.0, "hidden_weight": 0.0, "relation_weight": 0.0}
     boundaries = tf.constant(np.isin(batch["token_ids"].numpy(), (2, 3)))
@@ -229,7 +229,7 @@ def test_the_teacher_reads_the_words_that_are_hidden_from_the_student(student, t
 
 
 def test_a_plain_batch_and_a_plain_network_are_enough_for_soft_labels(student, teachers, batch):
-    plain = {name: value for name, value in batch.items() if name != "word_ids"}
+    plain = {name: value for name, value in batch.items() if name != "unit_ids"}
     distill = DistillConfig(labels_weight=0.0, temperature=1.0)
     tuner = DistillationTuner(
         student.network, student.head.compute_loss, teachers=[Teacher(teachers[0].network)], distill=distill,
