@@ -27,10 +27,11 @@ from app.evaluation.frontier_entrants import sample_documents  # noqa: E402
 from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model  # noqa: E402
 from app.evaluation.timing import time_in_rounds  # noqa: E402
 from app.run.directory import RunDirectory  # noqa: E402
-from app.tasks.bundle import load_tagger  # noqa: E402
+from app.tasks.bundle import load_model  # noqa: E402
 from app.tasks.network import build_encoder  # noqa: E402
 from app.tasks.tagging.answers import find_non_names, tag_texts  # noqa: E402
 from app.tasks.tagging.corpus import open_corpus  # noqa: E402
+from app.tasks.tagging.task import TAGGING  # noqa: E402
 from app.text.words import split_words  # noqa: E402
 
 Answers = list[list[tuple[str, int, int]]]
@@ -38,7 +39,7 @@ Answers = list[list[tuple[str, int, int]]]
 
 def read_documents(path: str, data: Any, *, words: int) -> list[str]:
     """Documents of a corpus as plain text, one sentence a line, of about so many words; 0 = all."""
-    sentences = sample_documents(list(open_corpus(path, split="test", config=data).sentences()), words)
+    sentences = sample_documents(TAGGING, list(open_corpus(path, split="test", config=data).examples()), words)
     return ["\n".join(" ".join(each.words) for each in part)
             for _, part in groupby(sentences, key=lambda each: each.document)]  # fmt: skip
 
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     run = RunDirectory(options.run)
-    data, loaded, tagger = run.read_config().data, load_saved_model(run.saved_model), load_tagger(run.model)
+    data, loaded, tagger = run.read_config().data, load_saved_model(run.saved_model), load_model(run.model)
     forward = SavedModelForward.of(loaded, labels=len(tagger.labels))
     predictor = build_predictor(tagger, build_encoder(tagger, data), batch_size=32, forward=forward)
     non_names = find_non_names(tagger, run.read_config().predict)

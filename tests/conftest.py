@@ -94,13 +94,13 @@ def saved_model(tmp_path_factory, vocabulary):
     """A SavedModel of a small tagger, and what it was made of."""
     from app.config import ModelConfig, PredictConfig
     from app.evaluation.runtimes import build_predictor, load_saved_model
-    from app.export.text_saved_model import save_tagger_as_saved_model
+    from app.export.saved_model import save_as_saved_model
 
     tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
-    tagger = dataclasses.replace(tagger, non_name_types=("LOC",))  # both kinds of types
+    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",))  # both kinds of types
     encoder = toy.make_encoder(tagger)
     folder = tmp_path_factory.mktemp("saved_model") / "saved_model"
-    path = save_tagger_as_saved_model(tagger, encoder, PredictConfig(), folder)
+    path = save_as_saved_model(tagger, encoder, PredictConfig(), folder)
     predictor = build_predictor(tagger, encoder, batch_size=8)
     loaded = load_saved_model(folder)
     return SimpleNamespace(folder=folder, path=path, loaded=loaded, predictor=predictor, tagger=tagger, encoder=encoder)

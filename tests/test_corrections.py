@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from app.config import BackboneConfig, DataConfig, ModelConfig, TrainingConfig
 from app.data.dataset import store_in_memory
-from app.data.encoding import Encoder
 from app.data.packing import FEATURES, IGNORED
 from app.data.sentence import Sentence
 from app.encoder.backbone import SOURCES, build_backbone, detect_source
@@ -20,9 +19,10 @@ from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import Tagged
 from app.one_keras import keras
 from app.run.directory import sha256_of_arrays
-from app.tasks.bundle import load_tagger, save_tagger
-from app.tasks.network import Tagger, build_tagger
+from app.tasks.bundle import load_model, save_model
+from app.tasks.network import TaskModel, build_model
 from app.tasks.tagging.corpus import open_corpus, summarize
+from app.tasks.tagging.encoding import SentenceEncoder
 from app.tasks.tagging.errors import count_errors
 from app.tasks.tagging.head import HEADS, TaggingHead
 from app.tasks.tagging.report import text_report
@@ -54,7 +54,7 @@ def vocabulary_path(tmp_path) -> str:
     return str(path)
 
 
-def make_tagger(vocabulary_path: str, *, head: str = "crf", dropout: float = 0.0) -> Tagger:
+def make_tagger(vocabulary_path: str, *, head: str = "crf", dropout: float = 0.0) -> TaskModel:
     backbone = BackboneConfig(
         source="random",
         vocabulary_path=vocabulary_path,
@@ -67,12 +67,12 @@ def make_tagger(vocabulary_path: str, *, head: str = "crf", dropout: float = 0.0
         attention_dropout=dropout,
     )
     config = ModelConfig(head=head, head_dropout=dropout)
-    return build_tagger(build_backbone(backbone), config, labels=LABELS, shape_count=NUM_SHAPES)
+    return build_model(build_backbone(backbone), config, labels=LABELS, shape_count=NUM_SHAPES)
 
 
-def make_encoder(tagger: Tagger, *, max_length: int = 48, overlap: int = 8) -> Encoder:
+def make_encoder(tagger: TaskModel, *, max_length: int = 48, overlap: int = 8) -> SentenceEncoder:
     pieces = WordPieces(tagger.backbone.vocabulary, lowercase=tagger.backbone.lowercase)
-    return Encoder(pieces, tagger.labels, word_shapes, max_length, overlap)
+    return SentenceEncoder(pieces, tagger.labels, word_shapes, max_length, overlap)
 
 
 def sentence(*pairs: str, document: int = 0) -> Sentence:
@@ -87,7 +87,7 @@ CORPUS = [
 ]
 
 
-def make_batch(encoder: Encoder, sentences, *, empty_rows: int = 0) -> dict[str, tf.Tensor]:
+def make_batch(encoder: SentenceEncoder, sentences, *, empty_rows: int = 0) -> dict[str, tf.Tensor]:
     rows = list(encoder.training_rows(sentences))
     batch = {name: np.stack([getattr(row, name) for row in rows]) for name in (*FEATURES, "labels")}
     fill = {"labels": IGNORED}
@@ -197,8 +197,8 @@ def test_misc_is_learnt_from_the_data_and_stored_with_the_model(vocabulary_path,
     corpus.write_text("Ada B-PER\nin O\nRome B-LOC\n\nthe O\nRoman B-MISC\nway O\n", encoding="utf-8")
     labels = summarize(open_corpus(str(corpus), split="train", config=DataConfig())).labels
     assert tuple(labels) == LABELS
-    save_tagger(make_tagger(vocabulary_path), tmp_path / "model", shape_count=NUM_SHAPES, card="")
-    assert load_tagger(tmp_path / "model").labels == LABELS
+    save_model(make_tagger(vocabulary_path), tmp_path / "model", shape_count=NUM_SHAPES, card="")
+    assert load_model(tmp_path / "model").labels == LABELS
 
 
 def test_shuffling_comes_before_batching_and_every_row_comes_once_an_epoch(vocabulary_path):
@@ -260,7 +260,7 @@ def test_long_input_loses_no_word_and_windows_overlap(vocabulary_path):
     read = sum(np.count_nonzero(row.padding_mask) for row in rows)
     pieces = sum(map(len, words)) + 1
     assert read - len(rows) > pieces + 6 * (len(rows) - 1)  # [CLS] aside, context is read more than once
-    (tagged,) = build_predictor(tagger, encoder, batch_size=4).tag([text])
+    (tagged,) = build_predictor(tagger, encoder, batch_size=4).answer([text])
     assert len(tagged.tags) == 300
 
 

@@ -66,12 +66,12 @@ def backbone_config(vocabulary: Path, **settings) -> BackboneConfig:
 def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int = 0, freeze: bool = False, **settings):
     """Weights depend on the seed alone, and are large enough that no comparison is about nothing."""
     from app.encoder.backbone import build_backbone
-    from app.tasks.network import build_tagger
+    from app.tasks.network import build_model
     from app.text.shapes import NUM_SHAPES
 
     model = model or ModelConfig(head="softmax", head_dropout=0.0)
     backbone = build_backbone(backbone_config(vocabulary, **settings))
-    tagger = build_tagger(backbone, model, labels=LABELS, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
+    tagger = build_model(backbone, model, labels=LABELS, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
     rng = np.random.default_rng(seed)
     for variable in tagger.network.variables:
         centre = 1.0 if variable.name.endswith("gamma:0") else 0.0
@@ -80,12 +80,12 @@ def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int
 
 
 def make_encoder(tagger, *, max_length: int = LENGTH, overlap: int = 8, by_document: bool = True):
-    from app.data.encoding import Encoder
+    from app.tasks.tagging.encoding import SentenceEncoder
     from app.text.shapes import word_shapes
     from app.text.word_pieces import WordPieces
 
     pieces = WordPieces(tagger.backbone.vocabulary, lowercase=tagger.backbone.lowercase)
-    return Encoder(pieces, tagger.labels, word_shapes, max_length, overlap, by_document)
+    return SentenceEncoder(pieces, tagger.labels, word_shapes, max_length, overlap, by_document)
 
 
 def make_tuner(tagger, config: TrainingConfig, *, seed: int = 0):

@@ -22,17 +22,16 @@ from app.one_keras import keras
 from app.run.directory import RunDirectory
 from app.run.files import discard
 from app.run.screen import say
-from app.tasks.bundle import save_tagger, start_tagger
+from app.tasks.bundle import save_model, start_model
 from app.tasks.masked_lm.text_corpus import find_sources
-from app.tasks.network import Tagger, build_encoder, build_tagger, with_layers
-from app.tasks.tagging.corpus import Corpus, CorpusSummary
-from app.tasks.tagging.unlabelled import read_unlabelled
+from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
+from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.fit import run_fit
 from app.training.strategy import set_up
 from app.training.students import build_distillation, load_teachers
-from app.training.task_training import TaggerTraining
+from app.training.task_training import TaskTraining
 from app.training.workers import Workers
 
 LATENCY_CALLS = 30
@@ -47,7 +46,7 @@ class Workbench:
     """
 
     def __init__(
-        self, training: TaggerTraining, labels: Sequence[str], train: Corpus, summary: CorpusSummary
+        self, training: TaskTraining, labels: Sequence[str], train: Corpus, summary: Summary
     ) -> None:
         self.config: CompressionConfig = training.config.compression
         self.step = ""
@@ -65,14 +64,14 @@ class Workbench:
         done = len(self.state.done)
         return self._training.run_dir.stages / str(done) if done else Path(self._training.config.init_from)
 
-    def open_tagger(self) -> Tagger:
+    def open_tagger(self) -> TaskModel:
         """The newest tagger, to train; random numbers begin anew."""
         config = self._training.config
         set_up(config.training, seed=config.seed)
         with self._training.strategy.scope():
-            return start_tagger(config, self._labels, init_from=str(self.stage))
+            return start_model(config, self._labels, init_from=str(self.stage))
 
-    def once(self, part: str, act: Callable[[Tagger], Tagger]) -> None:
+    def once(self, part: str, act: Callable[[TaskModel], TaskModel]) -> None:
         name = f"{self.step}/{part}"
         if name in self.state.done:
             return
@@ -89,10 +88,10 @@ class Workbench:
                 discard(before)
             discard(run_dir.checkpoints / self.step / part)
 
-    def save(self, tagger: Tagger, folder: Path, *, card: str) -> None:
+    def save(self, tagger: TaskModel, folder: Path, *, card: str) -> None:
         """The tagger as an ordinary bundle."""
         backbone = dataclasses.replace(tagger.backbone, source=self._training.config.backbone.source)
-        save_tagger(dataclasses.replace(tagger, backbone=backbone), folder, shape_count=NUM_SHAPES, card=card)
+        save_model(dataclasses.replace(tagger, backbone=backbone), folder, shape_count=NUM_SHAPES, card=card)
 
     def remember(self, name: str, find: Callable[[], float]) -> float:
         key = f"{self.step}/{name}"
@@ -108,15 +107,15 @@ class Workbench:
 
     def train(
         self,
-        tagger: Tagger,
+        tagger: TaskModel,
         *,
         part: str,
         epochs: int,
-        view: Tagger | None = None,
+        view: TaskModel | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         settle: Callable[[], None] | None = None,
         first_kept_epoch: int = 1,
-    ) -> Tagger:
+    ) -> TaskModel:
         config = self._training.config
         trained = view or tagger
         encoder = self._encoder_of(tagger)
@@ -145,7 +144,7 @@ class Workbench:
             settle()
         return tagger
 
-    def _tuner(self, student: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
+    def _tuner(self, student: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
         config = self._training.config
         if not self.config.distill:
@@ -155,7 +154,9 @@ class Workbench:
         )
         tuner, _ = build_distillation(
             student,
-            load_teachers(distill, labels=self._labels, compile_setting=settings.compile_activations),
+            load_teachers(
+                distill, task=student.task, labels=self._labels, compile_setting=settings.compile_activations
+            ),
             distill=distill,
             training=settings,
             special=SpecialIds.of(encoder.pieces),
@@ -163,77 +164,84 @@ class Workbench:
         )
         return tuner
 
-    def passes(self, tagger: Tagger, epochs: int) -> int:
+    def passes(self, tagger: TaskModel, epochs: int) -> int:
         training = self._training.config.training
         return epochs * self._rows(tagger).steps_per_epoch(training.batch_size) * training.accumulation_steps
 
-    def with_layers(self, tagger: Tagger, replace: Replace) -> Tagger:
+    def with_layers(self, tagger: TaskModel, replace: Replace) -> TaskModel:
         with self._training.strategy.scope():
             return with_layers(tagger, replace)
 
-    def cut_layers(self, tagger: Tagger, kept: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]]) -> Tagger:
+    def cut_layers(self, tagger: TaskModel, kept: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]]) -> TaskModel:
         with self._training.strategy.scope():
             return self._rebuilt(tagger, cut_layers(tagger.backbone, [KeptLayer(*layer) for layer in kept]))
 
-    def cut_vocabulary(self, tagger: Tagger, ids: Sequence[int]) -> Tagger:
+    def cut_vocabulary(self, tagger: TaskModel, ids: Sequence[int]) -> TaskModel:
         with self._training.strategy.scope():
             return self._rebuilt(tagger, cut_vocabulary(tagger.backbone, ids))
 
-    def _rebuilt(self, tagger: Tagger, backbone: Any) -> Tagger:
-        rebuilt = build_tagger(backbone, tagger.config, labels=tagger.labels, shape_count=NUM_SHAPES)
+    def _rebuilt(self, tagger: TaskModel, backbone: Any) -> TaskModel:
+        rebuilt = build_model(
+            backbone,
+            tagger.config,
+            task=tagger.task,
+            labels=tagger.labels,
+            shape_count=NUM_SHAPES,
+            facts=tagger.facts,
+        )
         values = tagger.own_variables()
         for name, variable in rebuilt.own_variables().items():
             variable.assign(values[name])
-        return dataclasses.replace(rebuilt, non_name_types=tagger.non_name_types)
+        return rebuilt
 
-    def _encoder_of(self, tagger: Tagger) -> Encoder:
+    def _encoder_of(self, tagger: TaskModel) -> Encoder:
         """Made once a vocabulary; labels and row length stay."""
         vocabulary = tagger.backbone.vocabulary
         if self._encoder is None or self._encoder[0] is not vocabulary:
             self._encoder = (vocabulary, build_encoder(tagger, self._training.config.data))
         return self._encoder[1]
 
-    def _rows(self, tagger: Tagger) -> RowStore:
+    def _rows(self, tagger: TaskModel) -> RowStore:
         vocabulary = tagger.backbone.vocabulary
         if self._store is None or self._store[0] != vocabulary:
             encoder = self._encoder_of(tagger)
-            rows = encoder.training_rows(self._train.sentences())
+            rows = encoder.training_rows(self._train.examples())
             store = self._training.store(rows, encoder, words=self._summary.words, made_from=self._summary)
             self._store = (vocabulary, store)
         return self._store[1]
 
-    def count_pieces(self, tagger: Tagger) -> np.ndarray:
+    def count_pieces(self, tagger: TaskModel) -> np.ndarray:
         pieces = self._encoder_of(tagger).pieces
         counts = np.zeros(len(pieces.vocabulary), np.int64)
         data = self._training.config.data
-        sentences = self._train.sentences()
+        examples = self._train.examples()
         if data.unlabelled_path:
             limit = self._training.config.distill.unlabelled_limit_words
             sources = find_sources(data.unlabelled_path, tfds_dir=data.tfds_dir)
-            sentences = chain(sentences, read_unlabelled(sources, limit_words=limit))
-        for sentence in sentences:
-            counts += np.bincount(pieces.encode(sentence.words).ids, minlength=len(counts))
+            examples = chain(examples, tagger.task.read_unlabelled(sources, limit_words=limit))
+        for example in examples:
+            counts += np.bincount(pieces.encode(tagger.task.words_of(example)).ids, minlength=len(counts))
         return counts
 
-    def batches(self, tagger: Tagger, steps: int) -> Iterator[dict[str, tf.Tensor]]:
+    def batches(self, tagger: TaskModel, steps: int) -> Iterator[dict[str, tf.Tensor]]:
         training = self._training.config.training
         dataset = self._rows(tagger).make_dataset(
             batch_size=training.batch_size, seed=self._training.config.seed, epochs=steps
         )
         return iter(dataset.take(steps))
 
-    def loss(self, tagger: Tagger, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    def loss(self, tagger: TaskModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         pieces = self._encoder_of(tagger).pieces
         boundaries = (batch["token_ids"] == pieces.start_id) | (batch["token_ids"] == pieces.end_id)
         logits = tagger.network({name: batch[name] for name in FEATURES}, training=False)
         words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
         return tagger.head.compute_loss(logits, batch["labels"], boundaries) / tf.maximum(words, 1.0)
 
-    def latency_ms(self, tagger: Tagger) -> float:
+    def latency_ms(self, tagger: TaskModel) -> float:
         return measure_latency_ms(tagger, length=self.config.latency_length)
 
 
-def measure_latency_ms(tagger: Tagger, *, length: int) -> float:
+def measure_latency_ms(tagger: TaskModel, *, length: int) -> float:
     """Milliseconds that Keras takes for the logits of one text, the median of some calls.
 
     Args:

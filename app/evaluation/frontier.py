@@ -19,7 +19,7 @@ class Contestant:
         variant: precision, or another word for the file.
         runtime: what computed.
         bytes: size of the file or files.
-        entity_f1: 0 to 1.
+        f1: the headline of the task, 0 to 1.
         latency_ms: {(pieces, threads): milliseconds} for the logits of one text.
         words_per_second: logits of the corpus, tokenized beforehand.
         batch_size: rows in a batch at which they are fastest.
@@ -30,7 +30,7 @@ class Contestant:
     variant: str
     runtime: str
     bytes: int
-    entity_f1: float
+    f1: float
     latency_ms: dict[tuple[int, int], float]
     words_per_second: float
     batch_size: int
@@ -50,7 +50,7 @@ def find_frontier(contestants: Sequence[Contestant], *, setting: tuple[int, int]
     """
 
     def costs(each: Contestant) -> tuple[float, float, float]:
-        return each.bytes, -each.entity_f1, each.latency_ms[setting]
+        return each.bytes, -each.f1, each.latency_ms[setting]
 
     def beats(one: Contestant, other: Contestant) -> bool:
         pairs = list(zip(costs(one), costs(other), strict=True))
@@ -64,7 +64,7 @@ def within(contestants: Iterable[Contestant], *, float_f1: float, points: float)
     return [
         each
         for each in contestants
-        if each.runtime == TFLITE and round(100 * (float_f1 - each.entity_f1), 6) <= points
+        if each.runtime == TFLITE and round(100 * (float_f1 - each.f1), 6) <= points
     ]
 
 
@@ -84,7 +84,7 @@ def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str,
         mark = "*" if each.name in best else " "
         latencies = "".join(f"{each.latency_ms[setting]:>9.2f}" for setting in settings)
         lines.append(
-            f"{mark} {each.name:<{wide}}{each.runtime:<{runtime}}{each.bytes / 1e6:>8.2f}{100 * each.entity_f1:>8.2f}"
+            f"{mark} {each.name:<{wide}}{each.runtime:<{runtime}}{each.bytes / 1e6:>8.2f}{100 * each.f1:>8.2f}"
             f"{latencies}{each.words_per_second:>10,.0f}{each.batch_size:>7}"
         )
     return "\n".join([*lines, "", *notes]) + "\n"
@@ -133,7 +133,7 @@ def frontier_page(
 
 
 def _row(each: Contestant, settings: Sequence[tuple[int, int]], *, on_frontier: bool) -> str:
-    cells = [each.name, each.runtime, f"{each.bytes / 1e6:.2f}", f"{100 * each.entity_f1:.2f}"]
+    cells = [each.name, each.runtime, f"{each.bytes / 1e6:.2f}", f"{100 * each.f1:.2f}"]
     cells += [f"{each.latency_ms[setting]:.2f}" for setting in settings]
     cells.append(f"{each.words_per_second:,.0f}")
     style = ' class="average"' if on_frontier else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from app.config import BenchmarkConfig, DataConfig, InputError
 from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.data.sentence import Sentence
 from app.encoder.sources import SUMS_FILE, read_sums
 from app.evaluation.frontier import ONNX, TFLITE
 from app.evaluation.frontier_peer import start_peer, write_network
@@ -26,8 +26,9 @@ from app.evaluation.predictor import Features, Forward, join_rows
 from app.evaluation.runtimes import load_tflite_forward
 from app.evaluation.timing import TimedProcess, load_batches, save_batches, time_batches
 from app.run.directory import RunDirectory, sha256_of_file
-from app.tasks.bundle import load_tagger
-from app.tasks.network import Tagger, build_encoder
+from app.tasks.bundle import load_model
+from app.tasks.network import TaskModel, build_encoder
+from app.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class OpenedRun:
 
     name: str
     run_dir: RunDirectory
-    tagger: Tagger
+    tagger: TaskModel
     encoder: Encoder
     data: DataConfig
 
@@ -93,7 +94,7 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
             for refused in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
                 mention_refusal(folder, refused, there=False)
         require_exports(folder)
-        tagger = load_tagger(folder.model)
+        tagger = load_model(folder.model)
         if runs and tagger.labels != runs[0].tagger.labels:
             raise InputError(
                 f"benchmark.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
@@ -119,22 +120,22 @@ def name_apart(paths: Sequence[Path]) -> list[str]:
     return [end(path) for path in paths]
 
 
-def sample_documents(sentences: Sequence[Sentence], words: int) -> list[Sentence]:
+def sample_documents(task: Task, examples: Sequence[Any], words: int) -> list[Any]:
     """Whole documents, spread evenly over a corpus, of about so many words; 0 = all."""
-    documents = [list(group) for _, group in groupby(sentences, key=lambda sentence: sentence.document)]
-    total = sum(len(sentence.words) for sentence in sentences)
+    documents = [list(group) for _, group in groupby(examples, key=task.group_of)]
+    total = sum(len(task.words_of(example)) for example in examples)
     step = max(1, round(total / words)) if words else 1
-    return [sentence for document in documents[::step] for sentence in document]
+    return [example for document in documents[::step] for example in document]
 
 
-def make_batches(run: OpenedRun, sentences: Iterable[Sentence], size: int) -> list[Features]:
+def make_batches(run: OpenedRun, sentences: Iterable[Any], size: int) -> list[Features]:
     """A corpus as batches of rows, the short ones together."""
     rows = sorted(run.encoder.scoring_rows(sentences), key=lambda row: int(np.count_nonzero(row.padding_mask)))
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
     return [join_rows(part, int(np.count_nonzero(part[-1].padding_mask)))[0] for part in parts]
 
 
-def make_text(run: OpenedRun, sentences: Iterable[Sentence], length: int) -> Features:
+def make_text(run: OpenedRun, sentences: Iterable[Any], length: int) -> Features:
     """The beginning of the longest row of a corpus, repeated if it is shorter: one text of `length` pieces."""
     longest = max(run.encoder.scoring_rows(sentences), key=lambda row: int(np.count_nonzero(row.padding_mask)))
     size = int(np.count_nonzero(longest.padding_mask))
@@ -234,10 +235,10 @@ def _ask(processes: dict[int, TimedProcess], model: str, batches: Path, threads:
 
 
 def write_batches(
-    runs: Sequence[OpenedRun], sentences: Sequence[Sentence], settings: BenchmarkConfig, folder: Path
+    runs: Sequence[OpenedRun], sentences: Sequence[Any], settings: BenchmarkConfig, folder: Path
 ) -> None:
     """The inputs of all measurements, as files that every process can read: `path_of` names them."""
-    some = sample_documents(sentences, settings.words // 3)
+    some = sample_documents(runs[0].tagger.task, sentences, settings.words // 3)
     for run in runs:
         for length in settings.lengths:
             save_batches(path_of(folder, run, f"length{length}"), [make_text(run, some, length)])

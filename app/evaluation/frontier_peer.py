@@ -13,7 +13,7 @@ from app.encoder.bert import read_settings
 from app.encoder.published import tensor_slots, to_hugging_face
 from app.evaluation.timing import TimedProcess
 from app.run.directory import RunDirectory, atomic, sha256_of_arrays
-from app.tasks.network import Tagger
+from app.tasks.network import TaskModel
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "onnx_peer.py"
 NEEDED = ("onnx", "onnxruntime", "safetensors", "torch", "transformers")
@@ -39,7 +39,7 @@ def start_peer(python: str, folder: Path) -> TimedProcess:
     )
 
 
-def write_network(tagger: Tagger, run_dir: RunDirectory) -> Path:
+def write_network(tagger: TaskModel, run_dir: RunDirectory) -> Path:
     """Writes `config.json` and `model.safetensors` to `export/onnx/DIGEST/` and returns that folder.
 
     Raises:
@@ -61,7 +61,7 @@ def write_network(tagger: Tagger, run_dir: RunDirectory) -> Path:
     return folder
 
 
-def _tensors(tagger: Tagger) -> dict[str, np.ndarray]:
+def _tensors(tagger: TaskModel) -> dict[str, np.ndarray]:
     arrays = {}
     for slot in tensor_slots(tagger.backbone.model):
         values = slot.variable.numpy().reshape(slot.shape)

@@ -14,7 +14,6 @@ import numpy as np
 
 from app.config import BenchmarkConfig, Config, InputError, RunError
 from app.config.rules import require_numbers
-from app.data.sentence import Sentence
 from app.encoder.sources import read_json
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, frontier_page, text_table, within
 from app.evaluation.frontier_entrants import (
@@ -29,13 +28,13 @@ from app.evaluation.frontier_entrants import (
 from app.evaluation.frontier_peer import check_peer
 from app.evaluation.plots import frontier_png
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.scoring import Tagged
+from app.evaluation.scoring import score
 from app.evaluation.timing import load_batches, time_in_rounds
 from app.run.directory import Request, RunDirectory
 from app.run.environment import describe_environment
 from app.run.screen import heartbeat, say
 from app.tasks.corpora import describe_corpora, read_scored_split
-from app.tasks.tagging.corpus import CorpusSummary
+from app.tasks.task import Summary
 
 CALLS = 3  # calls in a turn of latency, after one that does not count; the median of them is the turn's
 POINTS = (0.5, 1.0)  # losses of F1, in points of 100, for which the fastest and the smallest file are named
@@ -63,23 +62,24 @@ def measure_frontier(request: Request) -> dict[str, float]:
         with heartbeat("starting the runtimes"):
             entrants = list(make_entrants(runs, settings, stack, folder))
         scores = _score(entrants, sentences, config, run_dir, digest=corpus.digest)
-        sample = sample_documents(sentences, settings.words)
+        sample = sample_documents(runs[0].tagger.task, sentences, settings.words)
         write_batches(runs, sample, settings, folder)
         differences = _check_peer_network(entrants, settings, folder)
         with heartbeat("measuring"):
-            contestants = _measure(entrants, scores, settings, folder, words=sum(len(each.words) for each in sample))
+            units = sum(runs[0].tagger.task.count_units(each) for each in sample)
+            contestants = _measure(entrants, scores, settings, folder, words=units)
         return _write(contestants, config, run_dir, differences, corpus)
 
 
-def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> tuple[CorpusSummary, list[Sentence]]:
+def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> tuple[Summary, list[Any]]:
     split = config.evaluation.split
     purpose = f"F1 and words/s are measured on evaluation.split={split}"
-    corpus, summary = read_scored_split(config.data, split, labels=runs[0].tagger.labels, purpose=purpose)
-    return summary, list(corpus.sentences())
+    corpus, summary = read_scored_split(config, split, labels=runs[0].tagger.labels, purpose=purpose)
+    return summary, list(corpus.examples())
 
 
 def _score(
-    entrants: Sequence[Entrant], sentences: Sequence[Sentence], config: Config, run_dir: RunDirectory, *, digest: str
+    entrants: Sequence[Entrant], sentences: Sequence[Any], config: Config, run_dir: RunDirectory, *, digest: str
 ) -> dict[str, float]:
     """Entity F1 by name."""
     path = run_dir.reports / "scores.json"
@@ -93,10 +93,10 @@ def _score(
                 each.run.tagger, each.run.encoder, batch_size=config.evaluation.batch_size, forward=each.forward
             )
             with heartbeat(f"{each.name:<32} scoring"):
-                known[key] = Tagged.by(predictor, sentences).scores().strict.micro.f1
+                known[key] = score(predictor, sentences).headline
             run_dir.write_json(path, known)
         scores[each.name] = known[key]
-        say(f"{each.name:<32} entity F1 {known[key]:.4f}")
+        say(f"{each.name:<32} {each.run.tagger.task.headline_name} {known[key]:.4f}")
     return scores
 
 
@@ -159,7 +159,7 @@ def _measure(
             variant=each.variant,
             runtime=each.runtime,
             bytes=each.bytes,
-            entity_f1=scores[each.name],
+            f1=scores[each.name],
             latency_ms=latencies[each.name],
             words_per_second=words / seconds[each.name],
             batch_size=sizes[each.name],
@@ -174,7 +174,7 @@ def _write(
     config: Config,
     run_dir: RunDirectory,
     metrics: dict[str, float],
-    corpus: CorpusSummary,
+    corpus: Summary,
 ) -> dict[str, float]:
     settings = config.benchmark
     first = next(each for each in contestants if each.variant == "Keras")
@@ -213,7 +213,7 @@ def _summaries(contestants: list[Contestant], first: Contestant, metrics: dict[s
     peer = next((each for each in contestants if each.runtime == ONNX and each.variant.endswith("int8")), None)
     lines = []
     for points in POINTS:
-        good = within(contestants, float_f1=first.entity_f1, points=points)
+        good = within(contestants, float_f1=first.f1, points=points)
         if not good:
             lines.append(f"no {TFLITE} file is within {points} points of F1")
             continue

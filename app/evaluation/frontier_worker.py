@@ -20,7 +20,7 @@ from app import one_keras  # noqa: F401  (first: KerasNLP would write a line amo
 from app.evaluation.predictor import Forward
 from app.evaluation.runtimes import SavedModelForward, build_keras_forward, load_version
 from app.evaluation.timing import answer_requests
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 
 
 def main(threads: int, models: dict[str, Path]) -> None:
@@ -35,7 +35,7 @@ def main(threads: int, models: dict[str, Path]) -> None:
 def load_forward(path: Path) -> Forward:
     if (path / "saved_model.pb").is_file():
         return SavedModelForward(load_version(path))
-    return build_keras_forward(load_tagger(path))
+    return build_keras_forward(load_model(path))
 
 
 if __name__ == "__main__":

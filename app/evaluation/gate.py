@@ -14,12 +14,12 @@ from app.config import InputError
 from app.evaluation.significance import Loss, compute_loss
 from app.run.directory import RunDirectory
 from app.run.screen import say
-from app.tasks.tagging.scores import micro_f1
+from app.tasks.task import Task
 
-_NEEDED = {
-    "time", "split", "entity_f1", "entity_f1_of_the_float_model", "points_lost", "points_lost_95_percent_interval",
-    "max_f1_loss",
-}  # fmt: skip
+_NEEDED = {"time", "split", "points_lost", "points_lost_95_percent_interval", "max_f1_loss"}
+
+
+_OF_FLOAT = "_of_the_float_model"
 
 
 class Refused(Exception):
@@ -28,30 +28,37 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Comparison:
-    """An export beside the float model, on the same sentences.
+    """An export beside the float model, on the same examples.
 
     Attributes:
-        f1: entity F1 of the export, 0 to 1; float_f1: that of the float model.
-        loss: of F1, with its interval, in points of 100.
-        entities: of the corpus.
+        task: whose headline is compared.
+        f1: headline of the export, 0 to 1; float_f1: that of the float model.
+        loss: of the headline, with its interval, in points of 100.
+        labelled: entities, or texts, of the corpus.
     """
 
+    task: Task
     f1: float
     float_f1: float
     loss: Loss
-    entities: int
+    labelled: int
 
     @classmethod
-    def of(cls, counts: np.ndarray, float_counts: np.ndarray) -> "Comparison":
-        """Compares counts of right, predicted and gold entities, int [sentences, 3] (`count_entities`)."""
-        loss = compute_loss(float_counts, counts, lambda sums: 100 * micro_f1(sums))
-        f1, float_f1 = (float(micro_f1(each.sum(axis=0))) for each in (counts, float_counts))
-        return cls(f1, float_f1, loss, int(counts[:, 2].sum()))
+    def of(cls, task: Task, counts: np.ndarray, float_counts: np.ndarray, *, labelled: int) -> "Comparison":
+        """Compares counts of each example, int [examples, columns] (`Scored.counts`)."""
+        loss = compute_loss(float_counts, counts, lambda sums: 100 * task.headline_of(sums))
+        f1, float_f1 = (float(task.headline_of(each.sum(axis=0))) for each in (counts, float_counts))
+        return cls(task, f1, float_f1, loss, labelled)
 
     def record(self) -> dict[str, Any]:
         """The loss as JSON files hold it."""
         interval = [round(each, 4) for each in (self.loss.low, self.loss.high)]
         return {"points_lost": round(self.loss.value, 4), "points_lost_95_percent_interval": interval}
+
+    def values(self) -> dict[str, float]:
+        """The headlines as JSON files hold them."""
+        name = self.task.headline
+        return {name: self.f1, f"{name}_of_the_float_model": self.float_f1}
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """The loss as `metrics.json` holds it."""
@@ -95,8 +102,8 @@ class Gate:
             record = {
                 "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 **self.corpus,
-                "entity_f1": found.f1,
-                "entity_f1_of_the_float_model": found.float_f1,
+                "score": found.task.headline_name,
+                **found.values(),
                 **found.record(),
                 "max_f1_loss": self.allowed,
             }
@@ -105,8 +112,8 @@ class Gate:
             raise Refused(f"{file} refused: {_reason(record)}")
         if found.loss.may_exceed(self.allowed):
             say(
-                f"warning: {file} is kept, but the {found.entities:,} entities of {split} are too few to tell: it may "
-                f"lose up to {found.loss.high:.2f} points, export.max_f1_loss allows {self.allowed:g}"
+                f"warning: {file} is kept, but the {found.labelled:,} {found.task.labelled} of {split} are too few to tell: it "
+                f"may lose up to {found.loss.high:.2f} points, export.max_f1_loss allows {self.allowed:g}"
             )
 
     def passed(self, name: str) -> None:
@@ -123,7 +130,11 @@ def read_refusals(run_dir: RunDirectory) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):  # what cannot be read only explains less
         return {}
     records = found.items() if isinstance(found, dict) else ()
-    return {name: record for name, record in records if isinstance(record, dict) and record.keys() >= _NEEDED}
+    return {name: record for name, record in records if _is_whole(record)}
+
+
+def _is_whole(record: Any) -> bool:
+    return isinstance(record, dict) and record.keys() >= _NEEDED and any(key.endswith(_OF_FLOAT) for key in record)
 
 
 def mention_refusal(run_dir: RunDirectory, name: str, *, there: bool) -> None:
@@ -147,9 +158,10 @@ def mention_refusal(run_dir: RunDirectory, name: str, *, there: bool) -> None:
 
 
 def _reason(record: dict[str, Any]) -> str:
+    name = next(key.removesuffix(_OF_FLOAT) for key in record if key.endswith(_OF_FLOAT))
     return (
-        f"entity F1 {record['entity_f1']:.4f} on {record['split']} is {record['points_lost']:.2f} points below the "
-        f"float model's {record['entity_f1_of_the_float_model']:.4f}, "
+        f"{record.get('score', 'entity F1')} {record[name]:.4f} on {record['split']} is "
+        f"{record['points_lost']:.2f} points below the float model's {record[name + _OF_FLOAT]:.4f}, "
         f"{_interval(*record['points_lost_95_percent_interval'])}, export.max_f1_loss allows {record['max_f1_loss']:g}"
     )
 

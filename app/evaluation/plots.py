@@ -202,7 +202,7 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         (f"milliseconds for {pieces} pieces, {threads} threads", lambda each: each.latency_ms[setting]),
     )
     drawn: list[tuple[Axes, list[tuple[float, float]]]] = []
-    heights = [100 * each.entity_f1 for each in contestants]
+    heights = [100 * each.f1 for each in contestants]
     for axes, (title, place) in zip(figure.subplots(1, 2, sharey=True), sides, strict=True):
         places = [place(each) for each in contestants]
         steps = _undominated(places, heights)

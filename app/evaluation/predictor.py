@@ -1,90 +1,63 @@
 """Evaluation room: one predictor over any runtime (Keras, SavedModel, TFLite) that maps a batch of rows to logits.
 
-Rows come in corpus order, their cores read one after the other are the words of the corpus, and the predictor asserts
-it: every word is scored exactly once.
+Rows come in corpus order, and the predictor asserts that every unit, a word or a text, is scored.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from app.tasks.tagging.answers import TaggedSentence
+from app.data.packing import Example
+from app.tasks.network import TaskModel
+from app.tasks.task import Task
 
 Features = dict[str, np.ndarray]  # token_ids, shape_ids, padding_mask: int32 [batch, length]
 Forward = Callable[[Features], np.ndarray]  # -> logits float32 [batch, length, labels]
-# emissions per sentence, whether probabilities are wanted -> (label ids per sentence, probabilities per sentence or [])
-Decode = Callable[[Sequence[np.ndarray], bool], tuple[list[np.ndarray], list[np.ndarray]]]
 
 BUCKET = 32  # lengths are rounded up to a multiple, so that few shapes are compiled
 BATCHES_AHEAD = 32  # batches among which rows are sorted by length; bounds memory
-SENTENCES_AHEAD = 4096  # sentences encoded, scored and decoded at a time; bounds memory
-
-
-class Row(Protocol):
-    """What a packed row must have (see `app/data/packing.py`)."""
-
-    @property
-    def token_ids(self) -> np.ndarray: ...
-    @property
-    def shape_ids(self) -> np.ndarray: ...
-    @property
-    def padding_mask(self) -> np.ndarray: ...
-    @property
-    def unit_ids(self) -> np.ndarray: ...
-
-
-class WordsOfDocument(Protocol):
-    """A sentence: its words and the number of its document."""
-
-    @property
-    def words(self) -> tuple[str, ...]: ...
-    @property
-    def document(self) -> int: ...
+EXAMPLES_AHEAD = 4096  # examples encoded, scored and decoded at a time; bounds memory
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Tags sentences.
+    """Answers the examples of a task: words are tagged, texts are classified.
 
     Attributes:
-        labels: label names in id order.
-        make_rows: sentences -> rows to score, in corpus order.
+        model: whose answers they are; its head is read at each call, so the predictor follows training.
+        make_rows: examples -> rows to score, in corpus order.
         forward: features -> logits, by any runtime.
-        decode: emissions of sentences -> label ids.
         batch_size: rows per call of `forward`.
     """
 
-    labels: Sequence[str]
-    make_rows: Callable[[Iterable[Any]], Iterable[Row]]
+    model: TaskModel
+    make_rows: Callable[[Iterable[Any]], Iterable[Example]]
     forward: Forward
-    decode: Decode
     batch_size: int
 
-    def tag(self, sentences: Iterable[WordsOfDocument], *, probabilities: bool = False) -> Iterator[TaggedSentence]:
-        """Tags sentences in their order; memory does not grow with their number, documents are never cut in two."""
-        for part in _parts(sentences):
-            yield from self._tag_part(part, probabilities)
+    @property
+    def task(self) -> Task:
+        return self.model.task
 
-    def _tag_part(self, part: list[WordsOfDocument], probabilities: bool) -> Iterator[TaggedSentence]:
-        lengths = [len(sentence.words) for sentence in part]
-        emissions = self.compute_emissions(self.make_rows(part), words=sum(lengths))
-        per_sentence = np.split(emissions, np.cumsum(lengths)[:-1])
-        tags, chances = self.decode(per_sentence, probabilities)
-        for number, ids in enumerate(tags):
-            chance = chances[number] if probabilities else np.zeros(0, np.float32)
-            yield TaggedSentence([self.labels[i] for i in ids], chance, per_sentence[number])
+    def answer(self, examples: Iterable[Any], *, probabilities: bool = False) -> Iterator[Any]:
+        """Answers examples in their order; memory does not grow with their number, groups are never cut in two."""
+        for part in self._parts(examples):
+            units = [self.task.count_units(example) for example in part]
+            emissions = self.compute_emissions(self.make_rows(part), units=sum(units))
+            per_example = np.split(emissions, np.cumsum(units)[:-1])
+            yield from self.task.decode(self.model, per_example, probabilities=probabilities)
 
-    def compute_emissions(self, rows: Iterable[Row], *, words: int) -> np.ndarray:
-        """Logits of the first piece of every word, float32 [words, labels].
+    def compute_emissions(self, rows: Iterable[Example], *, units: int) -> np.ndarray:
+        """Logits of every unit, float32 [units, labels]; of a unit in several windows, their mean.
 
         Raises:
-            AssertionError: a word was scored twice, or not at all.
+            AssertionError: a unit was not scored, or a task that scores each unit in one window had it in two.
         """
-        emissions = np.zeros((words, len(self.labels)), np.float32)
-        times_scored = np.zeros(words, np.int64)
+        emissions = np.zeros((units, len(self.model.labels)), np.float32)
+        times_scored = np.zeros(units, np.int64)
         stream = iter(rows)
         while group := list(islice(stream, self.batch_size * BATCHES_AHEAD)):
             sizes = np.array([np.count_nonzero(row.padding_mask) for row in group])
@@ -94,16 +67,32 @@ class Predictor:
                 features, unit_ids = join_rows([group[i] for i in chosen], int(sizes[chosen].max()))
                 logits = self.forward(features)
                 scored = unit_ids >= 0
-                emissions[unit_ids[scored]] = logits[scored]
+                if self.task.averages_windows:
+                    np.add.at(emissions, unit_ids[scored], logits[scored])
+                else:
+                    emissions[unit_ids[scored]] = logits[scored]
                 np.add.at(times_scored, unit_ids[scored], 1)
+        if self.task.averages_windows and times_scored.all():
+            return emissions / times_scored[:, np.newaxis].astype(np.float32)
         if not (times_scored == 1).all():
             wrong = int(np.flatnonzero(times_scored != 1)[0])
-            raise AssertionError(f"word {wrong} of {words} was scored {times_scored[wrong]} times, not once")
+            raise AssertionError(f"unit {wrong} of {units} was scored {times_scored[wrong]} times, not once")
         return emissions
 
+    def _parts(self, examples: Iterable[Any]) -> Iterator[list[Any]]:
+        """Runs of whole groups of about `EXAMPLES_AHEAD` examples."""
+        part: list[Any] = []
+        for example in examples:
+            if len(part) >= EXAMPLES_AHEAD and self.task.group_of(example) != self.task.group_of(part[-1]):
+                yield part
+                part = []
+            part.append(example)
+        if part:
+            yield part
 
-def join_rows(rows: Sequence[Row], longest: int) -> tuple[Features, np.ndarray]:
-    """Rows as one batch, trimmed to `longest` pieces, rounded up to a bucket; and the word ids of its positions."""
+
+def join_rows(rows: Sequence[Example], longest: int) -> tuple[Features, np.ndarray]:
+    """Rows as one batch, trimmed to `longest` pieces, rounded up to a bucket; and the unit ids of its positions."""
     length = min(len(rows[0].token_ids), -(-longest // BUCKET) * BUCKET)
     features = {
         "token_ids": np.stack([row.token_ids[:length] for row in rows]),
@@ -111,15 +100,3 @@ def join_rows(rows: Sequence[Row], longest: int) -> tuple[Features, np.ndarray]:
         "padding_mask": np.stack([row.padding_mask[:length] for row in rows]),
     }
     return features, np.stack([row.unit_ids[:length] for row in rows])
-
-
-def _parts(sentences: Iterable[WordsOfDocument]) -> Iterator[list[WordsOfDocument]]:
-    """Runs of whole documents of about `SENTENCES_AHEAD` sentences."""
-    part: list[WordsOfDocument] = []
-    for sentence in sentences:
-        if len(part) >= SENTENCES_AHEAD and sentence.document != part[-1].document:
-            yield part
-            part = []
-        part.append(sentence)
-    if part:
-        yield part

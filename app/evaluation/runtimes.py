@@ -19,19 +19,18 @@ from app.evaluation.manifest import MANIFEST, find_export, newest_version
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.run.directory import sha256_of_file
 from app.run.files import reason_of
-from app.tasks.network import Tagger
-from app.tasks.tagging.head import decode_sentences
+from app.tasks.network import TaskModel
 
 
 class TFLiteModel:
-    """An exported tagger in LiteRT.
+    """An exported model in LiteRT.
 
     Args:
         path: the file.
         threads: of the interpreter; 0 = as many as the machine has processors.
 
     Raises:
-        InputError: the file is missing, damaged, or no exported tagger.
+        InputError: the file is missing, damaged, or no exported model.
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
@@ -40,18 +39,19 @@ class TFLiteModel:
         try:
             self._interpreter = Interpreter(plain(path), num_threads=threads or os.cpu_count() or 1)
             self._run = self._interpreter.get_signature_runner()
+            self.inputs = tuple(self._run.get_input_details())
             self.label_count = int(self._run.get_output_details()["logits"]["shape_signature"][-1])
         except (ValueError, KeyError, RuntimeError) as error:
-            raise InputError(f"{path} is not a tagger that LiteRT can run: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{path} is not a model that LiteRT can run: {str(error).splitlines()[0]}") from error
 
     def forward(self, features: Features) -> np.ndarray:
         """Features to logits float32 [batch, length, labels]; nothing is decoded."""
-        return self.run(features, np.zeros_like(features["token_ids"]))["logits"]
+        return self.run(features)["logits"]
 
-    def run(self, features: Features, word_starts: np.ndarray) -> dict[str, np.ndarray]:
-        """The whole model: logits, and tags int32 [batch, length], -1 where `word_starts` is 0."""
-        inputs: dict[str, Any] = {name: np.asarray(value, np.int32) for name, value in features.items()}
-        return dict(self._run(**inputs, word_starts=np.asarray(word_starts, np.int32)))
+    def run(self, features: Features) -> dict[str, np.ndarray]:
+        """The whole model; inputs that are not given are 0."""
+        nothing = np.zeros_like(features["token_ids"])
+        return dict(self._run(**{name: np.asarray(features.get(name, nothing), np.int32) for name in self.inputs}))
 
 
 def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:
@@ -74,23 +74,13 @@ def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threa
 
 
 def build_predictor(
-    tagger: Tagger, encoder: Encoder, *, batch_size: int, forward: Forward | None = None
+    model: TaskModel, encoder: Encoder, *, batch_size: int, forward: Forward | None = None
 ) -> Predictor:
-    """A predictor over `forward`, or else the Keras network.
-
-    The transition scores are read at each call, so it follows training.
-    """
-
-    def decode(
-        emissions: Sequence[np.ndarray], probabilities: bool
-    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        return decode_sentences(emissions, tagger.head.decoding_scores(), probabilities=probabilities)
-
-    run = forward or build_keras_forward(tagger)
-    return Predictor(tagger.labels, encoder.scoring_rows, run, decode, batch_size)
+    """A predictor over `forward`, or else the Keras network."""
+    return Predictor(model, encoder.scoring_rows, forward or build_keras_forward(model), batch_size)
 
 
-def build_keras_forward(tagger: Tagger) -> Forward:
+def build_keras_forward(tagger: TaskModel) -> Forward:
     """The Keras network as it is now, traced once for all shapes."""
     spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
 

@@ -7,31 +7,33 @@ from typing import Any
 from app.config import InputError
 from app.config.paths import shown
 from app.evaluation.manifest import MANIFEST, read_manifest
-from app.export.graph import INPUTS, OUTPUTS
 from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.run.directory import RunDirectory, sha256_of_file
-from app.tasks.network import Tagger
-
-MEANINGS = {
-    "token_ids": "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end",
-    "shape_ids": "shape of the word of each piece (app/text/shapes.py), 0 at [CLS], [SEP]",
-    "padding_mask": "1 at pieces, 0 after the end",
-    "word_starts": "1 at the first piece of each word; all 0: no tags, logits only",
-    "logits": "score of each label at each piece; those of the first piece of a word count",
-    "tags": "number of the label of each word, decoded by Viterbi; -1 elsewhere",
-}
+from app.tasks.network import TaskModel
+from app.tasks.task import Task
 
 
-def describe_model(tagger: Tagger, run_dir: RunDirectory) -> ModelDescription:
+def describe_inputs(task: Task) -> dict[str, str]:
+    """What each input of a TFLite file means."""
+    meanings = {
+        "token_ids": task.pieces_meaning,
+        "shape_ids": "shape of the word of each piece (app/text/shapes.py), 0 at [CLS], [SEP]",
+        "padding_mask": "1 at pieces, 0 after the end",
+    }
+    return meanings | ({task.unit_input: task.unit_input_meaning} if task.unit_input else {})
+
+
+def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription:
     """What the files say of themselves to TFLite's metadata tools; labels and vocabulary travel inside."""
     labels, vocabulary = _lines(tagger.labels), _lines(tagger.backbone.vocabulary)
     return ModelDescription(
         name=shown(run_dir.path.resolve().name),
-        description=f"Tags words with {', '.join(tagger.labels)}. A BERT encoder for "
+        description=f"{tagger.task.describe_model(tagger.labels)} A BERT encoder for "
         f"{'uncased' if tagger.backbone.lowercase else 'cased'} word pieces.",
-        tensors=MEANINGS,
+        tensors=describe_inputs(tagger.task)
+        | {name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
         files=(
-            AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, "tags"),
+            AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, list(tagger.task.tflite_outputs)[-1]),
             AttachedFile("vocab.txt", vocabulary, "word pieces in the order of their ids", VOCABULARY, "token_ids"),
         ),
     )
@@ -57,7 +59,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def write_companions(
-    tagger: Tagger,
+    tagger: TaskModel,
     run_dir: RunDirectory,
     file: str,
     entry: dict[str, Any],
@@ -85,15 +87,14 @@ def write_companions(
         "labels": labels,
         "lowercase": tagger.backbone.lowercase,
         "max_length": max_length,
-        "inputs": {name: {**ids, "meaning": MEANINGS[name]} for name in INPUTS},
+        "inputs": {name: {**ids, "meaning": meaning} for name, meaning in describe_inputs(tagger.task).items()},
         "outputs": {
-            "logits": {"type": "float32", "shape": ["batch", "length", len(labels)], "meaning": MEANINGS["logits"]},
-            "tags": {**ids, "meaning": MEANINGS["tags"]},
+            name: {**output, "shape": [len(labels) if size == "labels" else size for size in output["shape"]]}
+            for name, output in tagger.task.tflite_outputs.items()
         },
         "companions": {
             name: sha256_of_file(folder / name) for name in ("labels.txt", "vocab.txt", "test_vectors.jsonl")
         },
         "files": {**old, file: entry},
     }
-    assert set(manifest["outputs"]) == set(OUTPUTS)
     run_dir.write_json(folder / MANIFEST, manifest)

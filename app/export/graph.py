@@ -12,15 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from app.data.packing import FEATURES
-from app.tasks.tagging.graph_decoding import decode_rows
 
-INPUTS = (*FEATURES, "word_starts")
-OUTPUTS = ("logits", "tags")
 UNREAD = -1e9  # added to the attention score of a piece that must not be read
 
 
-class TaggingModule(tf.Module):
-    """A tagger for export: packed rows -> logits and tags.
+class InferenceModule(tf.Module):
+    """A model for export: packed rows -> logits, and what its task makes of them.
 
     Args:
         tagger: a loaded tagger (`app/tasks/network.py`); its weights are copied as constants.
@@ -40,7 +37,7 @@ class TaggingModule(tf.Module):
         self._unread = unread
         self._multiple = block if table == "int4" else 1  # a kernel's rows are cut into blocks without a rest
         self.labels = tuple(tagger.labels)
-        self._transitions = tagger.head.decoding_scores().transitions
+        self._model = tagger
         make_lookup = LOOKUPS[table]
         self._tokens = make_lookup(self._backbone.token_embedding.embeddings.numpy(), block=block)
         positions = self._backbone.position_embedding.position_embeddings.numpy()
@@ -82,33 +79,28 @@ class TaggingModule(tf.Module):
             outer = layer._feedforward_output_dense
             back = tf.matmul(hidden, np.pad(_array(outer.kernel), [(0, more), (0, 0)])) + _array(outer.bias)
             x = _normalise(x + back, layer._feedforward_layer_norm)
-        dense = self._head._dense
-        logits = tf.matmul(x, _array(dense.kernel)) + _array(dense.bias)
+        logits = self._head.infer(x, same)
         return tf.reshape(logits, tf.concat([shape, [len(self.labels)]], axis=0))
 
-    def tag(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The exported function: `INPUTS`, all int32 [batch, length], to `OUTPUTS`.
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, all int32 [batch, length]."""
+        unit_input = self._model.task.unit_input
+        return (*FEATURES, unit_input) if unit_input else FEATURES
 
-        `padding_mask` is 0 for padding and otherwise the number of the window a piece belongs to. `word_starts` is 1 at
-        the first piece of each word to tag; all 0 leaves out the decoding.
+    def answer(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The exported function: `inputs` to the outputs of the task.
+
+        `padding_mask` is 0 for padding and otherwise the number of the window a piece belongs to.
         """
-        token_ids, shape_ids, windows, word_starts = inputs
-        logits = self.compute_logits(token_ids, shape_ids, windows)
-        start, end = self._boundary_ids
-        boundaries = (tf.equal(token_ids, start) | tf.equal(token_ids, end)) & (windows > 0)
-        starts = (word_starts > 0) & ~boundaries
-        return {"logits": logits, "tags": decode_rows(logits, starts, boundaries, self._transitions)}
+        named = dict(zip(self.inputs, inputs, strict=True))
+        logits = self.compute_logits(*(named[name] for name in FEATURES))
+        return self._model.task.finish_graph(self._model, logits, named, self._boundary_ids)
 
     def concrete(self) -> Any:
         """The exported function, traced for any batch and length."""
-        spec = [tf.TensorSpec([None, None], tf.int32, name=name) for name in INPUTS]
-
-        def tag(
-            token_ids: tf.Tensor, shape_ids: tf.Tensor, padding_mask: tf.Tensor, word_starts: tf.Tensor
-        ) -> dict[str, tf.Tensor]:
-            return self.tag(token_ids, shape_ids, padding_mask, word_starts)
-
-        return tf.function(tag, input_signature=spec, autograph=False).get_concrete_function()
+        spec = [tf.TensorSpec([None, None], tf.int32, name=name) for name in self.inputs]
+        return tf.function(self.answer, input_signature=spec, autograph=False).get_concrete_function()
 
 
 def _array(variable: tf.Variable) -> np.ndarray:

@@ -11,12 +11,14 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops that cut text)
 from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-from app.config import RunError
+from app.config import PredictConfig, RunError
 from app.config.paths import plain
+from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.evaluation.manifest import next_version
 from app.run.directory import atomic
 from app.run.files import reason_of
+from app.tasks.network import TaskModel, build_word_network
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 MODEL_NAME = "ner"
@@ -90,3 +92,24 @@ def _write_warmup(path: Path) -> None:
         for request in warmup_requests():
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
+
+
+def save_as_saved_model(
+    model: TaskModel,
+    encoder: Encoder,
+    config: PredictConfig,
+    folder: Path,
+    *,
+    check: Callable[[Path], None] = lambda path: None,
+) -> Path:
+    """Writes `folder/N/`, which answers as `--mode=predict` does, and returns it.
+
+    Args:
+        model: float32.
+        encoder: that belongs to it.
+        config: how texts are cut and answers chosen.
+        folder: `export/saved_model` of a run directory.
+        check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
+    """
+    graph = model.task.build_text_graph(model, encoder, build_word_network(model), config)
+    return export_saved_model(folder, network=model.network, tag_texts=graph, check=check)

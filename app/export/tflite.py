@@ -19,7 +19,7 @@ from ai_edge_quantizer import qtyping, quantizer
 from app.config import ExportConfig, InputError, RunError
 from app.export.converter import open_converter
 from app.export.flatbuffer import give_unique_names, list_operators
-from app.export.graph import TaggingModule
+from app.export.graph import InferenceModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files
 from app.run.screen import quiet
 
@@ -94,7 +94,7 @@ class TFLiteWriter:
         key = (f"{table}{unread}", half)
         if key not in self._converted:
             options = {} if unread is None else {"unread": unread}
-            module = TaggingModule(
+            module = InferenceModule(
                 self._tagger,
                 table=table,
                 block=self._config.block_size,

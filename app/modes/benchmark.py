@@ -11,13 +11,14 @@ from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.evaluation.frontier_run import measure_frontier
 from app.evaluation.runtimes import build_predictor
+from app.evaluation.scoring import score
 from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
-from app.tasks.corpora import open_split
+from app.tasks import find_task
+from app.tasks.corpora import open_split, summarize
 from app.tasks.masked_lm.masking import PieceMasker, with_masks
 from app.tasks.masked_lm.network import build_pretrainer
-from app.tasks.network import build_encoder, build_tagger
-from app.tasks.tagging.corpus import summarize
+from app.tasks.network import build_encoder, build_model
 from app.text.shapes import NUM_SHAPES
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
@@ -43,7 +44,7 @@ def run(request: Request) -> dict[str, float]:
         precision = set_up(config.training, seed=config.seed)
         strategy = tf.distribute.get_strategy()
         say_devices(list_devices(strategy), precision, Workers(strategy))
-        measure = {"tagging": _measure_tagging, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
+        measure = {"tagging": _measure_task, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
         with heartbeat("measuring"):
             metrics = measure(config, run_dir, precision)
         run_dir.update_metrics({**metrics, "benchmark/precision": precision})
@@ -54,41 +55,50 @@ def run(request: Request) -> dict[str, float]:
     return metrics
 
 
-def _measure_tagging(config: Config, _: RunDirectory, precision: str) -> dict[str, float]:
-    train = open_split(config.data, "train")
+def _measure_task(config: Config, _: RunDirectory, precision: str) -> dict[str, float]:
+    task = find_task(config.task)
+    train = open_split(config, "train")
     if train is None:
         raise InputError("data.train_path is empty; the benchmark trains on it")
     backbone = build_backbone(config.backbone)
     compile_activations(backbone.model, config.training.compile_activations)
-    tagger = build_tagger(backbone, config.model, labels=summarize(train).labels, shape_count=NUM_SHAPES)
-    encoder = build_encoder(tagger, config.data)
-    store = store_in_memory(encoder.training_rows(train.sentences()))
+    summary = summarize(train, config)
+    model = build_model(
+        backbone,
+        config.model,
+        task=task,
+        labels=summary.labels,
+        shape_count=NUM_SHAPES,
+        facts=task.find_facts(config, summary, {}),
+    )
+    encoder = build_encoder(model, config.data)
+    store = store_in_memory(encoder.training_rows(train.examples()))
     special = SpecialIds.of(encoder.pieces)
     tuner = FineTuner(
-        tagger.network, tagger.head.compute_loss, special=special, config=config.training, seed=config.seed
+        model.network, model.head.compute_loss, special=special, config=config.training, seed=config.seed
     )
     size = config.training.batch_size
     metrics = _measure_training(
         tuner,
         iter(store.make_dataset(batch_size=size, seed=config.seed, epochs=1000)),
         config,
-        depths=tagger.layer_depths(),
+        depths=model.layer_depths(),
         precision=precision,
-        unit="words",
+        unit=task.unit,
         rows=size * (2 if config.training.r_drop_weight else 1),
         length=config.data.max_length,
-        labels=len(tagger.labels),
-        **_sizes_of(tagger.backbone.model),
+        labels=len(model.labels),
+        **_sizes_of(model.backbone.model),
     )
     metrics["benchmark/train_pieces_per_second"] = size * config.data.max_length / metrics["benchmark/step_seconds"]
-    valid = open_split(config.data, "valid", labels=tagger.labels)
+    valid = open_split(config, "valid", labels=model.labels)
     if valid is None:
-        say("no validation corpus (data.valid_path is empty): tagging is not measured")
+        say("no validation corpus (data.valid_path is empty): answering is not measured")
     else:
-        predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+        predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
         began = time.perf_counter()
-        counted = sum([len(found.tags) for found in predictor.tag(valid.sentences())])
-        metrics["benchmark/tag_words_per_second"] = counted / (time.perf_counter() - began)
+        scored = score(predictor, valid.examples())
+        metrics[f"benchmark/{task.speed_name}"] = scored.units / (time.perf_counter() - began)
     return metrics
 
 

@@ -13,20 +13,27 @@ from app.config import Config
 from app.config.rules import require_steps
 from app.encoder.bundle import read_layer_count
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.scoring import Tagged, score_again, score_run
+from app.evaluation.scoring import score, score_again, score_run
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.files import discard
 from app.run.screen import heartbeat
-from app.tasks.bundle import load_tagger, read_labels
-from app.tasks.corpora import check_other_splits, describe_corpora, labelled_sources, open_split, read_training_corpus
+from app.tasks import find_task
+from app.tasks.bundle import load_model, read_labels
+from app.tasks.corpora import (
+    check_other_splits,
+    count_words,
+    describe_corpora,
+    labelled_sources,
+    open_split,
+    read_training_corpus,
+    summarize,
+)
 from app.tasks.masked_lm.text_corpus import find_sources
-from app.tasks.network import Tagger, build_encoder
-from app.tasks.tagging.corpus import Corpus, open_corpus, summarize
-from app.tasks.tagging.labels import types_from
-from app.tasks.tagging.unlabelled import count_unlabelled
+from app.tasks.network import TaskModel, build_encoder
+from app.tasks.task import Corpus
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
-from app.training.task_training import TaggerTraining
+from app.training.task_training import TaskTraining
 from app.training.workers import Workers
 
 MODE = "compress"
@@ -52,7 +59,7 @@ def run(request: Request) -> dict[str, float]:
     with workers.watched(run_dir.path), open_run(request, workers, mode=MODE, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         say_devices(list_devices(strategy), precision, workers)
-        training = TaggerTraining(config, run_dir, strategy, precision)
+        training = TaskTraining(config, run_dir, strategy, precision)
         bench = Workbench(training, labels, train, summary)
         _go_through_steps(bench, config, other, is_chief=workers.is_chief)
         if not workers.is_chief:
@@ -67,7 +74,7 @@ def _check_steps(config: Config) -> None:
     compression, path = config.compression, config.data.unlabelled_path
     if "trim_vocabulary" in compression.steps and path:
         sources = find_sources(path, tfds_dir=config.data.tfds_dir)
-        count_unlabelled(sources, limit_words=config.distill.unlabelled_limit_words)
+        count_words(find_task(config.task), sources, limit_words=config.distill.unlabelled_limit_words)
     if "prune_structured" in compression.steps:
         check_removed_layers(compression.removed_layers, of=read_layer_count(RunDirectory(config.init_from).model))
 
@@ -91,12 +98,12 @@ def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *,
 def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str, Any]:
     """The last stage becomes the run's model."""
     if not bench.state.finished:
-        tagger = load_tagger(bench.stage / "model")
+        tagger = load_model(bench.stage / "model")
         bench.save(tagger, run_dir.model, card=_card(config, bench.state.table(), tagger))
         bench.state.finished = True
         bench.state.save()
     discard(run_dir.stages)
-    variables = load_tagger(run_dir.model).network.trainable_variables
+    variables = load_model(run_dir.model).network.trainable_variables
     last = {f"compress/{key}": value for key, value in bench.state.rows[-1].items() if key != "step"}
     metrics = last | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
     run_dir.write_training_metrics(metrics)
@@ -108,14 +115,14 @@ def _open_other(config: Config, labels: list[str]) -> Corpus | None:
     path = config.compression.other_path
     if not path:
         return None
-    corpus = open_corpus(path, split="test", config=config.data, types=types_from(labels))
-    summarize(corpus)
+    corpus = find_task(config.task).open_corpus(config, path, split="test", labels=labels)
+    summarize(corpus, config)
     return corpus
 
 
 def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, Any]:
     """A row of the table, read off the bundle as it was written."""
-    tagger = load_tagger(folder)
+    tagger = load_model(folder)
     weights = [variable.numpy() for variable in _variables(tagger)]
     files = [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".h5", ".safetensors")]
     row: dict[str, Any] = {
@@ -128,19 +135,19 @@ def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, An
     }
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
-    valid = open_split(config.data, "valid", labels=tagger.labels)
+    valid = open_split(config, "valid", labels=tagger.labels)
     for name, corpus in (("valid", valid), ("other", other)):
         if corpus is not None:
-            tagged = Tagged.by(predictor, corpus.sentences())
-            row[f"{name}_f1"] = tagged.scores().strict.micro.f1
-            words = [word for sentence in tagged.words for word in sentence]
+            scored = score(predictor, corpus.examples())
+            row[f"{name}_f1"] = scored.headline
+            words = [word for example in scored.examples for word in tagger.task.words_of(example)]
             row["pieces_per_word" if name == "valid" else "other_pieces_per_word"] = len(
                 encoder.pieces.encode(words).ids
             ) / len(words)
     return row
 
 
-def _structure(tagger: Tagger) -> dict[str, float]:
+def _structure(tagger: TaskModel) -> dict[str, float]:
     """What pruning and clustering left in the kernels and the word embeddings."""
     model = tagger.backbone.model
     kernels = [variable.numpy() for variable in model.variables if variable.name.split("/")[-1].startswith("kernel")]
@@ -152,21 +159,20 @@ def _structure(tagger: Tagger) -> dict[str, float]:
     }
 
 
-def _variables(tagger: Tagger) -> list:
+def _variables(tagger: TaskModel) -> list:
     return [*tagger.backbone.model.variables, *tagger.own_variables().values()]
 
 
-def _card(config: Config, table: str, tagger: Tagger) -> str:
+def _card(config: Config, table: str, tagger: TaskModel) -> str:
     """The model card beside the weights."""
-    types = ", ".join(label[2:] for label in tagger.labels if label.startswith("B-"))
+    task = tagger.task
     corpora = ", ".join(f"`{path}`" for path in labelled_sources(config.data))
-    return f"""# Named-entity tagger, compressed
+    return f"""# {task.title}, compressed
 
-- Entity types: {types}
+- {task.describe_labels(tagger.labels)}
 - Made from: `{config.init_from}` by {", ".join(config.compression.steps)}; seed {config.seed}
 - Trained on: {corpora}; scores: `../metrics.json`, `../report.txt`
-- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
-  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+{task.caution}
 - Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
 
 What each step did (latency: one text of {config.compression.latency_length} pieces in Keras, on the machine that

@@ -16,12 +16,21 @@ from app.encoder.activation import compile_activations
 from app.evaluation.scoring import build_validation, finish_run, score_again
 from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
-from app.tasks.bundle import read_labels, start_tagger
-from app.tasks.corpora import check_other_splits, describe_corpora, labelled_sources, open_split, report_training_corpus
+from app.tasks import find_task
+from app.tasks.bundle import read_labels, start_model
+from app.tasks.corpora import (
+    check_other_splits,
+    count_words,
+    describe_corpora,
+    describe_scores,
+    labelled_sources,
+    open_split,
+    report_training_corpus,
+    summarize,
+)
 from app.tasks.masked_lm.text_corpus import Source, find_sources
-from app.tasks.network import Tagger, build_encoder, build_tagger
-from app.tasks.tagging.corpus import Corpus, CorpusSummary, summarize
-from app.tasks.tagging.unlabelled import count_unlabelled, read_unlabelled
+from app.tasks.network import TaskModel, build_encoder, build_model
+from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation import DistillationTuner, build_from_layers, copy_head
 from app.training.fine_tuner import SpecialIds
@@ -29,7 +38,7 @@ from app.training.fit import run_fit
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
 from app.training.students import build_distillation, load_teachers, read_teacher_labels
-from app.training.task_training import TaggerTraining
+from app.training.task_training import TaskTraining
 from app.training.teachers import check_same_labels
 from app.training.workers import Workers
 
@@ -53,11 +62,10 @@ def run(request: Request) -> dict[str, float]:
         say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
             teachers = load_teachers(
-                config.distill, labels=text.labels, compile_setting=config.training.compile_activations
+                config.distill, task=text.task, labels=text.labels, compile_setting=config.training.compile_activations
             )
-            student = _build_student(config, teachers[0], text.labels)
-            non_names = {*teachers[0].non_name_types, *(text.summary.non_name_types if text.summary else ())}
-            student = dataclasses.replace(student, non_name_types=tuple(sorted(non_names)))
+            facts = text.task.find_facts(config, text.summary, teachers[0].facts)
+            student = _build_student(config, teachers[0], text.labels, facts)
             subject = _Subject.of(student, teachers, config)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:
@@ -65,12 +73,12 @@ def run(request: Request) -> dict[str, float]:
                 f"{text.labelled_words:,} labelled and {text.unlabelled_words:,} unlabelled words | teachers "
                 f"{', '.join(config.distill.teachers)} | {strategy.num_replicas_in_sync} replica(s), {precision}"
             )
-        metrics = _train(subject, text, TaggerTraining(config, run_dir, strategy, precision))
+        metrics = _train(subject, text, TaskTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
         metrics["distill/parameters"] = student.network.count_params()
         metrics["distill/teacher_parameters"] = sum(teacher.network.count_params() for teacher in teachers)
-        card = _card(config, text.labels, metrics)
+        card = _card(config, text.task, text.labels, metrics)
         return finish_run(student, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
 
 
@@ -79,6 +87,7 @@ class _Text:
     """What the student learns on: a labelled corpus, unlabelled text, or both.
 
     Attributes:
+        task: what is learnt.
         labels: of the student and all teachers.
         corpus: the training corpus, or None.
         summary: of the corpus.
@@ -87,9 +96,10 @@ class _Text:
         unlabelled_words: that are read from it.
     """
 
+    task: Task
     labels: tuple[str, ...]
     corpus: Corpus | None
-    summary: CorpusSummary | None
+    summary: Summary | None
     sources: tuple[Source, ...]
     limit_words: int
     unlabelled_words: int
@@ -102,19 +112,19 @@ class _Text:
             InputError: a fault of a text, a label that the teachers do not know, or no text at all.
         """
         require_text(config.data, teachers_tag=labels is not None)
-        corpus = open_split(config.data, "train", labels=labels)
+        task = find_task(config.task)
+        corpus = open_split(config, "train", labels=labels)
         path, limit = config.data.unlabelled_path, config.distill.unlabelled_limit_words
-        with heartbeat("reading the texts"):
-            summary = summarize(corpus) if corpus else None
+        summary = summarize(corpus, config) if corpus else None
         if summary:
-            report_training_corpus(summary)
+            report_training_corpus(summary, config)
         if labels is None:
             assert summary is not None
             labels = summary.labels
         sources = find_sources(path, tfds_dir=config.data.tfds_dir) if path else []
         with heartbeat("counting the words of data.unlabelled_path"):
-            words = count_unlabelled(sources, limit_words=limit) if path else 0
-        return cls(tuple(labels), corpus, summary, tuple(sources), limit, words)
+            words = count_words(task, sources, limit_words=limit) if path else 0
+        return cls(task, tuple(labels), corpus, summary, tuple(sources), limit, words)
 
     @property
     def labelled_words(self) -> int:
@@ -122,11 +132,11 @@ class _Text:
 
     def rows(self, encoder: Encoder) -> Iterator[Example]:
         if self.corpus:
-            yield from encoder.training_rows(self.corpus.sentences())
+            yield from encoder.training_rows(self.corpus.examples())
         if self.sources:
-            yield from encoder.training_rows(read_unlabelled(self.sources, limit_words=self.limit_words))
+            yield from encoder.training_rows(self.task.read_unlabelled(self.sources, limit_words=self.limit_words))
 
-    def store(self, encoder: Encoder, training: TaggerTraining) -> RowStore:
+    def store(self, encoder: Encoder, training: TaskTraining) -> RowStore:
         """All rows, shuffled together, with word numbers beside the labels: what is to be compared."""
         store = training.store(
             self.rows(encoder),
@@ -138,10 +148,10 @@ class _Text:
         return store
 
 
-def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Tagger:
+def _build_student(config: Config, teacher: TaskModel, labels: Sequence[str], facts: Facts) -> TaskModel:
     """The run `init_from` if it is given, else layers of the teacher with its head, else `backbone.source`."""
     if config.init_from or config.distill.student == "backbone":
-        return start_tagger(config, labels, init_from=config.init_from)
+        return start_model(config, labels, init_from=config.init_from, facts=facts)
     backbone = build_from_layers(
         teacher.backbone,
         config.distill.student_layers,
@@ -149,11 +159,13 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
         attention_dropout=config.backbone.attention_dropout,
     )
     compile_activations(backbone.model, config.training.compile_activations)
-    student = build_tagger(
+    student = build_model(
         backbone,
         config.model,
+        task=find_task(config.task),
         labels=labels,
         shape_count=NUM_SHAPES,
+        facts=facts,
         freeze_embeddings=config.training.freeze_embeddings,
     )
     copy_head(teacher, student)
@@ -164,13 +176,13 @@ def _build_student(config: Config, teacher: Tagger, labels: Sequence[str]) -> Ta
 class _Subject:
     """What is trained: the student, the encoder of its rows, and the tuner with the depths of its variables."""
 
-    student: Tagger
+    student: TaskModel
     encoder: Encoder
     tuner: DistillationTuner
     depths: Sequence[int]
 
     @classmethod
-    def of(cls, student: Tagger, teachers: Sequence[Tagger], config: Config) -> "_Subject":
+    def of(cls, student: TaskModel, teachers: Sequence[TaskModel], config: Config) -> "_Subject":
         """Call inside the strategy's scope.
 
         Raises:
@@ -190,7 +202,7 @@ class _Subject:
         return cls(student, encoder, tuner, depths)
 
 
-def _train(subject: _Subject, text: _Text, training: TaggerTraining) -> dict:
+def _train(subject: _Subject, text: _Text, training: TaskTraining) -> dict:
     settings = training.config.training
     store = text.store(subject.encoder, training)
     validate = build_validation(subject.student, subject.encoder, training.config)
@@ -199,10 +211,8 @@ def _train(subject: _Subject, text: _Text, training: TaggerTraining) -> dict:
         return run_fit(subject.tuner, settings, plan)
 
 
-def _card(config: Config, labels: Sequence[str], metrics: dict) -> str:
+def _card(config: Config, task: Task, labels: Sequence[str], metrics: dict) -> str:
     """The model card beside the weights."""
-    types = ", ".join(label[2:] for label in labels if label.startswith("B-"))
-    best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
     texts = ", ".join(f"`{path}`" for path in (*labelled_sources(config.data), config.data.unlabelled_path) if path)
     weights = {
         field.name: getattr(config.distill, field.name)
@@ -210,15 +220,14 @@ def _card(config: Config, labels: Sequence[str], metrics: dict) -> str:
         if field.name.endswith("_weight")
     }
     losses = ", ".join(f"{name.removesuffix('_weight')} {weight:g}" for name, weight in weights.items() if weight)
-    return f"""# Named-entity tagger, distilled
+    return f"""# {task.title}, distilled
 
-- Entity types: {types}
+- {task.describe_labels(labels)}
 - Teachers: {", ".join(f"`{source}`" for source in config.distill.teachers)}; losses: {losses}; temperature
   {config.distill.temperature:g}
 - Parameters: {metrics["distill/parameters"]:,}; all teachers together: {metrics["distill/teacher_parameters"]:,}
 - Trained on: {texts}, {metrics["train/epochs"]} epochs, seed {config.seed}
-- Entity F1 on the validation split while training: {best}; other scores: `../metrics.json`, `../report.txt`
-- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
-  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+{describe_scores(task, metrics)}
+{task.caution}
 - Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
 """

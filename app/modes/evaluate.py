@@ -10,9 +10,9 @@ from app.evaluation.predictor import Forward
 from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model, load_tflite_forward
 from app.evaluation.scoring import score_split, show_results
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora, read_scored_split
-from app.tasks.network import Tagger, build_encoder
+from app.tasks.network import TaskModel, build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
@@ -24,9 +24,9 @@ def run(request: Request) -> dict[str, float]:
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
     _mention_refusal(config, run_dir)
-    tagger = load_tagger(run_dir.model)
+    tagger = load_model(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
-    corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, labels=tagger.labels, purpose=purpose)
     forward = FORWARDS[config.predictor](config, run_dir, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)
@@ -40,7 +40,7 @@ def run(request: Request) -> dict[str, float]:
             target.write_environment(seed=config.seed, command=sys.argv)
         note_corpora(target, describe_corpora(config.data, {split: summary}))
         found = score_split(
-            predictor, corpus.sentences(), split=split, run_dir=target, headline=True, title=title
+            predictor, corpus.examples(), split=split, run_dir=target, headline=True, title=title
         )
         show_results(target, model=run_dir.model)
     return found
@@ -62,7 +62,7 @@ def _mention_refusal(config: Config, run_dir: RunDirectory) -> None:
 
 
 # What `predictor` may name: a forward pass, or None for the Keras network.
-FORWARDS: dict[str, Callable[[Config, RunDirectory, Tagger], Forward | None]] = {
+FORWARDS: dict[str, Callable[[Config, RunDirectory, TaskModel], Forward | None]] = {
     "keras": lambda config, run_dir, tagger: None,
     "tflite": lambda config, run_dir, tagger: load_tflite_forward(
         run_dir.tflite, config.evaluation.tflite_file, labels=tagger.labels

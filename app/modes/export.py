@@ -15,21 +15,19 @@ from app.evaluation.gate import Comparison, Gate, Refused
 from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
-from app.evaluation.scoring import Tagged
+from app.evaluation.scoring import score
 from app.export.companions import describe_model, forget_file, write_companions
 from app.export.flatbuffer import list_operators, measure_zero_fraction
-from app.export.rows import make_vectors, representative_rows, tags_of
-from app.export.text_saved_model import save_tagger_as_saved_model
-from app.export.text_tflite import TEXT_SIGNATURE, score_text_tflite, write_text_tflite
+from app.export.rows import is_answered_alike, make_vectors, representative_rows
+from app.export.saved_model import save_as_saved_model
+from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.run.directory import Request, RunDirectory, atomic, sha256_of_file
 from app.run.screen import heartbeat, say
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.corpora import read_scored_split
-from app.tasks.network import Tagger, build_encoder
-from app.tasks.tagging.answers import find_non_names
-from app.tasks.tagging.corpus import Corpus
-from app.tasks.tagging.scores import micro_f1
+from app.tasks.network import TaskModel, build_encoder
+from app.tasks.task import Corpus, Scored
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Exporting:
     Attributes:
         config: the whole configuration.
         run_dir: locked.
-        tagger: the float model; encoder: what feeds it.
+        model: the float model; encoder: what feeds it.
         corpus: the evaluation split, read anew by each format.
-        predictor: the float model's; float_counts: its entities on the corpus, int64 [sentences, 3].
+        predictor: the float model's; scored: its answers to the corpus.
         gate: decides what is kept.
         writer: makes the content of TFLite files.
         vectors: texts with the float model's answers, to go beside them.
@@ -49,11 +47,11 @@ class Exporting:
 
     config: Config
     run_dir: RunDirectory
-    tagger: Tagger
+    model: TaskModel
     encoder: Encoder
     corpus: Corpus
     predictor: Predictor
-    float_counts: np.ndarray
+    scored: Scored
     gate: Gate
     writer: TFLiteWriter
     vectors: list[dict[str, Any]]
@@ -65,10 +63,11 @@ class Exporting:
             Refused: it loses more than `export.max_f1_loss` points, beyond chance.
         """
         predictor = build_predictor(
-            self.tagger, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
+            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
         )
-        counts = Tagged.by(predictor, self.corpus.sentences()).entity_counts()
-        found = Comparison.of(counts, self.float_counts)
+        scored = score(predictor, self.corpus.examples())
+        task = self.model.task
+        found = Comparison.of(task, scored.counts, self.scored.counts, labelled=scored.labelled)
         self.gate.decide(name, file, found)
         return found
 
@@ -82,29 +81,29 @@ def run(request: Request) -> dict[str, float]:
     config, run_dir = request.config, request.run_dir
     formats = list(dict.fromkeys(config.export.formats))
     require_formats(config)
-    tagger = load_tagger(run_dir.model)
-    encoder = build_encoder(tagger, config.data)
+    model = load_model(run_dir.model)
+    task = model.task
+    encoder = build_encoder(model, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
-    corpus, summary = read_scored_split(config.data, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, labels=model.labels, purpose=purpose)
     with run_dir.locked():
-        predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+        predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
         with heartbeat("scoring the float model"):
-            float_counts = Tagged.by(predictor, corpus.sentences()).entity_counts()
-        float_f1 = float(micro_f1(float_counts.sum(axis=0)))
-        say(f"{'float model':<12} entity F1 {float_f1:.4f} on {corpus.source}")
+            scored = score(predictor, corpus.examples())
+        say(f"{'float model':<12} {task.headline_name} {scored.headline:.4f} on {corpus.source}")
         writer = TFLiteWriter(
-            tagger,
+            model,
             config.export,
             boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
-            representative=partial(representative_rows, config, tagger, encoder),
-            about=describe_model(tagger, run_dir),
+            representative=partial(representative_rows, config, model, encoder),
+            about=describe_model(model, run_dir),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
         gate = Gate(run_dir, config.export.max_f1_loss, scored_on)
-        job = Exporting(config, run_dir, tagger, encoder, corpus, predictor, float_counts, gate, writer, vectors)
-        metrics: dict[str, float] = {f"export/float/{split}/entity_f1": float_f1}
+        job = Exporting(config, run_dir, model, encoder, corpus, predictor, scored, gate, writer, vectors)
+        metrics: dict[str, float] = {f"export/float/{split}/{task.headline}": scored.headline}
         refused = []
         for name in formats:
             try:
@@ -130,24 +129,24 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         waiting.write_bytes(content)
         model = TFLiteModel(waiting)
         found = job.check(name, path.name, model.forward)
-        agreeing = sum(tags_of(model, vector, job.tagger.labels) == vector["tags"] for vector in job.vectors)
+        agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
             "sha256": sha256_of_file(waiting),
             "operators": list_operators(content),
             "zero_fraction_of_kernels": measure_zero_fraction(content),
-            "entity_f1": found.f1,
-            "entity_f1_of_the_float_model": found.float_f1,
+            **found.values(),
             **found.record(),
             **job.gate.corpus,
             "vectors_tagged_as_by_the_float_model": agreeing,
         }
         forget_file(job.run_dir, path.name)
     length = job.config.data.max_length
-    write_companions(job.tagger, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
-    say(f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB  entity F1 {found.f1:.4f} ({found})  {path}")
+    write_companions(job.model, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
+    kept = f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB"
+    say(f"{kept}  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
     prefix = f"export/{name}/{job.config.evaluation.split}"
-    return {f"{prefix}/entity_f1": found.f1, **found.metrics(prefix), f"export/{name}/bytes": entry["bytes"]}
+    return {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix), f"export/{name}/bytes": entry["bytes"]}
 
 
 def export_saved_model(job: Exporting) -> dict[str, float]:
@@ -155,18 +154,18 @@ def export_saved_model(job: Exporting) -> dict[str, float]:
     scores: list[Comparison] = []
 
     def check(path: Path) -> None:
-        forward = SavedModelForward.of(load_version(path), labels=len(job.tagger.labels))
+        forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
         scores.append(job.check("saved_model", "saved_model", forward))
 
     say("saved_model  converting")
-    path = save_tagger_as_saved_model(
-        job.tagger, job.encoder, job.config.predict, job.run_dir.saved_model, check=check
+    path = save_as_saved_model(
+        job.model, job.encoder, job.config.predict, job.run_dir.saved_model, check=check
     )
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     (found,) = scores
-    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  entity F1 {found.f1:.4f} ({found})  {path}")
+    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
     prefix = f"export/saved_model/{job.config.evaluation.split}"
-    return {f"{prefix}/entity_f1": found.f1, **found.metrics(prefix), "export/saved_model/bytes": size}
+    return {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix), "export/saved_model/bytes": size}
 
 
 def export_text(job: Exporting) -> dict[str, float]:
@@ -174,27 +173,25 @@ def export_text(job: Exporting) -> dict[str, float]:
     folder, split = job.run_dir.tflite_text, job.config.evaluation.split
     path = folder / "int8_text.tflite"
     say("int8_text    converting")
-    content = write_text_tflite(job.tagger, job.encoder, job.config)
-    non_names = find_non_names(job.tagger, job.config.predict)
-    counts = score_text_tflite(content, job.corpus.sentences(), job.predictor, non_names=non_names)
-    found = Comparison.of(*counts)
+    content = write_text_tflite(job.model, job.encoder, job.config)
+    found = compare_text_tflite(content, job.model, job.corpus.examples(), job.predictor, job.config.predict)
     job.gate.decide("int8_text", path.name, found)
     job.run_dir.write_bytes(path, content)
     manifest = {
-        **TEXT_SIGNATURE,
+        **describe_text_signature(job.model.task),
         "file": path.name,
         "bytes": len(content),
         "sha256": sha256_of_file(path),
         "operators": list_operators(content),
-        "entity_f1_on_plain_text": found.f1,
-        "entity_f1_of_the_float_model_on_plain_text": found.float_f1,
+        **{f"{name}_on_plain_text": value for name, value in found.values().items()},
         **found.record(),
         **job.gate.corpus,
     }
     job.run_dir.write_json(folder / MANIFEST, manifest)
-    say(f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB  entity F1 {found.f1:.4f} on plain text ({found})  {path}")
+    kept = f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB"
+    say(f"{kept}  {found.task.headline_name} {found.f1:.4f} on plain text ({found})  {path}")
     prefix = f"export/int8_text/{split}"
-    metrics = {f"{prefix}/plain_text_entity_f1": found.f1, **found.metrics(f"{prefix}/plain_text")}
+    metrics = {f"{prefix}/plain_text_{found.task.headline}": found.f1, **found.metrics(f"{prefix}/plain_text")}
     return metrics | {"export/int8_text/bytes": len(content)}
 
 

@@ -11,18 +11,19 @@ from app.data.encoding import Encoder
 from app.evaluation.scoring import build_validation, finish_run, score_again
 from app.run.directory import Request
 from app.run.screen import say
-from app.tasks.bundle import start_tagger
-from app.tasks.corpora import check_other_splits, describe_corpora, read_training_corpus
+from app.tasks import find_task
+from app.tasks.bundle import start_model
+from app.tasks.corpora import check_other_splits, describe_corpora, describe_scores, read_training_corpus
 from app.tasks.masked_lm.masking import PieceMasker, with_masks
 from app.tasks.masked_lm.network import build_masked_lm
-from app.tasks.network import Tagger, build_encoder
-from app.tasks.tagging.corpus import Corpus, CorpusSummary
+from app.tasks.network import TaskModel, build_encoder
+from app.tasks.task import Corpus, Summary, Task
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.masked_lm import MaskedLmTuner
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
-from app.training.task_training import TaggerTraining
+from app.training.task_training import TaskTraining
 from app.training.trials import decide
 from app.training.workers import Workers
 
@@ -41,40 +42,40 @@ def run(request: Request) -> dict[str, float]:
     train, summary = read_training_corpus(config)
     others = check_other_splits(config, summary.labels, train=train, words=summary.words)
     corpora = describe_corpora(config.data, {"train": summary, **others})
+    task = find_task(config.task)
     with workers.watched(run_dir.path), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
         say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
-            tagger = start_tagger(config, summary.labels, init_from=config.init_from)
-        tagger = dataclasses.replace(tagger, non_name_types=summary.non_name_types)
-        encoder = build_encoder(tagger, config.data)
+            facts = task.find_facts(config, summary, {})
+            model = start_model(config, summary.labels, init_from=config.init_from, facts=facts)
+        encoder = build_encoder(model, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         if workers.is_chief:
             say(
-                f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)} | "
-                f"{strategy.num_replicas_in_sync} replica(s), {precision}"
+                f"{task.describe(summary)} | {strategy.num_replicas_in_sync} replica(s), {precision}"
             )
-        metrics = _train(tagger, encoder, train, summary, TaggerTraining(config, run_dir, strategy, precision))
+        metrics = _train(model, encoder, train, summary, TaskTraining(config, run_dir, strategy, precision))
         if not workers.is_chief:
             return metrics
-        card = _card(config, summary, metrics)
-        return finish_run(tagger, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
+        card = _card(config, task, summary, metrics)
+        return finish_run(model, metrics, card=card, config=config, run_dir=run_dir, mode=MODE)
 
 
 def _train(
-    tagger: Tagger, encoder: Encoder, train: Corpus, summary: CorpusSummary, training: TaggerTraining
+    model: TaskModel, encoder: Encoder, train: Corpus, summary: Summary, training: TaskTraining
 ) -> dict:
     settings = training.config.training
-    rows = encoder.training_rows(train.sentences())
+    rows = encoder.training_rows(train.examples())
     store = training.store(rows, encoder, words=summary.words, made_from=summary)
-    validate = build_validation(tagger, encoder, training.config)
-    plan = training.plan(store, settings, depths=tagger.layer_depths(), validate=validate)
+    validate = build_validation(model, encoder, training.config)
+    plan = training.plan(store, settings, depths=model.layer_depths(), validate=validate)
     with training.strategy.scope():
-        warmed_up = _warm_up(tagger, encoder, store, training)
-        return warmed_up | run_fit(training.tuner(tagger, encoder, settings), settings, plan)
+        warmed_up = _warm_up(model, encoder, store, training)
+        return warmed_up | run_fit(training.tuner(model, encoder, settings), settings, plan)
 
 
-def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: TaggerTraining) -> dict:
+def _warm_up(model: TaskModel, encoder: Encoder, store: RowStore, training: TaskTraining) -> dict:
     """Masked-language-model epochs on the words of the training corpus (task-adaptive pretraining)."""
     settings, seed = training.config.training, training.config.seed
     if not settings.masked_lm_epochs:
@@ -86,7 +87,7 @@ def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: Tagger
         average_weights_decay=0.0,
         early_stopping_patience_epochs=0,
     )
-    network, depths = build_masked_lm(tagger)
+    network, depths = build_masked_lm(model)
     tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=settings, seed=seed)
     masker = PieceMasker.build(encoder.pieces, fraction=settings.masked_lm_fraction)
     # Other orders than those of the epochs that follow.
@@ -101,16 +102,14 @@ def _warm_up(tagger: Tagger, encoder: Encoder, store: RowStore, training: Tagger
     return {name.replace("train/", "masked_lm/"): value for name, value in found.items()}
 
 
-def _card(config: Config, summary: CorpusSummary, metrics: dict) -> str:
+def _card(config: Config, task: Task, summary: Summary, metrics: dict) -> str:
     """The model card beside the weights."""
-    best = f"{metrics['valid/entity_f1']:.4f}" if "valid/entity_f1" in metrics else "not measured"
-    return f"""# Named-entity tagger
+    return f"""# {task.title}
 
-- Entity types: {", ".join(summary.types)}
-- Backbone: `{config.backbone.source}`, head: {config.model.head}, word shapes: {config.model.word_shape}
+- {task.describe_labels(summary.labels)}
+- Backbone: `{config.backbone.source}`, head: {task.describe_head(config.model)}, word shapes: {config.model.word_shape}
 - Trained on: `{summary.source}`, {metrics["train/epochs"]} epochs, seed {config.seed}
-- Entity F1 on the validation split while training: {best}; other scores: `../metrics.json`, `../report.txt`
-- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: measure it
-  with `--mode=evaluate` on text of your own. Names of people are personal data where the law says so.
+{describe_scores(task, metrics)}
+{task.caution}
 - Use: `python -m app.main --mode=predict --run_dir=RUN --input=FILE`
 """

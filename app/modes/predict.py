@@ -1,4 +1,4 @@
-"""Modes room: plain text in, entities with character offsets out, document by document."""
+"""Modes room: plain text in, answers out, document by document."""
 
 import json
 import sys
@@ -15,56 +15,48 @@ from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, atomic
 from app.run.files import named, open_special
 from app.run.screen import heartbeat
-from app.tasks.bundle import load_tagger
-from app.tasks.network import build_encoder
-from app.tasks.tagging.answers import find_non_names, tag_texts
-from app.tasks.tagging.display import EntityDisplay
-from app.tasks.tagging.labels import types_from
+from app.tasks.bundle import load_model
+from app.tasks.network import TaskModel, build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
-    """Tags the documents of `request.input` and writes the answers to `request.output` (empty: standard output).
+    """Answers the documents of `request.input` and writes the answers to `request.output` (empty: standard output).
 
     They are JSON lines, or on a terminal the text with its entities marked.
     """
     config = request.config.predict
-    counts: dict[str, float] = {"predict/documents": 0, "predict/entities": 0}
+    counts: dict[str, float] = {"predict/documents": 0}
     with ExitStack() as stack:
         inputs = find_inputs(  # before the model, so that a typing error is told at once
             [each for each in (request.input, *request.more_inputs) if each],
             input_format=config.input_format,
             output=request.output,
         )
-        tagger = load_tagger(request.run_dir.model)
+        model = load_model(request.run_dir.model)
         predictor = build_predictor(
-            tagger, build_encoder(tagger, request.config.data), batch_size=config.batch_size
+            model, build_encoder(model, request.config.data), batch_size=config.batch_size
         )
         target = stack.enter_context(_output(request.output))
         # Lines on the screen are enough, and a pipe may be silent for as long as it likes.
         watched = bool(request.output) and request.input != "-"
         stack.enter_context(heartbeat(f"writing {request.output}", shown=watched))
-        show = _shown_in(target, config.format, types_from(tagger.labels), to_file=bool(request.output))
-        non_names = find_non_names(tagger, config)
+        task = model.task
+        counts[f"predict/{task.labelled}"] = 0
+        show = _shown_in(target, config.format, model, to_file=bool(request.output))
         for documents in read_documents(inputs):
-            found = tag_texts(
-                [document.text for document in documents],
-                predictor,
-                split=config.split_sentences,
-                min_score=config.min_score,
-                non_names=non_names,
-            )
+            found = task.answer_texts(model, [document.text for document in documents], predictor, config)
             for document, row in zip(documents, found, strict=True):
                 show(document.fields | row)
                 counts["predict/documents"] += 1
-                counts["predict/entities"] += len(row["entities"])
+                counts[f"predict/{task.labelled}"] += task.count_answers(row)
             target.flush()
     return counts
 
 
-def _shown_in(target: IO[str], form: str, types: list[str], *, to_file: bool) -> Callable[[dict], None]:
+def _shown_in(target: IO[str], form: str, model: TaskModel, *, to_file: bool) -> Callable[[dict], None]:
     """What writes an answer: in colour for a person at a terminal, else as a JSON line."""
     if form == "text" or (form == "auto" and not to_file and target.isatty()):
-        return EntityDisplay(target, types).show
+        return model.task.open_display(target, model.labels).show
 
     def write(row: dict) -> None:
         line = json.dumps(row, ensure_ascii=False)

@@ -135,8 +135,8 @@ class RunDirectory:
     def __str__(self) -> str:
         return str(self.path)
 
-    def predictions(self, split: str) -> Path:
-        return self.path / "predictions" / f"{split}.conll"
+    def predictions(self, split: str, suffix: str) -> Path:
+        return self.path / "predictions" / f"{split}.{suffix}"
 
     def errors(self, split: str) -> Path:
         return self.path / "errors" / f"{split}.jsonl"
@@ -407,7 +407,7 @@ class RunDirectory:
         kept = {name: value for name, value in metrics.items() if not name.startswith(f"{split}/")}
         if kept != metrics:
             self.write_json(self.metrics_json, kept)
-        for path in (self.predictions(split), self.errors(split)):
+        for path in (*(self.path / "predictions").glob(f"{split}.*"), self.errors(split)):
             path.unlink(missing_ok=True)
 
     def write_environment(self, *, seed: int, command: Sequence[str]) -> None:

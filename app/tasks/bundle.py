@@ -9,8 +9,9 @@ Beside the backbone's files (see `bundle.py`):
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -22,14 +23,16 @@ from app.encoder.bundle import BUNDLE_FILES, load_backbone, save_backbone
 from app.encoder.sources import SUMS_FILE, TAGGER_FILES, check_sums, read_json, read_sums
 from app.one_keras import keras
 from app.run.directory import RunDirectory, atomic, sha256_of_file
-from app.tasks.network import Tagger, build_tagger
+from app.tasks import find_task
+from app.tasks.network import TaskModel, build_model
+from app.tasks.task import Facts
 from app.text.shapes import NUM_SHAPES
 
 SETTINGS_FILE, WEIGHTS_FILE = TAGGER_FILES
 CARD_FILE = "README.md"
 
 
-def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) -> None:
+def save_model(tagger: TaskModel, folder: Path, *, shape_count: int, card: str) -> None:
     """Writes the bundle; each file appears under its name only when it is complete.
 
     Args:
@@ -41,7 +44,8 @@ def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) ->
     save_backbone(tagger.backbone, folder)
     settings = {
         "labels": list(tagger.labels),
-        "non_name_types": list(tagger.non_name_types),
+        "task": tagger.task.name,
+        "facts": dict(tagger.facts),
         "shape_count": shape_count,
         "model": dataclasses.asdict(tagger.config),
     }
@@ -51,19 +55,23 @@ def save_tagger(tagger: Tagger, folder: Path, *, shape_count: int, card: str) ->
         save_file({name: variable.numpy() for name, variable in tagger.own_variables().items()}, path)
     with atomic(folder / CARD_FILE) as path:
         path.write_text(card, encoding="utf-8", errors="backslashreplace")
+    _write_sums(folder)
+
+
+def _write_sums(folder: Path) -> None:
     sums = read_sums(folder) | {name: sha256_of_file(folder / name) for name in (SETTINGS_FILE, WEIGHTS_FILE)}
     with atomic(folder / SUMS_FILE) as path:
         path.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")
 
 
-def load_tagger(folder: Path) -> Tagger:
+def load_model(folder: Path) -> TaskModel:
     """Reads a bundle, bit for bit the tagger that was saved, to compute in float32.
 
     Raises:
         InputError: a file is missing, truncated or altered.
     """
     keras.mixed_precision.set_global_policy("float32")
-    return read_tagger(folder)
+    return read_model(folder)
 
 
 def read_labels(folder: Path) -> tuple[str, ...]:
@@ -78,28 +86,45 @@ def read_labels(folder: Path) -> tuple[str, ...]:
     return tuple(read_json(folder / SETTINGS_FILE)["labels"])
 
 
-def read_tagger(folder: Path) -> Tagger:
-    """As `load_tagger`, to compute in the precision that is set."""
+def read_model(folder: Path) -> TaskModel:
+    """As `load_model`, to compute in the precision that is set."""
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: the run has not finished; run the same command on it again")
     check_sums(folder, (SETTINGS_FILE, WEIGHTS_FILE))
     settings = read_json(folder / SETTINGS_FILE)
-    tagger = build_tagger(
+    tagger = build_model(
         load_backbone(folder),
         ModelConfig(**settings["model"]),
+        task=find_task(settings.get("task", "tagging")),
         labels=settings["labels"],
         shape_count=settings["shape_count"],
+        facts=_read_facts(settings),
     )
     restore_head(tagger, folder)
-    return dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
+    return tagger
 
 
-def read_non_name_types(folder: Path) -> tuple[str, ...]:
-    """Entity types of a bundle whose entities need be no names; older bundles do not say."""
-    return tuple(read_json(folder / SETTINGS_FILE).get("non_name_types", ()))
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What the model of a bundle knows beside its labels."""
+    return _read_facts(read_json(folder / SETTINGS_FILE))
 
 
-def restore_head(tagger: Tagger, folder: Path) -> None:
+def _read_facts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    facts = dict(settings.get("facts", {}))
+    if "non_name_types" in settings:  # of bundles that are older than facts
+        facts.setdefault("non_name_types", settings["non_name_types"])
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+
+
+def save_facts(model: TaskModel, folder: Path) -> None:
+    """Writes the facts of a model into its bundle, which is otherwise left as it is."""
+    settings = {**read_json(folder / SETTINGS_FILE), "facts": dict(model.facts)}
+    with atomic(folder / SETTINGS_FILE) as path:
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_sums(folder)
+
+
+def restore_head(tagger: TaskModel, folder: Path) -> None:
     """Puts the word shapes, head and transition scores of a bundle into a tagger of the same make.
 
     Raises:
@@ -125,26 +150,32 @@ def restore_head(tagger: Tagger, folder: Path) -> None:
         variable.assign(arrays[name])
 
 
-def start_tagger(config: Config, labels: Sequence[str], *, init_from: str = "") -> Tagger:
-    """A tagger to train, to be called in the strategy's scope after `set_up`.
+def start_model(
+    config: Config, labels: Sequence[str], *, init_from: str = "", facts: Facts | None = None
+) -> TaskModel:
+    """A model to train, to be called in the strategy's scope after `set_up`.
 
     Args:
-        config: its sections backbone, model and training.
+        config: the task, and its sections backbone, model and training.
         labels: label names in id order.
         init_from: run directory whose weights it takes, head included; empty = those of `backbone.source`.
+        facts: what the model knows beside its labels; None = what that of `init_from` knows.
     """
     source = init_from or config.backbone.source
     backbone = build_backbone(dataclasses.replace(config.backbone, source=source))
     compile_activations(backbone.model, config.training.compile_activations)
-    tagger = build_tagger(
+    folder = RunDirectory(init_from).model
+    if facts is None:
+        facts = read_facts(folder) if init_from else {}
+    model = build_model(
         backbone,
         config.model,
+        task=find_task(config.task),
         labels=labels,
         shape_count=NUM_SHAPES,
+        facts=facts,
         freeze_embeddings=config.training.freeze_embeddings,
     )
     if init_from:
-        folder = RunDirectory(init_from).model
-        restore_head(tagger, folder)
-        tagger = dataclasses.replace(tagger, non_name_types=read_non_name_types(folder))
-    return tagger
+        restore_head(model, folder)
+    return model

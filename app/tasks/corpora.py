@@ -1,7 +1,7 @@
 """Tasks room: which corpora a run learnt from and was scored on, known by their content and not by their paths.
 
 `corpora.json` of a run directory holds them by split: `{"test": {"sources": [PATH], "sha256": DIGEST}, ...}`; the
-digest is that of `CorpusSummary`.
+digest is that of the summary.
 """
 
 import json
@@ -14,12 +14,11 @@ from app.config import Config, DataConfig, InputError
 from app.config.rules import require_split
 from app.run.directory import RunDirectory
 from app.run.screen import heartbeat, say
-from app.tasks.tagging.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
-from app.tasks.tagging.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
-from app.tasks.tagging.holdout import split_off
-from app.tasks.tagging.labels import types_from
-from app.tasks.tagging.report import conll_rows
+from app.tasks import find_task
+from app.tasks.masked_lm.text_corpus import Source
+from app.tasks.tagging.report import is_predicted_in
 from app.tasks.tagging.tfds import PREFIX
+from app.tasks.task import Corpus, Summary, Task
 
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
 
@@ -28,7 +27,7 @@ DIGITS = 12  # of a digest, in a name
 LONGEST_NAME_BYTES = 100  # of a corpus, in the name of a folder
 
 
-def describe_corpora(data: DataConfig, summaries: Mapping[str, CorpusSummary | None]) -> Corpora:
+def describe_corpora(data: DataConfig, summaries: Mapping[str, Summary | None]) -> Corpora:
     """Corpora as `corpora.json` holds them.
 
     Args:
@@ -79,7 +78,7 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         now = corpora.get(split)
         if now is None or now["sha256"] == before["sha256"]:
             continue
-        if split == "test" and "test/entity_f1" not in scored:
+        if split == "test" and not any(name.startswith("test/") for name in scored):
             continue  # nothing depends on it yet
         remedy = " or score the new one with --mode=evaluate;" if split == "test" else ""
         raise InputError(
@@ -89,7 +88,7 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         )
 
 
-def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpus, summary: CorpusSummary) -> bool:
+def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpus, summary: Summary) -> bool:
     """Whether a corpus and the way it is read are those of the run's own report, which then may be written anew.
 
     Args:
@@ -105,10 +104,16 @@ def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpu
     known = read_corpora(run_dir).get(split)
     if known:
         return bool(known["sha256"] == summary.digest)
-    return _absolute(corpus.source) == _absolute(getattr(own, f"{split}_path")) and _has_scored(run_dir, split, corpus)
+    if _absolute(corpus.source) != _absolute(getattr(own, f"{split}_path")):
+        return False
+    # A run older than `corpora.json`: whether its predictions are those of the corpus, or there are none to lose.
+    path = run_dir.predictions(split, "conll")
+    if not path.is_file():
+        return f"{split}/entity_f1" not in run_dir.read_metrics()
+    return is_predicted_in(path.read_text(encoding="utf-8"), corpus.examples())
 
 
-def evaluation_name(run_dir: RunDirectory, data: DataConfig, summary: CorpusSummary) -> str:
+def evaluation_name(run_dir: RunDirectory, data: DataConfig, summary: Summary) -> str:
     """The name of the folder for scores of a corpus: its own name, its digest, and settings that the run has not."""
     source = summary.source.rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^\w.-]+", "-", source).strip("-.").encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
@@ -128,89 +133,97 @@ def _reported_split(own: DataConfig) -> str:
     return "valid" if (own.valid_path or own.valid_fraction) and not own.train_on_valid else ""
 
 
-def _has_scored(run_dir: RunDirectory, split: str, corpus: Corpus) -> bool:
-    """Whether the predictions of a run are those of a corpus, or it has none that could be lost."""
-    path = run_dir.predictions(split)
-    if not path.is_file():
-        return f"{split}/entity_f1" not in run_dir.read_metrics()
-    words, tags = zip(*((sentence.words, sentence.tags) for sentence in corpus.sentences()), strict=True)
-    expected = conll_rows(words, tags, tags)
-    return _without_predictions(path.read_text(encoding="utf-8")) == _without_predictions(expected)
-
-
-def _without_predictions(rows: str) -> list[str]:
-    return [line.rpartition(" ")[0] for line in rows.split("\n")]
-
-
 def _absolute(path: str) -> str:
     return path if path.startswith(PREFIX) or "://" in path else os.path.abspath(path)
 
 
-def open_split(data: DataConfig, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
-    """The corpus of a split, or None if there is none; with `labels`, other types are an error.
+def open_split(config: Config, split: str, *, labels: Sequence[str] | None = None) -> Corpus | None:
+    """The corpus of a split, or None if there is none; with `labels`, others are an error.
 
     With `data.train_on_valid` the validation corpus is part of the training corpus and no split of its own; with
     `data.valid_fraction` it is a part of the training corpus, which lacks it.
     """
-    types = None if labels is None else types_from(labels)
+    task, data = find_task(config.task), config.data
 
     def opened(name: str) -> Corpus | None:
         path = getattr(data, f"{name}_path")
-        return open_corpus(path, split=name, config=data, types=types) if path else None
+        return task.open_corpus(config, path, split=name, labels=labels) if path else None
 
     if data.valid_fraction and split != "test":
         whole = opened("train")
         if whole is None or data.train_on_valid:
             return whole if split == "train" else None
-        train, valid = split_off(whole, fraction=data.valid_fraction, seed=data.valid_seed)
+        train, valid = task.split_off(whole, fraction=data.valid_fraction, seed=data.valid_seed)
         return train if split == "train" else valid
     if not data.train_on_valid or split == "test":
         return opened(split)
-    return join_corpora([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
-
-
-def open_scored_split(data: DataConfig, split: str, *, labels: Sequence[str], purpose: str) -> Corpus:
-    """The corpus of a split that must be there, read through once; see `read_scored_split`."""
-    return read_scored_split(data, split, labels=labels, purpose=purpose)[0]
+    return task.join([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
 
 
 def read_scored_split(
-    data: DataConfig, split: str, *, labels: Sequence[str], purpose: str
-) -> tuple[Corpus, CorpusSummary]:
+    config: Config, split: str, *, labels: Sequence[str], purpose: str
+) -> tuple[Corpus, Summary]:
     """The corpus of a split that must be there, and what one pass over it finds; `purpose` says what it is needed for.
 
     Raises:
         InputError: there is none, or a fault in it.
     """
-    require_split(data, split, purpose)
-    corpus = open_split(data, split, labels=labels)
+    require_split(config.data, split, purpose)
+    corpus = open_split(config, split, labels=labels)
     assert corpus is not None
+    return corpus, summarize(corpus, config)
+
+
+def summarize(corpus: Corpus, config: Config) -> Summary:
+    """One pass over a corpus, with a word to the person watching while it lasts."""
     with heartbeat(f"reading {corpus.source}"):
-        return corpus, summarize(corpus)
+        return find_task(config.task).summarize(corpus, config)
 
 
-def read_training_corpus(config: Config, *, labels: list[str] | None = None) -> tuple[Corpus, CorpusSummary]:
+def read_training_corpus(config: Config, *, labels: Sequence[str] | None = None) -> tuple[Corpus, Summary]:
     """The training corpus and what one pass over it finds; what was repaired is said.
 
     Args:
-        config: its section data.
+        config: the task and its sections.
         labels: the only ones allowed, of a model that there is already.
     """
-    train = open_split(config.data, "train", labels=labels)
+    train = open_split(config, "train", labels=labels)
     if train is None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
-    with heartbeat(f"reading {train.source}"):
-        summary = summarize(train)
-    report_training_corpus(summary)
+    summary = summarize(train, config)
+    report_training_corpus(summary, config)
     return train, summary
 
 
-def report_training_corpus(summary: CorpusSummary) -> None:
+def report_training_corpus(summary: Summary, config: Config) -> None:
     """Says what was repaired in a training corpus and what is odd about its labels."""
-    if summary.repaired:
-        say(f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-")
-    for warning in check_types(summary):
+    task = find_task(config.task)
+    if repaired := task.find_repairs(summary):
+        say(repaired)
+    for warning in task.find_oddities(summary, training=True):
         say(f"warning: {warning}")
+
+
+def count_words(task: Task, sources: Sequence[Source], *, limit_words: int = 0) -> int:
+    """Words that `Task.read_unlabelled` gives.
+
+    Raises:
+        InputError: there are none.
+    """
+    examples = task.read_unlabelled(sources, limit_words=limit_words)
+    words = sum(len(task.words_of(example)) for example in examples)
+    if not words:
+        raise InputError(f"data.unlabelled_path: {', '.join(each.path for each in sources[:3])} holds no word")
+    return words
+
+
+def describe_scores(task: Task, metrics: Mapping[str, Any]) -> str:
+    """A line of a model card."""
+    name = f"valid/{task.headline}"
+    best = f"{metrics[name]:.4f}" if name in metrics else "not measured"
+    headline = task.headline_name[0].upper() + task.headline_name[1:]
+    others = "`../metrics.json`, `../report.txt`"
+    return f"- {headline} on the validation split while training: {best}; other scores: {others}"
 
 
 def labelled_sources(data: DataConfig) -> list[str]:
@@ -220,7 +233,7 @@ def labelled_sources(data: DataConfig) -> list[str]:
 
 def check_other_splits(
     config: Config, labels: Sequence[str], *, train: Corpus | None = None, words: int = 0
-) -> dict[str, CorpusSummary]:
+) -> dict[str, Summary]:
     """Reads the other splits once before training, so that a fault in them does not come to light an hour later.
 
     Says what is odd about them: no validation corpus, no entity, text of the training corpus.
@@ -234,26 +247,24 @@ def check_other_splits(
     Returns:
         what is in those that there are.
     """
+    task = find_task(config.task)
     others: dict[str, Corpus] = {}
-    summaries: dict[str, CorpusSummary] = {}
+    summaries: dict[str, Summary] = {}
     for split in ("valid", "test"):
-        corpus = open_split(config.data, split, labels=labels)
+        corpus = open_split(config, split, labels=labels)
         if corpus is None:
             continue
-        with heartbeat(f"reading {corpus.source}"):
-            others[split], summary = corpus, summarize(corpus)
-        summaries[split] = summary
-        for warning in check_scored(summary):
+        others[split], summaries[split] = corpus, summarize(corpus, config)
+        for warning in task.find_oddities(summaries[split], training=False):
             say(f"warning: {warning}")
         if split == "valid" and config.data.valid_fraction:
-            say(f"{summary.source}: {summary.sentences:,} sentences, {summary.documents:,} documents")
+            say(f"{corpus.source}: {task.describe(summaries[split])}")
     if "valid" not in others and train and not config.data.train_on_valid:
         say(
             "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
             "or set a part of the training corpus aside with data.valid_fraction=0.1"
         )
     if train and words <= config.data.memory_limit_words:
-        sources = {split: corpus.source for split, corpus in others.items()}
-        for warning in describe_shared_text(find_shared_text(train, others), sources):
+        for warning in task.find_shared(train, others):
             say(f"warning: {warning}")
     return summaries

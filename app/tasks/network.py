@@ -1,8 +1,9 @@
-"""Tasks room: a backbone, the word-shape embedding and a tagging head assembled into one network."""
+"""Tasks room: a backbone, the word-shape embedding and the head of a task assembled into one network."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 from keras_nlp.layers import TransformerEncoder
@@ -12,16 +13,39 @@ from app.config.rules import check_row_length
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths
-from app.encoder.forward import Replace, connect_encoder
+from app.encoder.forward import Replace, compute_positions, connect_encoder
 from app.one_keras import keras
-from app.tasks.tagging.head import TaggingHead
-from app.text.shapes import word_shapes
+from app.tasks.task import Facts, Head, Task
 from app.text.word_pieces import WordPieces
 
 
+class SegmentIds(keras.layers.Layer):
+    """Segment of each piece: 0 up to the first `[SEP]` of its window, 1 after it; for pairs of texts.
+
+    Args:
+        end_id: id of `[SEP]`.
+    """
+
+    def __init__(self, end_id: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.end_id = end_id
+
+    def call(self, tokens: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+        """Int32 [batch, length] twice -> int32 [batch, length]."""
+        return compute_segments(tokens, windows, self.end_id)
+
+
+def compute_segments(tokens: tf.Tensor, windows: tf.Tensor, end_id: int) -> tf.Tensor:
+    """See `SegmentIds`."""
+    ends = tf.cumsum(tf.cast(tf.equal(tokens, end_id), tf.int32), axis=1, exclusive=True)  # before each piece
+    first = tf.range(tf.shape(tokens)[1])[tf.newaxis] - compute_positions(windows)  # of each piece's window
+    before = tf.gather(ends, first, batch_dims=1)
+    return tf.minimum(ends - before, 1)
+
+
 @dataclass(frozen=True)
-class Tagger:
-    """A network that tags words.
+class TaskModel:
+    """A network for a task.
 
     Attributes:
         network: {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32 [batch, length, labels].
@@ -29,17 +53,19 @@ class Tagger:
             their own window only. A plain 0/1 mask is the case of one window a row.
         encoder: the network below the head: the same inputs -> hidden states [batch, length, width].
         backbone: the pretrained encoder inside, which shares its weights with the network.
-        head: the tagging head inside.
+        head: of the task, inside.
         config: how it was assembled.
-        non_name_types: entity types that the training corpus has on dates, mail addresses and the like.
+        task: what it is for.
+        facts: what it has to know beside its labels.
     """
 
     network: keras.Model
     encoder: keras.Model
     backbone: Backbone
-    head: TaggingHead
+    head: Any
     config: ModelConfig
-    non_name_types: tuple[str, ...] = ()
+    task: Task
+    facts: Facts = dataclasses.field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -56,16 +82,25 @@ class Tagger:
         return find_depths(self.backbone, self.network.trainable_variables)
 
 
-def build_tagger(
-    backbone: Backbone, config: ModelConfig, *, labels: Sequence[str], shape_count: int, freeze_embeddings: bool = False
-) -> Tagger:
+def build_model(
+    backbone: Backbone,
+    config: ModelConfig,
+    *,
+    task: Task,
+    labels: Sequence[str],
+    shape_count: int,
+    facts: Facts | None = None,
+    freeze_embeddings: bool = False,
+) -> TaskModel:
     """Assembles the network on the layers of a backbone.
 
     Args:
         backbone: from `build_backbone`.
         config: head and word shapes.
-        labels: label names in id order, `O` first.
+        task: what the network is for.
+        labels: label names in id order.
         shape_count: number of word shapes.
+        facts: what the model has to know beside its labels.
         freeze_embeddings: keep the word-piece embeddings as they are.
     """
     backbone.model.token_embedding.trainable = not freeze_embeddings
@@ -77,13 +112,18 @@ def build_tagger(
             shape_count, backbone.model.hidden_dim, embeddings_initializer=near_zero, name="word_shape"
         )
 
-    def make_head() -> TaggingHead:
-        return TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
+    facts = facts or {}
+    view = _connect(
+        backbone,
+        shapes,
+        lambda: task.build_head(labels, config, facts),
+        lambda layer: layer,
+        segments=task.segments(facts),
+    )
+    return TaskModel(*view, config, task, facts)
 
-    return _connect(backbone, config, shapes, make_head, lambda layer: layer)
 
-
-def with_layers(tagger: Tagger, replace: Replace) -> Tagger:
+def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:
     """A second network on the weights of a tagger, some layers of its encoder in another's place.
 
     Args:
@@ -92,27 +132,37 @@ def with_layers(tagger: Tagger, replace: Replace) -> Tagger:
             nothing does. What it returns is called like the layer and shares the layer's weights.
     """
     names = {layer.name: layer for layer in tagger.network.layers}
-    view = _connect(tagger.backbone, tagger.config, names.get("word_shape"), lambda: tagger.head, replace)
-    return dataclasses.replace(view, non_name_types=tagger.non_name_types)
+    view = _connect(
+        tagger.backbone,
+        names.get("word_shape"),
+        lambda: tagger.head,
+        replace,
+        segments=tagger.task.segments(tagger.facts),
+    )
+    return TaskModel(*view, tagger.config, tagger.task, tagger.facts)
 
 
 @tf.autograph.experimental.do_not_convert
 def _connect(
     backbone: Backbone,
-    config: ModelConfig,
     shapes: keras.layers.Layer | None,
-    make_head: Callable[[], TaggingHead],
+    make_head: Callable[[], Head],
     replace: Replace,
-) -> Tagger:
+    *,
+    segments: bool,
+) -> tuple[keras.Model, keras.Model, Backbone, Head]:
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
     added = shapes(inputs["shape_ids"]) if shapes else None
-    segments = tf.zeros_like(inputs["token_ids"])
+    segment_ids = tf.zeros_like(inputs["token_ids"])
+    if segments:
+        end_id = backbone.vocabulary.index("[SEP]")
+        segment_ids = SegmentIds(end_id, name="segment_ids")(inputs["token_ids"], inputs["padding_mask"])
     states = connect_encoder(
-        backbone.model, inputs["token_ids"], segments, inputs["padding_mask"], added=added, replace=replace
+        backbone.model, inputs["token_ids"], segment_ids, inputs["padding_mask"], added=added, replace=replace
     )
     head = make_head()
-    network = keras.Model(inputs, head(states[-1]), name="tagger")
-    return Tagger(network, keras.Model(inputs, states[-1], name="encoder"), backbone, head, config)
+    network = keras.Model(inputs, head.connect(states[-1], inputs), name="tagger")
+    return network, keras.Model(inputs, states[-1], name="encoder"), backbone, head
 
 
 # The logits of chosen pieces alone, for whoever reads no others.
@@ -121,7 +171,7 @@ def _connect(
 # of long texts. The last transformer layer need not compute what nobody reads; it still reads all pieces.
 
 
-def build_word_network(tagger: Tagger) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
+def build_word_network(tagger: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
     """A function that gives what the network of a tagger gives at some places, with its weights and without dropout.
 
     Returns:
@@ -164,15 +214,10 @@ def _run_at(layer: TransformerEncoder, states: tf.Tensor, windows: tf.Tensor, pl
     return layer._feedforward_layer_norm(x + layer._feedforward_output_dense(inner))[0]
 
 
-def build_encoder(tagger: Tagger, data: DataConfig) -> Encoder:
-    """The encoder that belongs to a tagger: its vocabulary, its labels, its row length."""
-    backbone = tagger.backbone
+def build_encoder(model: TaskModel, data: DataConfig) -> Encoder:
+    """What turns examples into the rows of a model: its vocabulary, its labels, its row length."""
+    backbone = model.backbone
     check_row_length(data, positions=backbone.model.max_sequence_length)
-    return Encoder(
-        pieces=WordPieces(backbone.vocabulary, lowercase=backbone.lowercase),
-        labels=tagger.labels,
-        shapes=word_shapes,
-        max_length=data.max_length,
-        overlap=data.overlap_tokens,
-        by_document=data.packing == "document",
+    return model.task.build_encoder(
+        WordPieces(backbone.vocabulary, lowercase=backbone.lowercase), model.labels, data, model.facts
     )

@@ -13,7 +13,8 @@ from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, make_bert_backbone, read_settings
 from app.encoder.forward import connect_encoder
 from app.one_keras import keras
-from app.tasks.network import Tagger
+from app.tasks.network import TaskModel
+from app.tasks.task import ChainLoss
 from app.training.fine_tuner import FineTuner, SpecialIds
 
 LOGITS = "logits"
@@ -47,14 +48,14 @@ class AttentionVectors(keras.layers.Layer):
         return found
 
 
-def attention_width(tagger: Tagger, layer: int) -> int:
+def attention_width(tagger: TaskModel, layer: int) -> int:
     """Width of the queries, keys and values of a layer, all heads together."""
     attention = tagger.backbone.model.transformer_layers[layer]._self_attention_layer
     return attention._num_heads * attention._key_dim
 
 
 def build_view(
-    tagger: Tagger,
+    tagger: TaskModel,
     *,
     hidden_layers: Sequence[int] = (),
     projected_width: int = 0,
@@ -118,7 +119,7 @@ def build_from_layers(
     return dataclasses.replace(teacher, model=model)
 
 
-def copy_head(teacher: Tagger, student: Tagger) -> None:
+def copy_head(teacher: TaskModel, student: TaskModel) -> None:
     """Copies word shapes, head and transition scores where both taggers have them in the same shape."""
     theirs = teacher.own_variables()
     for name, variable in student.own_variables().items():
@@ -181,20 +182,6 @@ class Teacher:
             features = {**features, "token_ids": ids}
         outputs = _named(self.network(dict(features), training=False))
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
-
-
-@dataclass(frozen=True)
-class ChainLoss:
-    """How distributions over whole tag sequences are compared.
-
-    Attributes:
-        divergence: (teacher's logits, student's logits, words, boundaries, teacher's transitions, student's
-            transitions) -> summed divergence.
-        student_scores: the student's transition scores at the temperature, float32 [labels, labels].
-    """
-
-    divergence: Callable[..., tf.Tensor]
-    student_scores: Callable[[], tf.Tensor]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         batches: the training data from a position on.
         steps_per_epoch: batches in an epoch.
-        depths: depth of each trainable variable of the network, in its order (`Tagger.layer_depths`).
+        depths: depth of each trainable variable of the network, in its order (`TaskModel.layer_depths`).
         precision: what `set_up` returned.
         checkpoints: folder for resume.
         tensorboard: folder for TensorBoard, or None.

@@ -1,19 +1,17 @@
 """Training room: teachers, a student and the tuner that brings them together."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, TrainingConfig
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.encoder.bert import find_depths
 from app.run.directory import RunDirectory
-from app.tasks.bundle import read_labels, read_tagger
-from app.tasks.network import Tagger, build_tagger
-from app.tasks.tagging.crf import compute_chain_divergence
+from app.tasks.bundle import read_labels, read_model
+from app.tasks.network import TaskModel, build_model
+from app.tasks.task import Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation import (
-    ChainLoss,
     Compared,
     DistillationTuner,
     Teacher,
@@ -40,30 +38,33 @@ def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
     return labels
 
 
-def load_teachers(config: DistillConfig, *, labels: Sequence[str], compile_setting: str = "auto") -> list[Tagger]:
+def load_teachers(
+    config: DistillConfig, *, task: Task, labels: Sequence[str], compile_setting: str = "auto"
+) -> list[TaskModel]:
     """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
 
     Args:
         config: names them.
+        task: of the student.
         labels: of those that are runs.
         compile_setting: `training.compile_activations`.
     """
     teachers = []
     for source in config.teachers:
         if has_tagger(source):
-            teacher = read_tagger(RunDirectory(source).model)
+            teacher = read_model(RunDirectory(source).model)
         else:  # its encoder alone is used, so the head and its labels mean nothing
             backbone = build_backbone(BackboneConfig(source=source))
             untrained = ModelConfig(head="softmax", word_shape=False)
-            teacher = build_tagger(backbone, untrained, labels=labels, shape_count=NUM_SHAPES)
+            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES)
         compile_activations(teacher.backbone.model, compile_setting)
         teachers.append(teacher)
     return teachers
 
 
 def build_distillation(
-    student: Tagger,
-    teachers: Sequence[Tagger],
+    student: TaskModel,
+    teachers: Sequence[TaskModel],
     *,
     distill: DistillConfig,
     training: TrainingConfig,
@@ -95,16 +96,21 @@ def build_distillation(
             relation_layer=_relation_layer(distill, "teacher", teachers[0]),
             relations=relations,
         )
-    constrained = "crf" in (student.head.kind, *(teacher.head.kind for teacher in teachers))
+    chain = student.task.sequence_loss(student, teachers, distill.temperature)
+    if distill.chain_weight and chain is None:
+        raise InputError(
+            f"distill.chain_weight must be 0 with task={student.task.name}, received {distill.chain_weight:g}"
+        )
     asked = [
         Teacher(
             view,
             piece_ids=map_pieces(student.backbone, teacher.backbone),
-            chain_scores=partial(teacher.head.chain_scores, distill.temperature, constrained=constrained),
+            chain_scores=chain.teacher_scores[number] if chain else None,
         )
-        for view, teacher in zip([shown, *(teacher.network for teacher in teachers[1:])], teachers, strict=True)
+        for number, (view, teacher) in enumerate(
+            zip([shown, *(teacher.network for teacher in teachers[1:])], teachers, strict=True)
+        )
     ]
-    own_scores = partial(student.head.chain_scores, distill.temperature, constrained=student.head.kind == "crf")
     tuner = DistillationTuner(
         network,
         student.head.compute_loss,
@@ -113,14 +119,14 @@ def build_distillation(
         special=special,
         config=training,
         seed=seed,
-        chain=ChainLoss(compute_chain_divergence, own_scores),
+        chain=chain,
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
 
 
-def _relation_layer(config: DistillConfig, kind: str, tagger: Tagger) -> int:
+def _relation_layer(config: DistillConfig, kind: str, tagger: TaskModel) -> int:
     """The layer of the student or the teacher whose relations are compared."""
     key = f"relation_{kind}_layer"
     count = len(tagger.backbone.model.transformer_layers)
@@ -139,7 +145,7 @@ def _relation_layer(config: DistillConfig, kind: str, tagger: Tagger) -> int:
     return layer
 
 
-def _hidden_pairs(config: DistillConfig, student: Tagger, teacher: Tagger) -> list[tuple[int, int]]:
+def _hidden_pairs(config: DistillConfig, student: TaskModel, teacher: TaskModel) -> list[tuple[int, int]]:
     """Pairs of layers (student's, teacher's) whose outputs are compared."""
     counts = {
         "student": len(student.backbone.model.transformer_layers),

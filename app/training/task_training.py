@@ -13,7 +13,8 @@ from app.data.encoding import Encoder
 from app.data.packing import Example
 from app.run.directory import RunDirectory
 from app.run.screen import heartbeat
-from app.tasks.network import Tagger
+from app.tasks import find_task
+from app.tasks.network import TaskModel
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.kept_structure import KeptStructure
 from app.training.plan import Plan
@@ -21,7 +22,7 @@ from app.training.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
-class TaggerTraining:
+class TaskTraining:
     """What the training phases of one run share.
 
     Attributes:
@@ -95,6 +96,7 @@ class TaggerTraining:
             checkpoints=folder,
             tensorboard=self.run_dir.tensorboard / phase if settings.tensorboard else None,
             validate=validate,
+            score=find_task(self.config.task).headline,
             name=f"{phase.replace('/', ' ').replace('_', ' ')} " if phase else "",
             log=lambda row: self.run_dir.append_jsonl(
                 self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}
@@ -102,7 +104,7 @@ class TaggerTraining:
             forget=lambda epochs: self.run_dir.rewind_history(f"{prefix}epoch", epochs),
         )
 
-    def tuner(self, tagger: Tagger, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
+    def tuner(self, tagger: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains a tagger on the labels of the rows. Call inside the strategy's scope."""
         return FineTuner(
             tagger.network,

@@ -23,7 +23,7 @@ from app.config import BackboneConfig, Config, InputError, TrainingConfig
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.run.directory import RunDirectory
-from app.tasks.bundle import start_tagger
+from app.tasks.bundle import start_model
 from app.tasks.masked_lm.network import build_pretrainer
 from app.text.word_pieces import SPECIAL_PIECES
 from app.training.fine_tuner import FineTuner, SpecialIds
@@ -76,7 +76,7 @@ def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> Subj
 
 def _finetuning(config: Config, training: TrainingConfig, _: Path) -> Subject:
     backbone = dataclasses.replace(config.backbone, source=config.init_from or config.backbone.source)
-    tagger = start_tagger(dataclasses.replace(config, backbone=backbone), _LABELS)
+    tagger = start_model(dataclasses.replace(config, backbone=backbone), _LABELS)
     tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=_SPECIAL, config=training, seed=0)
 
     def make_batch(rows: int, length: int) -> dict:

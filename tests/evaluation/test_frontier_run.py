@@ -19,7 +19,7 @@ from app.evaluation.runtimes import build_keras_forward
 from app.evaluation.timing import save_batches
 from app.modes import export
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.corpora import open_split
 
 QUICK = (
@@ -95,7 +95,7 @@ def test_scores_are_remembered_by_the_checksums_of_model_and_corpus(exported, me
 
 def test_a_sample_is_whole_documents_from_all_over_the_corpus(exported):
     config = request_of(exported).config
-    sentences = list(open_split(config.data, "test").sentences())
+    sentences = list(open_split(config.data, "test").examples())
     sample = sample_documents(sentences, 150)
     chosen = {sentence.document for sentence in sample}
     assert sample == [sentence for sentence in sentences if sentence.document in chosen]
@@ -162,10 +162,10 @@ def test_onnx_runtime_computes_the_same_network(exported, tmp_path):
         pytest.skip("set PEER_PYTHON to a Python with onnxruntime, torch and transformers")
     request = request_of(exported)
     run = open_runs(request.run_dir, (), request.config.data)[0]
-    sentences = list(open_split(request.config.data, "test").sentences())
+    sentences = list(open_split(request.config.data, "test").examples())
     batches = make_batches(run, sentences, 3)[:4]
     save_batches(tmp_path / "batches.npz", batches)
-    keras = build_keras_forward(load_tagger(request.run_dir.model))
+    keras = build_keras_forward(load_model(request.run_dir.model))
     with start_peer(python, write_network(run.tagger, request.run_dir)) as peer:
         assert min(peer.wait()["bytes"].values()) > 0
         forward = peer.forward("float32", threads=1, folder=tmp_path)

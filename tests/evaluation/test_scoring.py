@@ -22,7 +22,7 @@ def data(tmp_path):
 
 
 def words(corpus):
-    return [(sentence.document, *sentence.words) for sentence in corpus.sentences()]
+    return [(sentence.document, *sentence.words) for sentence in corpus.examples()]
 
 
 def test_each_split_is_its_own_corpus(data):
@@ -58,7 +58,7 @@ def test_a_fault_in_a_corpus_that_is_to_be_scored_shows_before_work_starts(data)
 
 
 def last_words(corpus):
-    return {sentence.words[-1] for sentence in corpus.sentences()}
+    return {sentence.words[-1] for sentence in corpus.examples()}
 
 
 def write_documents(path, count):

@@ -200,14 +200,14 @@ def test_a_model_with_other_labels_is_bad_input(saved_model):
 @pytest.mark.whole_corpus
 def test_all_of_conll_2003_gets_the_answers_of_predict(conll_2003, tmp_path):
     from app.evaluation.runtimes import build_predictor
-    from app.export.text_saved_model import save_tagger_as_saved_model
-    from app.tasks.bundle import load_tagger
+    from app.export.saved_model import save_as_saved_model
+    from app.tasks.bundle import load_model
     from app.tasks.network import build_encoder
 
     run_dir, corpus = conll_2003
-    config, tagger = run_dir.read_config(), load_tagger(run_dir.model)
+    config, tagger = run_dir.read_config(), load_model(run_dir.model)
     encoder = build_encoder(tagger, config.data)
-    save_tagger_as_saved_model(tagger, encoder, config.predict, tmp_path)
+    save_as_saved_model(tagger, encoder, config.predict, tmp_path)
     loaded, predictor = load_saved_model(tmp_path), build_predictor(tagger, encoder, batch_size=32)
     documents = corpus.read_text(encoding="utf-8").split("-DOCSTART-")[1:]
     texts = [

@@ -44,7 +44,7 @@ def test_it_is_scored_on_the_corpus_as_plain_text(parts):
     right = [
         # A full stop is trimmed off the names of a text.
         Sentence(s.words, tuple("O" if w == "." else t for w, t in zip(s.words, found.tags, strict=True)), s.document)
-        for s, found in zip(alone, predictor.tag(alone), strict=True)
+        for s, found in zip(alone, predictor.answer(alone), strict=True)
     ]
     assert any(set(sentence.tags) != {"O"} for sentence in right)
     counts, float_counts = score_text_tflite(content, right, predictor)

@@ -81,12 +81,12 @@ def test_words_are_decoded_sentence_by_sentence_as_the_predictor_does(tagger):
 @pytest.mark.whole_corpus
 def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
     from app.evaluation.runtimes import build_predictor
-    from app.tasks.bundle import load_tagger
+    from app.tasks.bundle import load_model
     from app.tasks.corpora import open_split
     from app.tasks.network import build_encoder
 
     run_dir, corpus = conll_2003
-    config, loaded = run_dir.read_config(), load_tagger(run_dir.model)
+    config, loaded = run_dir.read_config(), load_model(run_dir.model)
     data = dataclasses.replace(config.data, test_path=str(corpus))
     encoder = build_encoder(loaded, data)
     path = tmp_path / "float32.tflite"
@@ -94,6 +94,6 @@ def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
     keras, lite = (
         build_predictor(loaded, encoder, batch_size=32, **more) for more in ({}, {"forward": TFLiteModel(path).forward})
     )
-    sentences = list(open_split(data, "test", labels=loaded.labels).sentences())
-    expected, found = (list(chain.from_iterable(s.tags for s in each.tag(sentences))) for each in (keras, lite))
+    sentences = list(open_split(data, "test", labels=loaded.labels).examples())
+    expected, found = (list(chain.from_iterable(s.tags for s in each.answer(sentences))) for each in (keras, lite))
     assert found == expected and len(found) == sum(len(sentence.words) for sentence in sentences)

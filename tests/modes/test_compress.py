@@ -16,7 +16,7 @@ from app.config import InputError
 from app.config.loading import load_config
 from app.modes import compress, evaluate
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 
 STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
 RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())
@@ -61,7 +61,7 @@ def rows(compressed) -> dict[str, dict]:
 
 
 def kernels_of(folder: Path) -> list[np.ndarray]:
-    model = load_tagger(folder).backbone.model
+    model = load_model(folder).backbone.model
     layers = [v.numpy() for layer in model.transformer_layers for v in layer.variables if "kernel" in v.name]
     return [*layers, model.token_embedding.embeddings.numpy()]
 
@@ -88,7 +88,7 @@ def test_two_replicas_compress_as_one_device_does(trained_run, tmp_path, app_pro
     for process in processes:
         _, messages = process.communicate(timeout=500)
         assert process.returncode == 0, messages
-    one, two = (load_tagger(tmp_path / devices / "model").network.variables for devices in "12")
+    one, two = (load_model(tmp_path / devices / "model").network.variables for devices in "12")
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4, err_msg=a.name)
 
@@ -132,7 +132,7 @@ def test_the_model_is_an_ordinary_one_whose_weights_are_what_the_table_says(trai
     kernels = kernels_of(compressed / "model")
     zeros = sum(int((kernel == 0).sum()) for kernel in kernels) / sum(kernel.size for kernel in kernels)
     assert zeros == pytest.approx(rows["quantize_aware"]["sparsity"], abs=1e-9)
-    assert load_tagger(compressed / "model").backbone.model.intermediate_dim < 32
+    assert load_model(compressed / "model").backbone.model.intermediate_dim < 32
     for kernel in kernels[:-1]:  # the columns of each are whole multiples of a scale
         if kernel.ndim == 2:
             scale = np.abs(kernel).max(axis=0) / 127

@@ -12,7 +12,7 @@ from app.config import InputError
 from app.config.loading import load_config
 from app.modes import distill
 from app.run.directory import Request, RunDirectory, sha256_of_file
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 
 TEXT = "Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima and the old house.\n\n" * 12
 
@@ -79,7 +79,7 @@ def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tm
     ]  # fmt: skip
     run_all(trained_run, tmp_path, app_process, {"one": equal, "two": [*equal, "training.logical_devices=2"]})
     one, two, begun = (
-        load_tagger(run / "model").network.variables for run in (tmp_path / "one", tmp_path / "two", trained_run.path)
+        load_model(run / "model").network.variables for run in (tmp_path / "one", tmp_path / "two", trained_run.path)
     )
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)

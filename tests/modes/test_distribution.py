@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import toy
 
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +74,13 @@ def two_workers(tmp_path_factory, flags, app_process) -> list[Path]:
 
 
 def assert_same_weights(run: Path, other: Path) -> None:
-    one, two = (load_tagger(each / "model").network.variables for each in (run, other))
+    one, two = (load_model(each / "model").network.variables for each in (run, other))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)
 
 
 def test_the_last_batch_is_smaller_than_the_rest(alone):
-    encoder = toy.make_encoder(load_tagger(alone / "model"))
+    encoder = toy.make_encoder(load_model(alone / "model"))
     rows = list(encoder.training_rows(toy.make_sentences(150, seed=11)))
     assert len(rows) % BATCH
 

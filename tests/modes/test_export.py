@@ -17,7 +17,7 @@ from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite_fo
 from app.export.tflite import TFLiteWriter
 from app.modes import evaluate, export
 from app.run.directory import Request, RunDirectory, sha256_of_file
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.corpora import open_split
 from app.tasks.network import build_encoder
 
@@ -32,11 +32,11 @@ def request_of(path, *settings: str) -> Request:
 def load(path):
     """The float model, its encoder, and the test corpus."""
     config = request_of(path).config
-    tagger = load_tagger(RunDirectory(path).model)
+    tagger = load_model(RunDirectory(path).model)
     return SimpleNamespace(
         tagger=tagger,
         encoder=build_encoder(tagger, config.data),
-        sentences=list(open_split(config.data, "test", labels=tagger.labels).sentences()),
+        sentences=list(open_split(config.data, "test", labels=tagger.labels).examples()),
     )
 
 
@@ -69,7 +69,7 @@ def test_each_format_is_listed_with_its_checksum_size_and_score_and_has_only_bui
 
 
 def test_companions_name_labels_and_pieces_in_the_order_of_their_ids(exported):
-    folder, tagger = exported / "export" / "tflite", load_tagger(RunDirectory(exported).model)
+    folder, tagger = exported / "export" / "tflite", load_model(RunDirectory(exported).model)
     assert (folder / "labels.txt").read_text().split() == manifest_of(exported)["labels"] == list(tagger.labels)
     assert (folder / "vocab.txt").read_text().splitlines() == list(tagger.backbone.vocabulary)
     for name, digest in manifest_of(exported)["companions"].items():
@@ -83,9 +83,10 @@ def test_float32_tags_every_word_as_keras_does_and_its_logits_agree(exported):
     keras, lite = (
         build_predictor(model.tagger, model.encoder, batch_size=5, forward=each) for each in (None, forward)
     )
-    one, other = (predictor.compute_emissions(rows, words=words) for predictor in (keras, lite))
+    one, other = (predictor.compute_emissions(rows, units=words) for predictor in (keras, lite))
     np.testing.assert_allclose(one, other, atol=1e-4)
-    assert [found.tags for found in keras.tag(model.sentences)] == [found.tags for found in lite.tag(model.sentences)]
+    said = [[found.tags for found in each.answer(model.sentences)] for each in (keras, lite)]
+    assert said[0] == said[1]
 
 
 def test_the_decoder_inside_the_file_answers_the_test_vectors(exported):
@@ -120,7 +121,7 @@ def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_f
     before = sha256_of_file(path / "export" / "tflite" / "int8.tflite")
 
     def spoilt(writer: TFLiteWriter) -> bytes:
-        tagger = load_tagger(RunDirectory(path).model)
+        tagger = load_model(RunDirectory(path).model)
         for variable in tagger.network.trainable_variables:
             variable.assign(-variable)
         other = TFLiteWriter(

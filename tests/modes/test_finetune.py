@@ -15,7 +15,7 @@ from app.config import DataConfig, InputError
 from app.config.loading import load_config
 from app.modes import evaluate, finetune
 from app.run.directory import Request, RunDirectory, sha256_of_file
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.network import build_encoder
 
 FILES = """config.yaml environment.json corpora.json metrics.json history.jsonl report.txt report.html
@@ -251,7 +251,7 @@ def test_evaluating_types_the_model_does_not_know_is_bad_input(trained_run, tmp_
 
 
 def test_rows_longer_than_the_positions_of_a_loaded_backbone_are_bad_input(trained_run):
-    tagger = load_tagger(trained_run.path / "model")
+    tagger = load_model(trained_run.path / "model")
     with pytest.raises(InputError, match=r"data.max_length must be at most 64 .*received 128"):
         build_encoder(tagger, DataConfig(max_length=128))
 

@@ -10,10 +10,10 @@ import toy
 
 from app.config import Config, DataConfig, EvaluationConfig, InputError, LostWorkerError, TrainingConfig
 from app.config.loading import load_config
+from app.evaluation import scoring as tagger_training
 from app.evaluation.scoring import finish_run, score_again
 from app.modes import finetune
 from app.run.directory import Request, RunDirectory
-from app.evaluation import scoring as tagger_training
 from app.training.opening import open_finished_run, open_run
 from app.training.workers import Workers
 
@@ -54,7 +54,7 @@ def ending(tmp_path, vocabulary):
 
 FINAL = {"config.yaml", "environment.json", "metrics.json", "report.txt", "report.html", "state.json"}
 KILLS = {  # what is being done when it comes
-    "before the model": (tagger_training, "save_tagger"),
+    "before the model": (tagger_training, "save_model"),
     "before the model is marked": (RunDirectory, "mark_trained"),
     "between the scores": (RunDirectory, "write_jsonl"),
     "before the scores are marked": (RunDirectory, "complete"),

@@ -21,7 +21,7 @@ from app.config.loading import load_config
 from app.evaluation.runtimes import build_predictor
 from app.modes import predict
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_tagger
+from app.tasks.bundle import load_model
 from app.tasks.network import build_encoder
 from app.tasks.tagging.answers import tag_texts
 
@@ -96,7 +96,7 @@ def test_random_unicode_keeps_the_contract(run_predict):
 
 def test_what_is_no_name_is_dropped_unless_the_setting_or_the_training_corpus_keeps_it(trained_run):
     """The real predictor, with a decoder that takes every word for a person."""
-    tagger = load_tagger(trained_run.path / "model")
+    tagger = load_model(trained_run.path / "model")
     number = tagger.labels.index("B-PER")
 
     def decode(emissions, _):
@@ -116,8 +116,8 @@ def test_what_is_no_name_is_dropped_unless_the_setting_or_the_training_corpus_ke
     assert found(tagger, True) == ["Ada", "Rome"]
     everything = ["Ada", "🎉", "ann@x.org", "12", "@ann", "Rome", ",", "3.5", "%", "~", "/", "Bob", "/", "x"]
     assert found(tagger, False) == everything
-    assert found(dataclasses.replace(tagger, non_name_types=("PER",)), True) == everything
-    assert found(dataclasses.replace(tagger, non_name_types=("LOC",)), True) == ["Ada", "Rome"]
+    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("PER",)), True) == everything
+    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)), True) == ["Ada", "Rome"]
 
 
 def test_every_line_is_a_document_empty_ones_too(run_predict):

@@ -21,7 +21,7 @@ from app.tasks.corpora import (
 )
 from app.tasks.tagging.corpus import open_corpus, summarize
 from app.tasks.tagging.report import conll_rows
-from app.training.task_training import TaggerTraining
+from app.training.task_training import TaskTraining
 
 OWN = "Ada B-PER\nmet O\n\nRome B-LOC\n"
 OTHER = "Ada B-PER\nmet O\n\nOslo B-LOC\n"
@@ -220,8 +220,8 @@ def test_stored_rows_follow_the_text_and_two_runs_share_a_folder_without_harm(vo
         data = DataConfig(train_path=str(path), cache="tfrecord", cache_dir=str(tmp_path / "cache"))
         corpus, summary = opened(data, "train")
         config = dataclasses.replace(Config(), data=data)
-        training = TaggerTraining(config, RunDirectory(tmp_path / word), tf.distribute.get_strategy(), "float32")
-        rows = encoder.training_rows(corpus.sentences())
+        training = TaskTraining(config, RunDirectory(tmp_path / word), tf.distribute.get_strategy(), "float32")
+        rows = encoder.training_rows(corpus.examples())
         stores.append(training.store(rows, encoder, words=summary.words, made_from=summary))
     for store, word in zip(stores, ("met", "saw"), strict=True):
         (batch,) = store.make_dataset(batch_size=1, seed=0, epochs=1)

@@ -13,8 +13,8 @@ from toy import LABELS, PIECES, backbone_config, make_tagger, weights_of
 from app.config import InputError, ModelConfig
 from app.encoder.backbone import build_backbone
 from app.one_keras import keras
-from app.tasks.bundle import load_tagger, save_tagger
-from app.tasks.network import build_tagger, with_layers
+from app.tasks.bundle import load_model, save_model
+from app.tasks.network import build_model, with_layers
 from app.text.shapes import NUM_SHAPES
 
 HEADS = ("softmax", "crf")
@@ -56,7 +56,7 @@ def test_before_training_word_shapes_leave_the_output_of_the_published_network_n
     backbone = build_backbone(backbone_config(vocabulary))
     embedding = backbone.model.token_embedding.trainable_variables[0]
     embedding.assign(tf.random.stateless_normal(embedding.shape, seed=(1, 2)) * 0.1)  # of the size training gives it
-    built = build_tagger(backbone, ModelConfig(), labels=LABELS, shape_count=NUM_SHAPES)
+    built = build_model(backbone, ModelConfig(), labels=LABELS, shape_count=NUM_SHAPES)
     features = make_features()
     features["padding_mask"][:, 9:] = 0
     inputs = {"token_ids": features["token_ids"], "padding_mask": features["padding_mask"]}
@@ -68,7 +68,7 @@ def test_before_training_word_shapes_leave_the_output_of_the_published_network_n
 
 def test_without_word_shapes_the_network_is_the_backbone_exactly(vocabulary):
     backbone = build_backbone(backbone_config(vocabulary, num_layers=2))
-    built = build_tagger(backbone, ModelConfig(word_shape=False), labels=LABELS, shape_count=NUM_SHAPES)
+    built = build_model(backbone, ModelConfig(word_shape=False), labels=LABELS, shape_count=NUM_SHAPES)
     features = make_features()
     features["padding_mask"][:, 9:] = 0
     inputs = {"token_ids": features["token_ids"], "padding_mask": features["padding_mask"]}
@@ -134,15 +134,15 @@ def test_depths_rise_from_the_embeddings_to_the_head_and_new_layers_count_as_hea
 @pytest.fixture(scope="module", params=HEADS)
 def saved(request, vocabulary, tmp_path_factory):
     tagger = make_tagger(vocabulary, model=ModelConfig(head=request.param, word_shape=request.param == "crf"))
-    tagger = dataclasses.replace(tagger, non_name_types=("LOC",))
+    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",))
     folder = tmp_path_factory.mktemp("saved") / "model"
-    save_tagger(tagger, folder, shape_count=NUM_SHAPES, card="# card\n")
+    save_model(tagger, folder, shape_count=NUM_SHAPES, card="# card\n")
     return tagger, folder
 
 
 def test_a_saved_tagger_comes_back_bit_for_bit(saved):
     tagger, folder = saved
-    loaded = load_tagger(folder)
+    loaded = load_model(folder)
     assert loaded.labels == tagger.labels and loaded.config == tagger.config
     assert loaded.non_name_types == ("LOC",)
     assert with_layers(loaded, lambda layer: layer).non_name_types == ("LOC",)
@@ -170,7 +170,7 @@ def test_a_damaged_bundle_is_refused_with_the_name_of_the_file(saved, tmp_path, 
         middle = len(data) // 2
         path.write_bytes(data[:middle] if fault == "truncated" else data[:middle] + b"\x01\x02" + data[middle + 2 :])
     with pytest.raises(InputError) as caught:
-        load_tagger(folder)
+        load_model(folder)
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -185,13 +185,13 @@ def test_the_sums_of_a_bundle_are_those_sha256sum_would_check(saved):
 
 def test_a_run_that_has_no_model_yet_says_so(tmp_path):
     with pytest.raises(InputError, match=r"model does not exist.*has not finished"):
-        load_tagger(tmp_path / "model")
+        load_model(tmp_path / "model")
 
 
 def test_saving_again_replaces_the_bundle_as_a_whole(saved, tmp_path, vocabulary):
     folder = shutil.copytree(saved[1], tmp_path / "model")
     other = make_tagger(vocabulary, seed=5, model=saved[0].config)
-    save_tagger(other, folder, shape_count=NUM_SHAPES, card="# other\n")
-    assert all(np.array_equal(a, b) for a, b in zip(weights_of(load_tagger(folder)), weights_of(other), strict=True))
+    save_model(other, folder, shape_count=NUM_SHAPES, card="# other\n")
+    assert all(np.array_equal(a, b) for a, b in zip(weights_of(load_model(folder)), weights_of(other), strict=True))
     assert (folder / "README.md").read_text() == "# other\n"
     assert json.loads((folder / "tagger.json").read_text())["labels"] == list(LABELS)

@@ -7,7 +7,7 @@ from toy import PIECES, make_tagger
 
 from app.config import ModelConfig
 from app.encoder.slimming import KeptLayer, cut_layers
-from app.tasks.network import build_tagger, build_word_network
+from app.tasks.network import build_model, build_word_network
 from app.text.shapes import NUM_SHAPES
 
 
@@ -31,7 +31,7 @@ def tagger(request, vocabulary):
     if request.param != "slim":
         return whole
     cut = cut_layers(whole.backbone, [KeptLayer(0, (0, 1), (0, 2, 5)), KeptLayer(1, (1,), (1, 3))])
-    return build_tagger(cut, whole.config, labels=whole.labels, shape_count=NUM_SHAPES)
+    return build_model(cut, whole.config, labels=whole.labels, shape_count=NUM_SHAPES)
 
 
 @pytest.mark.parametrize(

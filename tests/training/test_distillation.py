@@ -249,7 +249,7 @@ def test_a_plain_batch_and_a_plain_network_are_enough_for_soft_labels(student, t
 
 
 def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_their_weights(vocabulary):
-    from app.tasks.network import build_tagger
+    from app.tasks.network import build_model
     from app.text.shapes import NUM_SHAPES
 
     teacher = make_tagger(vocabulary, model=CRF, num_layers=3)
@@ -257,7 +257,7 @@ def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_the
 
     def cut(layers):
         backbone = build_from_layers(teacher.backbone, layers, dropout=0.0, attention_dropout=0.0)
-        student = build_tagger(backbone, CRF, labels=teacher.labels, shape_count=NUM_SHAPES)
+        student = build_model(backbone, CRF, labels=teacher.labels, shape_count=NUM_SHAPES)
         copy_head(teacher, student)
         return student
 

@@ -7,7 +7,7 @@ from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths, read_settings
 from app.encoder.forward import connect_encoder
 from app.one_keras import keras
-from app.tasks.network import Tagger
+from app.tasks.network import TaskModel
 
 HEAD_NAME = "masked_lm_head"
 LOGITS = "masked_lm_logits"
@@ -15,7 +15,7 @@ PAIR_LOGITS = "pair_logits"
 
 
 @tf.autograph.experimental.do_not_convert
-def build_masked_lm(tagger: Tagger) -> tuple[keras.Model, list[int]]:
+def build_masked_lm(tagger: TaskModel) -> tuple[keras.Model, list[int]]:
     """A network that names hidden pieces, on the tagger's own encoder (Devlin et al. 2019, section 3.1).
 
     Returns:

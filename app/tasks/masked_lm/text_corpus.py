@@ -298,7 +298,7 @@ def _read_tagged(source: Source) -> Iterator[str | None]:
     file_format = "auto" if source.format == "tfds" else source.format
     config = DataConfig(format=file_format, tfds_dir=source.tfds_dir)
     document = 0
-    for sentence in open_corpus(source.path, split=source.split, config=config).sentences():
+    for sentence in open_corpus(source.path, split=source.split, config=config).examples():
         if sentence.document != document:
             yield None
         document = sentence.document

@@ -1,17 +1,17 @@
 """Tasks room: texts to the entities in them, as `--mode=predict` writes them."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 
 from app.config import PredictConfig
 from app.data.sentence import Sentence
-from app.tasks.network import Tagger
+from app.tasks.network import TaskModel
 from app.tasks.tagging.labels import types_from
 from app.tasks.tagging.names import find_names, is_in_path
+from app.tasks.task import Answers
 from app.text.words import Word, split_sentences, split_words
 
 LONGEST_SENTENCE_WORDS = 512  # far more than any real sentence has; text without punctuation is cut there
@@ -32,15 +32,9 @@ class TaggedSentence:
     emissions: np.ndarray
 
 
-class TagsSentences(Protocol):
-    """What tags sentences; the predictor of the evaluation room does."""
-
-    def tag(self, sentences: Iterable[Sentence], *, probabilities: bool = False) -> Iterator[TaggedSentence]: ...
-
-
 def tag_texts(
-    texts: list[str],
-    predictor: TagsSentences,
+    texts: Sequence[str],
+    predictor: Answers,
     *,
     split: bool = True,
     min_score: float = 0.0,
@@ -66,7 +60,7 @@ def tag_texts(
         for number, (text, sentences) in enumerate(zip(texts, rows, strict=True))
         for words in sentences
     ]
-    tagged = predictor.tag(flat, probabilities=True)
+    tagged = predictor.answer(flat, probabilities=True)
     for text, sentences in zip(texts, rows, strict=True):
         entities: list[dict] = []
         for words, found in zip(sentences, islice(tagged, len(sentences)), strict=True):
@@ -74,9 +68,10 @@ def tag_texts(
         yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
 
 
-def find_non_names(tagger: Tagger, config: PredictConfig) -> tuple[str, ...]:
+def find_non_names(model: TaskModel, config: PredictConfig) -> tuple[str, ...]:
     """Entity types that need be no names: those that the training corpus shows, or all."""
-    return tagger.non_name_types if config.drop_non_names else tuple(types_from(tagger.labels))
+    known = tuple(model.facts.get("non_name_types", ()))
+    return known if config.drop_non_names else tuple(types_from(model.labels))
 
 
 def _parts(words: list[Word]) -> Iterator[list[Word]]:

@@ -51,7 +51,7 @@ class Corpus:
     _read: _Reader = field(repr=False)
     further_types: tuple[str, ...] = ()
 
-    def sentences(self, on_repair: Callable[[int], None] | None = None) -> Iterator[Sentence]:
+    def examples(self, on_repair: Callable[[int], None] | None = None) -> Iterator[Sentence]:
         """Reads the corpus from its beginning, sentences of a document one after the other.
 
         Args:
@@ -143,7 +143,7 @@ def join_corpora(parts: Sequence[Corpus]) -> Corpus:
         first = 0
         for part in parts:
             document = -1
-            for sentence in part.sentences(on_repair):
+            for sentence in part.examples(on_repair):
                 document = sentence.document
                 yield replace(sentence, document=first + document)
             first += document + 1
@@ -166,7 +166,7 @@ def summarize(corpus: Corpus) -> CorpusSummary:
         nonlocal repaired
         repaired += tags
 
-    for sentence in corpus.sentences(count_repaired):
+    for sentence in corpus.examples(count_repaired):
         sentences += 1
         words += len(sentence.words)
         documents = sentence.document + 1

@@ -96,7 +96,7 @@ class _Digest(NamedTuple):
 
 def _digests(corpus: Corpus) -> Iterator[_Digest]:
     """Those of long sentences, and of documents that have several sentences, one of them long."""
-    for _, sentences in groupby(corpus.sentences(), key=lambda sentence: sentence.document):
+    for _, sentences in groupby(corpus.examples(), key=lambda sentence: sentence.document):
         document, count, any_long = hashlib.blake2b(digest_size=8), 0, False
         for sentence in sentences:
             text = "\n".join(sentence.words).encode()

@@ -9,11 +9,12 @@ import tensorflow as tf
 
 from app.one_keras import keras
 from app.tasks.tagging.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags, score_tags
+from app.tasks.task import Head, read_constant
 
 HEADS = ("softmax", "crf")
 
 
-class TaggingHead(keras.layers.Layer):
+class TaggingHead(Head):
     """Dropout and a dense layer to one logit a label; the CRF head adds learnt transition scores.
 
     Both heads decode with Viterbi under IOB2's rules, so an illegal tag sequence cannot be predicted.
@@ -52,6 +53,9 @@ class TaggingHead(keras.layers.Layer):
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[batch, length, width] -> logits float32 [batch, length, labels]."""
         return self._dense(self._dropout(inputs, training=training))
+
+    def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(x, read_constant(self._dense.kernel)) + read_constant(self._dense.bias)
 
     def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         """Summed negative log-likelihood of the labels that are not negative; divide by their global count.

@@ -71,7 +71,7 @@ def _choose(corpus: Corpus, *, fraction: float, seed: int) -> tuple[_Choice, tup
 
     def counted() -> Iterator[Sentence]:
         nonlocal documents
-        for sentence in corpus.sentences():
+        for sentence in corpus.examples():
             documents = sentence.document + 1
             types.update(kind for kind, _, _ in spans(sentence.tags))
             yield sentence
@@ -109,7 +109,7 @@ def _read_part(
     """The sentences of one part; documents are numbered anew, and repairs counted in this part only."""
     repairs: list[int] = []
     document = before = -1
-    for block, sentence in _numbered(corpus.sentences(repairs.append), least=choice.least):
+    for block, sentence in _numbered(corpus.examples(repairs.append), least=choice.least):
         repaired = sum(repairs)
         repairs.clear()
         if choice.takes(block) != aside:

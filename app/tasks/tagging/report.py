@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from app.data.sentence import Sentence
 from app.tasks.tagging.errors import ErrorCounts
 from app.tasks.tagging.scores import EntityScores, Row, Scores, TokenScores, check_tags, check_words
 
@@ -126,3 +127,13 @@ def _column(word: str) -> str:
     if word == "-X-":
         return "_X_"
     return _BREAKS_COLUMNS.sub("_", word) or "_"
+
+
+def is_predicted_in(rows: str, sentences: Iterable[Sentence]) -> bool:
+    """Whether a text of `conll_rows` is about these sentences, whatever was predicted."""
+    words, tags = zip(*((sentence.words, sentence.tags) for sentence in sentences), strict=True)
+    return _without_predictions(rows) == _without_predictions(conll_rows(words, tags, tags))
+
+
+def _without_predictions(rows: str) -> list[str]:
+    return [line.rpartition(" ")[0] for line in rows.split("\n")]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.config import InputError
 from app.data.sentence import Sentence
 from app.tasks.masked_lm.text_corpus import Source, plan_units, read_unit
 from app.text.words import split_sentences
@@ -31,18 +30,6 @@ def read_unlabelled(sources: Sequence[Source], *, limit_words: int = 0) -> Itera
                 yield Sentence(words[:left], (), document)
                 words_read += len(words[:left])
                 words_in_document += len(words)
-
-
-def count_unlabelled(sources: Sequence[Source], *, limit_words: int = 0) -> int:
-    """Words that `read_unlabelled` gives.
-
-    Raises:
-        InputError: there are none.
-    """
-    words = sum(len(sentence.words) for sentence in read_unlabelled(sources, limit_words=limit_words))
-    if not words:
-        raise InputError(f"data.unlabelled_path: {', '.join(each.path for each in sources[:3])} holds no word")
-    return words
 
 
 def _sentences(line: str) -> Iterator[tuple[str, ...]]:

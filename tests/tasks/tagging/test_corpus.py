@@ -24,9 +24,9 @@ def open_test(path, types=None, **settings):
 
 def test_a_corpus_can_be_read_again(corpus_path):
     corpus = open_test(corpus_path)
-    first = list(corpus.sentences())
+    first = list(corpus.examples())
     assert len(first) == 3
-    assert list(corpus.sentences()) == first
+    assert list(corpus.examples()) == first
 
 
 def test_one_pass_counts_everything(corpus_path):
@@ -113,7 +113,7 @@ def test_the_sample_corpus_is_large_enough_and_clean(sample):
 
 
 def test_no_sentence_of_the_sample_corpus_stands_in_it_twice(sample):
-    sentences = [" ".join(s.words).lower() for corpus in sample.values() for s in corpus.sentences()]
+    sentences = [" ".join(s.words).lower() for corpus in sample.values() for s in corpus.examples()]
     assert len(sentences) == len(set(sentences))
 
 
@@ -121,7 +121,7 @@ def test_no_document_of_the_sample_corpus_is_in_two_splits(sample):
     # A document repeats its names; two documents hardly ever share several that no other document has.
     names = {}
     for split, corpus in sample.items():
-        for sentence in corpus.sentences():
+        for sentence in corpus.examples():
             for word, tag in zip(sentence.words, sentence.tags, strict=True):
                 if tag == "B-PER":
                     names.setdefault(word, set()).add((split, sentence.document))
@@ -131,7 +131,7 @@ def test_no_document_of_the_sample_corpus_is_in_two_splits(sample):
 
 
 def test_words_of_the_sample_corpus_are_split_as_raw_text_is(sample):
-    words = [word for corpus in sample.values() for sentence in corpus.sentences() for word in sentence.words]
+    words = [word for corpus in sample.values() for sentence in corpus.examples() for word in sentence.words]
     kept = [word for word in words if len(split_words(word + " ")) == 1]
     assert len(kept) / len(words) > 0.999
 

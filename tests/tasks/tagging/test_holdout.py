@@ -37,7 +37,7 @@ def parts(tmp_path):
 
 
 def words(corpus):
-    return [sentence.words[0] for sentence in corpus.sentences()]
+    return [sentence.words[0] for sentence in corpus.examples()]
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.1, 0.25, 0.5, 0.8])
@@ -56,7 +56,7 @@ def test_every_sentence_is_in_one_part_and_the_part_is_as_large_as_asked(parts, 
 
 def test_a_document_is_never_parted_and_documents_are_numbered_anew(parts):
     for corpus in parts([5, 1, 14, 3] * 25, 0.2):
-        numbers = [(sentence.words[1], sentence.document) for sentence in corpus.sentences()]
+        numbers = [(sentence.words[1], sentence.document) for sentence in corpus.examples()]
         assert [document for _, document in numbers] == sorted(document for _, document in numbers)
         assert len(set(numbers)) == len({name for name, _ in numbers}) == numbers[-1][1] + 1
         assert {name: sum(n == name for n, _ in numbers) for name, _ in numbers} == {
@@ -112,7 +112,7 @@ def test_repairs_are_counted_in_the_part_they_are_in(tmp_path):
 def test_memory_does_not_grow_with_the_corpus(parts):
     train, valid = parts([2] * 600, 0.1)
     tracemalloc.start()
-    assert sum(1 for _ in train.sentences()) + sum(1 for _ in valid.sentences()) == 1200
+    assert sum(1 for _ in train.examples()) + sum(1 for _ in valid.examples()) == 1200
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60_000

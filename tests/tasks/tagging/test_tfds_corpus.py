@@ -37,7 +37,7 @@ def prepared(rows, asked=None):
 def test_a_prepared_dataset_is_read_with_its_own_label_names():
     with prepared(ROWS):
         corpus = open_corpus("tfds:conll2003", split="train", config=DataConfig())
-        assert list(corpus.sentences()) == [
+        assert list(corpus.examples()) == [
             Sentence(("EU", "rejects", "Ångström"), ("B-ORG", "O", "B-PER"), 0),
             Sentence(("Peter", "Blackburn"), ("B-PER", "I-PER"), 1),
         ]

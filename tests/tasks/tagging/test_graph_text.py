@@ -11,9 +11,9 @@ from line_texts import MARKED, wrapped
 from texts import BITS, BLANKS, INVISIBLE, random_texts
 from toy import LABELS, PIECES
 
-from app.data.encoding import Encoder
 from app.data.graph_rows import GraphRows
 from app.data.sentence import Sentence
+from app.tasks.tagging.encoding import SentenceEncoder
 from app.text.characters import character_tables
 from app.text.graph_sentences import GraphSentences, number_parts
 from app.text.graph_words import GraphShapes, GraphWords
@@ -117,7 +117,7 @@ def test_every_character_has_a_type_and_ascii_stands_for_itself():
 )
 def test_rows_are_those_of_python(max_length, overlap, by_document):
     pieces = WordPieces(list(PIECES), lowercase=False)
-    encoder = Encoder(pieces, LABELS, word_shapes, max_length, overlap, by_document)
+    encoder = SentenceEncoder(pieces, LABELS, word_shapes, max_length, overlap, by_document)
     rows = GraphRows(encoder)
     rng = np.random.default_rng(max_length)
     vocabulary = [*PIECES[5:-1], "?", "." * 9, "Rome" + "s" * 40, "\u200b"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from toy import LABELS, make_sentences, make_tagger, write_vocabulary
 
-from app.data.encoding import Encoder
 from app.data.packing import IGNORED
 from app.data.sentence import Sentence
+from app.tasks.tagging.encoding import SentenceEncoder
 from app.text.shapes import word_shapes
 from app.text.word_pieces import WordPieces
 
@@ -17,8 +17,8 @@ def pieces(tmp_path_factory):
     return WordPieces(tagger.backbone.vocabulary, lowercase=tagger.backbone.lowercase)
 
 
-def make_encoder(pieces, **settings) -> Encoder:
-    return Encoder(pieces, LABELS, word_shapes, **{"max_length": 32, "overlap": 8, **settings})
+def make_encoder(pieces, **settings) -> SentenceEncoder:
+    return SentenceEncoder(pieces, LABELS, word_shapes, **{"max_length": 32, "overlap": 8, **settings})
 
 
 @pytest.mark.parametrize("max_length", [24, 32, 128])

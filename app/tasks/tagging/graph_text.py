@@ -1,9 +1,10 @@
-"""Export room: the way from raw text to entities inside a TensorFlow graph, around a network and a decoder.
+"""Tasks room: the way from raw text to entities inside a TensorFlow graph, around a network and a decoder.
 
 The same steps as `--mode=predict` takes on arrays: words, sentences, windows, tags, entities with character offsets.
 """
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +22,16 @@ Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 PIECES_AT_A_TIME = 512  # padding included; small batches fit the caches of a CPU (docs/results.md)
 BATCHES_AT_A_TIME = 4  # while one waits for memory, another computes
 WINDOWS_AT_A_TIME = 256
+
+
+# What `GraphTagger` gives.
+TEXT_OUTPUTS: dict[str, dict[str, Any]] = {
+    "count": {"type": "int32", "shape": ["batch"], "meaning": "entities of each text"},
+    "label": {"type": "string", "shape": ["batch", "most"], "meaning": "type; empty after the last entity"},
+    "start": {"type": "int32", "shape": ["batch", "most"], "meaning": "first character"},
+    "end": {"type": "int32", "shape": ["batch", "most"], "meaning": "one after the last character"},
+    "score": {"type": "float32", "shape": ["batch", "most"], "meaning": "probability of its least sure word"},
+}
 
 
 class GraphTagger:

@@ -1,0 +1,296 @@
+"""Tasks room: named-entity tagging, as the contract wants it told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import IO, Any
+
+import numpy as np
+import tensorflow as tf
+
+from app.config import Config, DataConfig, ModelConfig, PredictConfig
+from app.data.encoding import Encoder
+from app.data.sentence import Sentence
+from app.tasks.network import TaskModel
+from app.tasks.report import Report
+from app.tasks.tagging.answers import LONGEST_SENTENCE_WORDS, TaggedSentence, find_non_names, tag_texts
+from app.tasks.tagging.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
+from app.tasks.tagging.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
+from app.tasks.tagging.crf import compute_chain_divergence
+from app.tasks.tagging.display import EntityDisplay
+from app.tasks.tagging.encoding import SentenceEncoder
+from app.tasks.tagging.errors import count_errors, error_rows
+from app.tasks.tagging.graph_decoding import GraphDecoder, decode_rows
+from app.tasks.tagging.graph_text import TEXT_OUTPUTS, GraphTagger
+from app.tasks.tagging.head import TaggingHead, decode_sentences
+from app.tasks.tagging.holdout import split_off
+from app.tasks.tagging.labels import spans, types_from
+from app.tasks.tagging.plain_text import Entity, as_texts, count_by_line
+from app.tasks.tagging.report import conll_rows
+from app.tasks.tagging.scores import compute_scores, count_entities, flat_metrics, micro_f1
+from app.tasks.tagging.unlabelled import read_unlabelled
+from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
+from app.text.shapes import word_shapes
+from app.text.word_pieces import WordPieces
+
+
+class Tagging(Task):
+    """Labels the first piece of each word; a sentence is tagged as a whole."""
+
+    name = "tagging"
+    title = "Named-entity tagger"
+    headline = "entity_f1"
+    headline_name = "entity F1"
+    unit = "words"
+    example = "sentences"
+    labelled = "entities"
+    suffix = "conll"
+    speed_name = "tag_words_per_second"
+    unit_input = "word_starts"
+    unit_input_meaning = "1 at the first piece of each word; all 0: no tags, logits only"
+    pieces_meaning = "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end"
+    warmup_text = "Ann Smith of the U.S. met Bob Jones in St. Louis on Monday. It rained. "
+    curves = {"entity F1": "valid/entity_f1"}  # noqa: RUF012
+    caution = (
+        "- Tags written text split into words the CoNLL way. Accuracy on text unlike the training corpus is lower: "
+        "measure it\n  with `--mode=evaluate` on text of your own. Names of people are personal data where the law "
+        "says so."
+    )
+
+    # Corpora.
+
+    def open_corpus(self, config: Config, path: str, *, split: str, labels: Sequence[str] | None = None) -> Corpus:
+        types = None if labels is None else types_from(labels)
+        return open_corpus(path, split=split, config=config.data, types=types)
+
+    def join(self, parts: Sequence[Corpus]) -> Corpus:
+        return join_corpora(parts)
+
+    def split_off(self, corpus: Corpus, *, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
+        return split_off(corpus, fraction=fraction, seed=seed)
+
+    def summarize(self, corpus: Corpus, config: Config) -> CorpusSummary:
+        return summarize(corpus)
+
+    def describe(self, summary: CorpusSummary) -> str:
+        return f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)}"
+
+    def describe_labels(self, labels: Sequence[str]) -> str:
+        return f"Entity types: {', '.join(types_from(labels))}"
+
+    def describe_head(self, config: ModelConfig) -> str:
+        return config.head
+
+    def find_oddities(self, summary: CorpusSummary, *, training: bool) -> list[str]:
+        return check_types(summary) if training else check_scored(summary)
+
+    def find_repairs(self, summary: CorpusSummary) -> str:
+        if not summary.repaired:
+            return ""
+        return f"{summary.source}: {summary.repaired} I- tags that began an entity were read as B-"
+
+    def find_shared(self, train: Corpus, others: Mapping[str, Corpus]) -> list[str]:
+        sources = {split: corpus.source for split, corpus in others.items()}
+        return describe_shared_text(find_shared_text(train, others), sources)
+
+    def read_unlabelled(self, sources: Sequence[Any], *, limit_words: int = 0) -> Iterator[Sentence]:
+        return read_unlabelled(sources, limit_words=limit_words)
+
+    def words_of(self, example: Sentence) -> Sequence[str]:
+        return example.words
+
+    # The network.
+
+    def find_facts(self, config: Config, summary: CorpusSummary | None, known: Facts) -> dict[str, Any]:
+        """`non_name_types`: entity types that are often dates, mail addresses and the like."""
+        types = {*known.get("non_name_types", ()), *(summary.non_name_types if summary else ())}
+        return {"non_name_types": tuple(sorted(types))}
+
+    def build_head(self, labels: Sequence[str], config: ModelConfig, facts: Facts) -> Head:
+        return TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
+
+    def build_encoder(self, pieces: WordPieces, labels: Sequence[str], data: DataConfig, facts: Facts) -> Encoder:
+        return SentenceEncoder(
+            pieces=pieces,
+            labels=tuple(labels),
+            shapes=word_shapes,
+            max_length=data.max_length,
+            overlap=data.overlap_tokens,
+            by_document=data.packing == "document",
+        )
+
+    def sequence_loss(
+        self, student: TaskModel, teachers: Sequence[TaskModel], temperature: float
+    ) -> ChainLoss:
+        constrained = "crf" in (student.head.kind, *(teacher.head.kind for teacher in teachers))
+        return ChainLoss(
+            compute_chain_divergence,
+            partial(student.head.chain_scores, temperature, constrained=student.head.kind == "crf"),
+            [partial(each.head.chain_scores, temperature, constrained=constrained) for each in teachers],
+        )
+
+    # Answers and scores.
+
+    def count_units(self, example: Sentence) -> int:
+        return len(example.words)
+
+    def group_of(self, example: Sentence) -> int:
+        return example.document
+
+    def decode(
+        self, model: TaskModel, emissions: Sequence[np.ndarray], *, probabilities: bool
+    ) -> list[TaggedSentence]:
+        found, chances = decode_sentences(emissions, model.head.decoding_scores(), probabilities=probabilities)
+        nothing = np.zeros(0, np.float32)
+        return [
+            TaggedSentence([model.labels[i] for i in ids], chances[at] if probabilities else nothing, emissions[at])
+            for at, ids in enumerate(found)
+        ]
+
+    def score(self, model: TaskModel, examples: Sequence[Sentence], answers: Sequence[TaggedSentence]) -> Scored:
+        gold, predicted = _columns(examples, answers)
+        scores = compute_scores(gold, predicted)
+        f1 = scores.strict.micro.f1
+        return Scored(
+            headline=f1,
+            units=scores.words,
+            labelled=scores.strict.micro.support,
+            counts=count_entities(gold, predicted),
+            metrics={name.partition("/")[2]: value for name, value in flat_metrics(scores).items()},
+            curve={"entity_f1": f1, "token_macro_f1": scores.token.macro.f1},
+            examples=examples,
+            answers=answers,
+            scores=scores,
+        )
+
+    def measure_loss(
+        self, model: TaskModel, examples: Sequence[Sentence], answers: Sequence[TaggedSentence]
+    ) -> float:
+        return float(model.head.measure_loss([each.emissions for each in answers], [each.tags for each in examples]))
+
+    def headline_of(self, sums: np.ndarray) -> np.ndarray:
+        return micro_f1(sums)
+
+    def write_predictions(self, scored: Scored) -> str:
+        return conll_rows([each.words for each in scored.examples], *_columns(scored.examples, scored.answers))
+
+    def list_errors(self, scored: Scored) -> list[dict[str, Any]]:
+        words = [list(each.words) for each in scored.examples]
+        documents = [each.document for each in scored.examples]
+        return list(error_rows(words, *_columns(scored.examples, scored.answers), documents))
+
+    def report(self, scored: Scored, *, title: str) -> Report:
+        counts = count_errors(*_columns(scored.examples, scored.answers))
+        return build_report(scored.scores, counts, self.list_errors(scored), title=title)
+
+    # In use.
+
+    def answer_texts(
+        self, model: TaskModel, texts: Sequence[str], answers: Answers, config: PredictConfig
+    ) -> Iterator[dict[str, Any]]:
+        return tag_texts(
+            texts,
+            answers,
+            split=config.split_sentences,
+            min_score=config.min_score,
+            non_names=find_non_names(model, config),
+        )
+
+    def count_answers(self, row: Mapping[str, Any]) -> int:
+        return len(row["entities"])
+
+    def open_display(self, file: IO[str], labels: Sequence[str]) -> EntityDisplay:
+        return EntityDisplay(file, types_from(labels))
+
+    # Exports.
+
+    def build_text_graph(
+        self, model: TaskModel, encoder: Encoder, network: NetworkAt, config: PredictConfig
+    ) -> GraphTagger:
+        return GraphTagger(
+            encoder,
+            network,
+            GraphDecoder(model.head.decoding_scores()),
+            split_sentences=config.split_sentences,
+            longest_sentence=LONGEST_SENTENCE_WORDS,
+            non_names=find_non_names(model, config),
+        )
+
+    @property
+    def text_outputs(self) -> dict[str, dict[str, Any]]:
+        return TEXT_OUTPUTS
+
+    def rows_from_graph(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        def entity(row: int, number: int) -> dict[str, Any]:
+            kinds = (("start", int), ("end", int), ("label", lambda label: label.decode()), ("score", float))
+            return {name: kind(found[name][row, number]) for name, kind in kinds}
+
+        return [
+            {"entities": [entity(row, number) for number in range(count)]} for row, count in enumerate(found["count"])
+        ]
+
+    def texts_of(self, examples: Iterable[Sentence]) -> Iterator[tuple[str, set[Entity]]]:
+        return as_texts(examples)
+
+    def count_text(
+        self, model: TaskModel, text: str, gold: set[Entity], row: Mapping[str, Any]
+    ) -> list[Sequence[int]]:
+        return count_by_line(text, gold, row)
+
+    @property
+    def tflite_outputs(self) -> dict[str, dict[str, Any]]:
+        logits = "score of each label at each piece; those of the first piece of a word count"
+        tags = "number of the label of each word, decoded by Viterbi; -1 elsewhere"
+        return {
+            "logits": {"type": "float32", "shape": ["batch", "length", "labels"], "meaning": logits},
+            "tags": {"type": "int32", "shape": ["batch", "length"], "meaning": tags},
+        }
+
+    def describe_model(self, labels: Sequence[str]) -> str:
+        return f"Tags words with {', '.join(labels)}."
+
+    def finish_graph(
+        self, model: TaskModel, logits: tf.Tensor, inputs: Mapping[str, tf.Tensor], boundary_ids: tuple[int, int]
+    ) -> dict[str, tf.Tensor]:
+        """Tags of the words whose first pieces `word_starts` marks; all 0 leaves out the decoding."""
+        start, end = boundary_ids
+        token_ids = inputs["token_ids"]
+        boundaries = (tf.equal(token_ids, start) | tf.equal(token_ids, end)) & (inputs["padding_mask"] > 0)
+        starts = (inputs[self.unit_input] > 0) & ~boundaries
+        transitions = model.head.decoding_scores().transitions
+        return {"logits": logits, "tags": decode_rows(logits, starts, boundaries, transitions)}
+
+    def alone(self, example: Sentence, number: int) -> Sentence:
+        return Sentence(example.words, (), number)  # each its own document, so that a row is one sentence
+
+    def make_vector(self, example: Sentence, answer: TaggedSentence) -> dict[str, Any]:
+        entities = [
+            {"label": kind, "first_word": first, "last_word": last - 1, "text": " ".join(example.words[first:last])}
+            for kind, first, last in spans(answer.tags)
+        ]
+        return {
+            "text": " ".join(example.words),
+            "words": list(example.words),
+            "tags": list(answer.tags),
+            "entities": entities,
+        }
+
+    def agrees(
+        self,
+        model: TaskModel,
+        vector: Mapping[str, Any],
+        inputs: Mapping[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
+    ) -> bool:
+        return [model.labels[i] for i in found["tags"][inputs[self.unit_input] > 0]] == list(vector["tags"])
+
+
+def _columns(
+    examples: Sequence[Sentence], answers: Sequence[TaggedSentence]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Gold and predicted tags of sentences."""
+    return [list(each.tags) for each in examples], [each.tags for each in answers]
+
+
+TAGGING = Tagging()
