@@ -85,10 +85,10 @@ class PruneStructured:
         config = bench.config.prune_structured
         if not config.latency_ms:
             if config.flops_fraction < smallest:
+                columns = len(shrink(layers, importances, costs, budget=0.0)[0].columns)
                 raise InputError(
                     f"compression.prune_structured.flops_fraction={config.flops_fraction:g} cannot be reached: with "
-                    f"one layer, one head and {len(shrink(layers, importances, costs, budget=0.0)[0].columns)} columns, "
-                    f"{smallest:.4f} of the operations are left"
+                    f"one layer, one head and {columns} columns, {smallest:.4f} of the operations are left"
                 )
             return min(config.flops_fraction, costs.total(layers) / whole)
 

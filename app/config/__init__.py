@@ -102,9 +102,9 @@ _Section = TypeVar("_Section")
 class Config:
     """The whole configuration. Functions receive the section they need, never this.
 
-    Sections may have sections of their own: "compression.prune_structured.rounds" is a key as "seed" is. The `trains` of
-    a section are those of its settings (`option`); a section that says nothing has those of the section it is in, at
-    the top all training modes.
+    Sections may have sections of their own: "compression.prune_structured.rounds" is a key as "seed" is. The `trains`
+    of a section are those of its settings (`option`); a section that says nothing has those of the section it is in,
+    at the top all training modes.
     """
 
     task: str = option(

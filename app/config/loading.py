@@ -11,7 +11,6 @@ import difflib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,16 +88,22 @@ def load_config(
             chosen.update(dict.fromkeys(layer.raw, layer.origin))
         else:
             below = dict(values)
-    if defaults or starts:
-        _check_same_model(values, below, origins)
     for key, value, reason in list(left_out_samples(values, chosen, below=below)):
         values[key], origins[key] = value, reason
     config = with_values(Config(), values)
-    for keys, rule in chain(settings_of_other_tasks(config, chosen), impossible_combinations(config)):
+    _raise_first(settings_of_other_tasks(config, chosen), config, origins)
+    if defaults or starts:
+        _check_same_model(values, below, origins)
+    _raise_first(impossible_combinations(config), config, origins)
+    return config
+
+
+def _raise_first(broken: Iterable[tuple[tuple[str, ...], str]], config: Config, origins: Mapping[str, str]) -> None:
+    """Raises InputError for the first (keys, what must hold) of the rules that are broken."""
+    for keys, rule in broken:
         flat = flatten(config)
         received = ", ".join(f"{key}={flat[key]} ({origins.get(key, 'default')})" for key in keys)
         raise InputError(f"{rule}; received {received}")
-    return config
 
 
 def load_setting(key: str, path: str | None, overrides: Sequence[str] = ()) -> Any:

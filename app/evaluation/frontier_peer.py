@@ -48,8 +48,9 @@ def write_network(tagger: Tagger, run_dir: RunDirectory) -> Path:
     settings = read_settings(tagger.backbone.model)
     if settings.layer_heads:
         raise InputError(
-            f"benchmark.frontier.peer_python measures the network of --run_dir, whose layers must be of one size; those "
-            f"of {run_dir} are not: give the uncompressed run as --run_dir and this one in benchmark.frontier.other_runs"
+            "benchmark.frontier.peer_python measures the network of --run_dir, whose layers must be of one size; those "
+            f"of {run_dir} are not: give the uncompressed run as --run_dir and this one in "
+            "benchmark.frontier.other_runs"
         )
     arrays = _tensors(tagger)
     folder = run_dir.path / "export" / "onnx" / sha256_of_arrays(sorted(arrays.items()))[:16]
