@@ -102,8 +102,9 @@ def check_compress(request: Request) -> None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     _check_length(data, start.positions)
     _check_splits(data, SPLITS, start.labels)
-    if config.compression.other_path:
-        check_corpus_head(config.compression.other_path, config=data, types=types_from(start.labels))
+    other = config.compression.trim_vocabulary.other_path
+    if other:
+        check_corpus_head(other, config=data, types=types_from(start.labels))
     if data.unlabelled_path and "trim_vocabulary" in config.compression.steps:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)
     _check_training(request, "compress")
@@ -219,12 +220,14 @@ def _check_scored(request: Request, purpose: str) -> TaggerFacts:
 
 
 def _check_frontier(request: Request) -> None:
-    config, settings = request.config, request.config.benchmark
+    config, settings = request.config, request.config.benchmark.frontier
     require_numbers(config)
     if settings.peer_python and shutil.which(settings.peer_python) is None:
-        raise InputError(f"benchmark.peer_python must be a Python interpreter, received {settings.peer_python!r}")
+        raise InputError(
+            f"benchmark.frontier.peer_python must be a Python interpreter, received {settings.peer_python!r}"
+        )
     for number, folder in enumerate((request.run_dir, *map(RunDirectory, settings.other_runs))):
-        folder.require_run("benchmark.other_runs" if number else "--run_dir")
+        folder.require_run("benchmark.frontier.other_runs" if number else "--run_dir")
         require_exports(folder)
         check_tagger(folder.model)
     _check_scored(request, f"F1 and words/s are measured on evaluation.split={config.evaluation.split}")

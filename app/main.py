@@ -16,8 +16,8 @@ from typing import NamedTuple, NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
-from app.config import Config, InputError, LostWorkerError, RunError, Terminated
-from app.config.loading import load_config, to_yaml
+from app.config import TASK_MODES, Config, InputError, LostWorkerError, RunError, Terminated
+from app.config.loading import load_config, load_setting, to_yaml
 from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory
@@ -36,6 +36,7 @@ class Mode(NamedTuple):
     description: str
     works_on: str = ""  # works on the finished run of this mode, with that run's configuration
     starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
+    learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
     accepts: tuple[str, ...] = ()  # flags that only some modes take
 
 
@@ -48,11 +49,13 @@ MODES = {
     "finetune": Mode(
         "app.modes.finetune",
         "train on a corpus, score on its test split; an interrupted run resumes",
+        learns_from=("init_from",),
         accepts=("overwrite",),
     ),
     "distill": Mode(
         "app.modes.distill",
         "train a small network to answer like finished runs; an interrupted run resumes",
+        learns_from=("init_from", "distill.teachers"),
         accepts=("overwrite",),
     ),
     "compress": Mode(
@@ -212,14 +215,24 @@ def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:
     if mode.works_on:
         return load_config(path, settings, defaults=str(run_dir.config_yaml))
     if mode.starts_from:
-        source = RunDirectory(load_config(path, settings).init_from or f"runs/{mode.starts_from}")
+        source = RunDirectory(load_setting("init_from", path, settings) or f"runs/{mode.starts_from}")
         source.require_run("init_from")
         return load_config(path, [*settings, f"init_from={source}"], defaults=str(source.config_yaml))
-    config = load_config(path, settings, mode=_MODE.value)
-    if mode is MODES["benchmark"] and config.benchmark.objective == "frontier":
+    if mode is MODES["benchmark"] and load_setting("benchmark.objective", path, settings) == "frontier":
         run_dir.require_run()  # its exports are what is measured
         return load_config(path, settings, defaults=str(run_dir.config_yaml))
-    return config
+    return load_config(path, settings, mode=_MODE.value, starts=_find_starts(mode, path, settings))
+
+
+def _find_starts(mode: Mode, path: str | None, settings: Sequence[str]) -> list[str]:
+    """The config.yaml of each run that a mode learns from. What is no run is for the mode to complain about."""
+    named: list[str] = []
+    for key in mode.learns_from:
+        value = load_setting(key, path, settings)
+        named += [value] if isinstance(value, str) else value
+    runs = [RunDirectory(source) for source in named if source]
+    # A pretrained backbone may be the teacher of any task.
+    return [str(run.config_yaml) for run in runs if run.is_run() and run.read_state().get("mode") in TASK_MODES]
 
 
 def describe(name: str, request: Request) -> str:

@@ -110,6 +110,7 @@ def test_help_answers_in_under_a_second(tmp_path):
         (["--mode=finetune", "seed=3"], ["unexpected argument 'seed=3'"]),
         (["--mode=finetune", "--set", "seed"], ["--set takes section.key=value"]),
         (["--mode=finetune", "--set", "sed=3"], ["unknown key sed in --set; did you mean seed?"]),
+        (["--mode=compress", "--set=compression.clusters=8"], ["clusters is now compression.cluster.values"]),
         (["--mode=finetune", "--config=none.yaml"], ["none.yaml", "No such file"]),
         (["--mode=finetune", "--input=a.txt"], ["--input belongs to --mode=predict"]),
         (["--mode=evaluate", "--overwrite"], ["--overwrite belongs to --mode=pretrain or finetune or distill"]),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from app.config import CompressionConfig, InputError, TrainingConfig
+from app.config import CompressionConfig, InputError, TrainingConfig, with_values
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
@@ -149,8 +149,8 @@ class Workbench:
         config = self._training.config
         if not self.config.distill:
             return self._training.tuner(student, encoder, settings)
-        distill = dataclasses.replace(
-            config.distill, teachers=(config.init_from,), hidden_weight=0.0, relation_weight=0.0
+        distill = with_values(
+            config.distill, {"teachers": (config.init_from,), "hidden.weight": 0.0, "relation.weight": 0.0}
         )
         tuner, _ = build_distillation(
             student,

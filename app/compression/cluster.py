@@ -22,10 +22,10 @@ class Cluster:
     """Clusters attention and feed-forward kernels and the word-piece embedding, then tunes the values."""
 
     def run(self, bench: Bench) -> None:
-        config = bench.config
-        bench.once("cluster", partial(self._cluster, config.clusters))
-        if config.cluster_epochs:
-            bench.once("train", partial(bench.train, part="train", epochs=config.cluster_epochs))
+        config = bench.config.cluster
+        bench.once("cluster", partial(self._cluster, config.values))
+        if config.epochs:
+            bench.once("train", partial(bench.train, part="train", epochs=config.epochs))
 
     def _cluster(self, count: int, tagger: Any) -> Any:
         model = tagger.backbone.model

@@ -22,10 +22,10 @@ class PruneMagnitude:
         bench.once("prune", partial(self._prune, bench))
 
     def _prune(self, bench: Bench, tagger: Any) -> Any:
-        config = bench.config
-        epochs = config.magnitude_epochs
+        config = bench.config.prune_magnitude
+        epochs = config.epochs
         total = bench.passes(tagger, epochs)
-        frequency = min(config.prune_frequency_steps, max(1, total // 2 // FEWEST_UPDATES))
+        frequency = min(config.update_every_steps, max(1, total // 2 // FEWEST_UPDATES))
         last_update = frequency * max(2, total // 2 // frequency)
         schedule = tfmot.sparsity.keras.PolynomialDecay(
             initial_sparsity=0.0,
@@ -72,7 +72,7 @@ class PruneMagnitude:
 
     def _weights(self, layer: Any, bench: Bench) -> list[Any]:
         """What is pruned of a layer; tfmot's 2:4 takes matrices only, and attention kernels have three axes."""
-        config = bench.config
+        config = bench.config.prune_magnitude
         if hasattr(layer, "_self_attention_layer"):
             return [*([] if config.sparsity_2_by_4 else attention_kernels(layer)), *feed_forward_kernels(layer)]
-        return [layer.embeddings] if config.prune_embeddings and not config.sparsity_2_by_4 else []
+        return [layer.embeddings] if config.embeddings and not config.sparsity_2_by_4 else []

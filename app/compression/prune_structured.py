@@ -25,25 +25,27 @@ SEARCHES = 7  # halvings of the interval in which the part of the operations for
 def check_removed_layers(count: int, *, of: int) -> None:
     """Raises InputError if no layer would be left."""
     if count >= of:
-        raise InputError(f"compression.removed_layers must be below {of} (the layers there are), received {count}")
+        raise InputError(
+            f"compression.prune_structured.removed_layers must be below {of} (the layers there are), received {count}"
+        )
 
 
 class PruneStructured:
     """Down to a part of the encoder's operations, or to a latency on this machine."""
 
     def run(self, bench: Bench) -> None:
-        config = bench.config
-        for number in range(1, config.structured_rounds + 1):
+        config = bench.config.prune_structured
+        for number in range(1, config.rounds + 1):
             bench.once(f"cut_{number}", partial(self._cut, bench, number))
-            last = number == config.structured_rounds
-            epochs = config.structured_last_epochs if last else config.structured_epochs
+            last = number == config.rounds
+            epochs = config.last_epochs if last else config.epochs
             if epochs:
                 bench.once(f"train_{number}", partial(bench.train, part=f"train_{number}", epochs=epochs))
 
     def _cut(self, bench: Bench, number: int, tagger: Any) -> Any:
-        config, model = bench.config, tagger.backbone.model
+        config, model = bench.config.prune_structured, tagger.backbone.model
         attention = model.transformer_layers[0]._self_attention_layer
-        costs = Costs.of(width=model.hidden_dim, head_dim=attention._key_dim, length=config.latency_length)
+        costs = Costs.of(width=model.hidden_dim, head_dim=attention._key_dim, length=bench.config.latency_length)
         importances = measure_importance(
             model.transformer_layers,
             bench.batches(tagger, config.importance_steps),
@@ -56,7 +58,7 @@ class PruneStructured:
         before = bench.remember("operations_of_layers", lambda: costs.total(layers))
         target = bench.remember("fraction", lambda: self._fraction(bench, tagger, layers, importances, costs, whole))
         # Each round takes the same part of what is left, from the layers that stay to the target.
-        budget = whole * target * (before / (whole * target)) ** (1 - number / config.structured_rounds)
+        budget = whole * target * (before / (whole * target)) ** (1 - number / config.rounds)
         layers = shrink(layers, importances, costs, budget=budget)
         heads, columns = [len(layer.heads) for layer in layers], [len(layer.columns) for layer in layers]
         bench.say(
@@ -80,13 +82,13 @@ class PruneStructured:
     ) -> float:
         """The part of the operations to go down to, of which the network is known to be capable."""
         smallest = costs.total(shrink(layers, importances, costs, budget=0.0)) / whole
-        config = bench.config
+        config = bench.config.prune_structured
         if not config.latency_ms:
             if config.flops_fraction < smallest:
+                columns = len(shrink(layers, importances, costs, budget=0.0)[0].columns)
                 raise InputError(
-                    f"compression.flops_fraction={config.flops_fraction:g} cannot be reached: with one layer, one head "
-                    f"and {len(shrink(layers, importances, costs, budget=0.0)[0].columns)} columns, "
-                    f"{smallest:.4f} of the operations are left"
+                    f"compression.prune_structured.flops_fraction={config.flops_fraction:g} cannot be reached: with "
+                    f"one layer, one head and {columns} columns, {smallest:.4f} of the operations are left"
                 )
             return min(config.flops_fraction, costs.total(layers) / whole)
 
@@ -98,9 +100,9 @@ class PruneStructured:
         fastest = latency(low)
         if fastest > config.latency_ms:
             raise InputError(
-                f"compression.latency_ms={config.latency_ms:g} cannot be reached on this machine: the smallest "
-                f"network, with {smallest:.4f} of the operations, takes {fastest:.2f} ms for "
-                f"{config.latency_length} pieces"
+                f"compression.prune_structured.latency_ms={config.latency_ms:g} cannot be reached on this machine: the "
+                f"smallest network, with {smallest:.4f} of the operations, takes {fastest:.2f} ms for "
+                f"{bench.config.latency_length} pieces"
             )
         if latency(high) <= config.latency_ms:
             return high

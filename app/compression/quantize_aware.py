@@ -36,7 +36,7 @@ class QuantizeAware:
 
     def _train(self, bench: Bench, tagger: Any) -> Any:
         view = bench.with_layers(tagger, quantized)
-        bench.train(tagger, part="train", epochs=bench.config.quantize_epochs, view=view)
+        bench.train(tagger, part="train", epochs=bench.config.quantize_aware.epochs, view=view)
         round_weights(tagger.backbone.model)
         return tagger
 

@@ -17,7 +17,7 @@ class TrimVocabulary:
     """Keeps the pieces of the training text and, so that every text stays readable, those of one character."""
 
     def run(self, bench: Bench) -> None:
-        config = bench.config
+        config = bench.config.trim_vocabulary
 
         def trim(tagger: Any) -> Any:
             vocabulary = tagger.backbone.vocabulary
@@ -27,8 +27,8 @@ class TrimVocabulary:
             return bench.cut_vocabulary(tagger, ids)
 
         bench.once("trim", trim)
-        if config.trim_epochs:
-            bench.once("train", partial(bench.train, part="train", epochs=config.trim_epochs))
+        if config.epochs:
+            bench.once("train", partial(bench.train, part="train", epochs=config.epochs))
 
 
 def choose_pieces(vocabulary: Sequence[str], counts: np.ndarray, *, at_least: int, first: int = 0) -> list[int]:

@@ -10,16 +10,30 @@ import dataclasses
 import difflib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from app.config import HANDLES, MODE_DEFAULTS, Config, InputError, fields_by_key, flatten
+from app.config import (
+    HANDLES,
+    MODE_DEFAULTS,
+    OF_THE_MODEL,
+    TASK_DEFAULTS,
+    Config,
+    InputError,
+    fields_by_key,
+    flatten,
+    with_values,
+)
 from app.config.paths import expand, expand_list, split_list
-from app.config.rules import impossible_combinations, left_out_samples
+from app.config.renamed import RENAMED, refuse_old_keys
+from app.config.rules import impossible_combinations, left_out_samples, settings_of_other_tasks
 
 _FIELDS = fields_by_key()
-_SECTIONS = frozenset(key.partition(".")[0] for key in _FIELDS if "." in key)
+_PARTS = [key.split(".") for key in _FIELDS]
+_SECTIONS = frozenset(".".join(parts[:depth]) for parts in _PARTS for depth in range(1, len(parts)))
+_TOP_SECTIONS = frozenset(parts[0] for parts in _PARTS if len(parts) > 1)
+_DEFAULTS = flatten(Config())
 _TYPE_NAMES = {
     "str": "text",
     "bool": "true or false",
@@ -31,37 +45,74 @@ _TYPE_NAMES = {
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
+class _Layer(NamedTuple):
+    """Settings from one place, as they are written."""
+
+    raw: Mapping[str, Any]
+    origin: str
+    of: str  # "default", "run" or "user"
+
+
 def load_config(
-    path: str | None, overrides: Sequence[str] = (), *, mode: str = "", defaults: str | None = None
+    path: str | None,
+    overrides: Sequence[str] = (),
+    *,
+    mode: str = "",
+    defaults: str | None = None,
+    starts: Sequence[str] = (),
 ) -> Config:
-    """Builds the configuration: default (of the mode) < `defaults` < `base:` of `path` < `path` < `overrides`.
+    """Builds the configuration: default (of task, of mode) < `defaults` < `base:` of `path` < `path` < `overrides`.
 
     Args:
         path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base.
         overrides: "section.key=value"; the value may itself contain "=".
         mode: whose own defaults hold, see `MODE_DEFAULTS`.
-        defaults: YAML file below `path`, such as the config.yaml of the run directory to evaluate; its paths stay as
-            they are.
+        defaults: YAML file below `path`: the config.yaml of the run to evaluate or compress. Its paths stay as they
+            are, and keys of earlier versions are understood.
+        starts: config.yaml of the runs that a new run starts or learns from: of their settings, those `OF_THE_MODEL`
+            hold for the new run too.
 
     Raises:
         InputError: naming the key, where it came from, what was received and what is allowed.
     """
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for text, origin in _layers(path, overrides, mode, defaults):
-        for key, raw in text.items():
-            value = _coerce(key, raw, origin=origin)
-            values[key] = value if origin == defaults else _expand_paths(key, value)
-            origins[key] = origin
-    chosen = {key for key, origin in origins.items() if origin != defaults}
-    for key, reason in list(left_out_samples(values, chosen)):
-        values[key], origins[key] = "", reason
-    config = _build(values)
-    for keys, rule in impossible_combinations(config):
+    below: dict[str, Any] = {}  # values of the default and the run, before the user's
+    chosen: dict[str, str] = {}  # the user's own keys, and where each was set
+    for layer in _with_task_defaults([*_run_layers(mode, defaults, starts), *_user_layers(path, overrides)]):
+        for key, raw in layer.raw.items():
+            value = _coerce(key, raw, origin=layer.origin)
+            values[key] = value if layer.of == "run" else _expand_paths(key, value)
+            origins[key] = layer.origin
+        if layer.of == "user":
+            chosen.update(dict.fromkeys(layer.raw, layer.origin))
+        else:
+            below = dict(values)
+    for key, value, reason in list(left_out_samples(values, chosen, below=below)):
+        values[key], origins[key] = value, reason
+    config = with_values(Config(), values)
+    _raise_first(settings_of_other_tasks(config, chosen), config, origins)
+    if defaults or starts:
+        _check_same_model(values, below, origins)
+    _raise_first(impossible_combinations(config), config, origins)
+    return config
+
+
+def _raise_first(broken: Iterable[tuple[tuple[str, ...], str]], config: Config, origins: Mapping[str, str]) -> None:
+    """Raises InputError for the first (keys, what must hold) of the rules that are broken."""
+    for keys, rule in broken:
         flat = flatten(config)
         received = ", ".join(f"{key}={flat[key]} ({origins.get(key, 'default')})" for key in keys)
         raise InputError(f"{rule}; received {received}")
-    return config
+
+
+def load_setting(key: str, path: str | None, overrides: Sequence[str] = ()) -> Any:
+    """One setting as a user set it, or its default, whatever the others are."""
+    value = _DEFAULTS[key]
+    for layer in _user_layers(path, overrides):
+        if key in layer.raw:
+            value = _expand_paths(key, _coerce(key, layer.raw[key], origin=layer.origin))
+    return value
 
 
 def to_yaml(config: Config) -> str:
@@ -101,13 +152,38 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _layers(
-    path: str | None, overrides: Sequence[str], mode: str, defaults: str | None
-) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yields ({key: raw value}, origin), the weakest first."""
-    yield MODE_DEFAULTS.get(mode, {}), f"the default of --mode={mode}"
+def _run_layers(mode: str, defaults: str | None, starts: Sequence[str]) -> Iterator[_Layer]:
+    """What is below the user's settings, the weakest first.
+
+    Raises:
+        InputError: runs to start from differ in a setting of the model.
+    """
+    yield _Layer(MODE_DEFAULTS.get(mode, {}), f"the default of --mode={mode}", "default")
     if defaults:
-        yield _flat_keys(read_yaml(defaults), origin=defaults), defaults
+        yield _Layer(_run_settings(defaults), defaults, "run")
+    first: dict[str, Any] = {}
+    for start in starts:
+        of_the_model = {key: value for key, value in _run_settings(start).items() if key in OF_THE_MODEL}
+        first = first or of_the_model
+        for key, value in of_the_model.items():
+            if value != first[key]:
+                raise InputError(
+                    f"{key} must be the same in all runs to start or learn from; it is {first[key]} in {starts[0]} and "
+                    f"{value} in {start}"
+                )
+        yield _Layer(of_the_model, start, "run")
+
+
+def _run_settings(path: str) -> dict[str, Any]:
+    """What a run's config.yaml says, by today's keys; of `OF_THE_MODEL` also what an early version left out."""
+    flat = _flat_keys(read_yaml(path), origin=path)
+    flat = {RENAMED.get(key, key): value for key, value in flat.items()}
+    _require_all_known(flat, origin=path)
+    return {key: _as_text(_DEFAULTS[key]) for key in OF_THE_MODEL} | flat
+
+
+def _user_layers(path: str | None, overrides: Sequence[str]) -> Iterator[_Layer]:
+    """The user's files and `--set`, the weakest first."""
     if path:
         content = read_yaml(path)
         base = content.pop("base", "")
@@ -118,31 +194,61 @@ def _layers(
             base_content = read_yaml(base_path)
             if base_content.pop("base", ""):
                 raise InputError(f"{base_path} is the base of {path} and may not have a base itself")
-            yield _flat_keys(base_content, origin=base_path), base_path
-        yield _flat_keys(content, origin=path), path
+            yield _user_layer(base_content, origin=base_path)
+        yield _user_layer(content, origin=path)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
             raise InputError(f"--set takes section.key=value, received {override!r}")
-        _require_known(key.strip(), origin="--set")
-        is_file = "path" in _FIELDS[key.strip()].metadata and os.path.lexists(value)  # its name may end in a blank
-        yield {key.strip(): value if is_file else value.strip()}, "--set"
+        key = key.strip()
+        _require_all_known([key], origin="--set")
+        is_file = "path" in _FIELDS[key].metadata and os.path.lexists(value)  # its name may end in a blank
+        yield _Layer({key: value if is_file else value.strip()}, "--set", "user")
 
 
-def _flat_keys(content: Mapping[str, Any], *, origin: str) -> dict[str, Any]:
+def _user_layer(content: Mapping[str, Any], *, origin: str) -> _Layer:
+    flat = _flat_keys(content, origin=origin)
+    _require_all_known(flat, origin=origin)
+    return _Layer(flat, origin, "user")
+
+
+def _with_task_defaults(layers: list[_Layer]) -> list[_Layer]:
+    """The layers on top of the defaults of the task that the last of them names."""
+    task = next((layer.raw["task"] for layer in reversed(layers) if "task" in layer.raw), "")
+    if not isinstance(task, str):
+        return layers  # which is told when it is read
+    return [_Layer(TASK_DEFAULTS.get(task, {}), f"the default of task={task}", "default"), *layers]
+
+
+def _check_same_model(values: Mapping[str, Any], below: Mapping[str, Any], origins: Mapping[str, str]) -> None:
+    """Raises InputError if the user asks for a model of another make than that of the run."""
+    for key in OF_THE_MODEL:
+        if values[key] != below[key]:
+            raise InputError(
+                f"{key} must be that of the run, {_as_text(below[key])}; "
+                f"received {key}={_as_text(values[key])} ({origins[key]})"
+            )
+
+
+def _flat_keys(content: Mapping[str, Any], prefix: str = "", *, origin: str) -> dict[str, Any]:
+    """{"section.key": value} of nested mappings; keys that nobody knows stay as they are."""
     flat: dict[str, Any] = {}
     for name, value in content.items():
-        if name not in _SECTIONS:
-            flat[name] = value
+        key = f"{prefix}{name}"
+        if key not in _SECTIONS:
+            flat[key] = value
         elif isinstance(value, dict):
-            flat.update({f"{name}.{key}": inner for key, inner in value.items()})
+            flat.update(_flat_keys(value, f"{key}.", origin=origin))
         elif value != "":
-            raise InputError(
-                f"{name} in {origin} is a section and must be a mapping, received {_describe(value)}"
-            )
-    for key in flat:
-        _require_known(key, origin=origin)
+            raise InputError(f"{key} in {origin} is a section and must be a mapping, received {_describe(value)}")
     return flat
+
+
+def _require_all_known(keys: Iterable[str], *, origin: str) -> None:
+    keys = list(keys)
+    refuse_old_keys(keys, origin=origin)
+    for key in keys:
+        _require_known(key, origin=origin)
 
 
 def _require_known(key: str, *, origin: str) -> None:
@@ -151,7 +257,7 @@ def _require_known(key: str, *, origin: str) -> None:
     if key in _SECTIONS:
         raise InputError(f"{key} in {origin} is a section; name one of its keys, such as {_first_key(key)}")
     nearest = nearest_key(key)
-    hint = f"; did you mean {nearest}?" if nearest else f"; the sections are {', '.join(sorted(_SECTIONS))}"
+    hint = f"; did you mean {nearest}?" if nearest else f"; the sections are {', '.join(sorted(_TOP_SECTIONS))}"
     raise InputError(f"unknown key {key} in {origin}{hint}")
 
 
@@ -160,7 +266,7 @@ def nearest_key(key: str) -> str:
     by_last_part = {known.rpartition(".")[2]: known for known in reversed(_FIELDS)}
     section, _, last_part = key.rpartition(".")
     by_last_part.update(
-        {known.rpartition(".")[2]: known for known in _FIELDS if known.startswith(f"{section}.")}
+        {known.rpartition(".")[2]: known for known in reversed(_FIELDS) if known.startswith(f"{section}.")}
     )
     if last_part in by_last_part:
         return by_last_part[last_part]
@@ -257,14 +363,9 @@ def _fault(value: Any, limits: Mapping[str, Any]) -> str:
     return " and ".join(f"{words} {limit}" for words, limit, _ in given)
 
 
-def _build(values: Mapping[str, Any]) -> Config:
-    config = Config()
-    parts: dict[str, Any] = {key: value for key, value in values.items() if "." not in key}
-    for section in _SECTIONS:
-        prefix = f"{section}."
-        inner = {key[len(prefix) :]: value for key, value in values.items() if key.startswith(prefix)}
-        parts[section] = dataclasses.replace(getattr(config, section), **inner)
-    return dataclasses.replace(config, **parts)
+def _as_text(value: Any) -> str:
+    """A value that is no list, as YAML writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _first_key(section: str) -> str:

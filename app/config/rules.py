@@ -8,7 +8,16 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from app.config import Config, DataConfig, InputError, PretrainConfig, fields_by_key, flatten
+from app.config import (
+    TASK_DEFAULTS,
+    TASKS,
+    Config,
+    DataConfig,
+    InputError,
+    PretrainConfig,
+    fields_by_key,
+    flatten,
+)
 
 FEWEST_PIECES = 8  # in a sequence
 _DEFAULTS = flatten(Config())
@@ -17,26 +26,68 @@ _CORPORA = {
     "data.train_path": ("data.valid_path", "data.test_path"),
     "pretrain.train_path": ("pretrain.valid_path",),
 }
+# What only one of the built-in tasks has a use for; a name that ends in a dot is a section.
+_SETTINGS_OF = {
+    "tagging": ("model.head", "data.scheme", "data.word_column", "data.tag_column"),
+    "classification": (
+        "classification.",
+        "data.text_column",
+        "data.label_column",
+        "data.pair_columns",
+        "predict.target_precision",
+    ),
+}
+_FORMATS_OF = {"tagging": ("auto", "conll", "jsonl"), "classification": ("auto", "csv", "tsv", "jsonl", "folder")}
 
 
-def left_out_samples(values: Mapping[str, Any], chosen: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yields (key, why) of each path to the sample corpus that nobody asked for and that goes with no other setting.
+def left_out_samples(
+    values: Mapping[str, Any], chosen: Collection[str], *, below: Mapping[str, Any]
+) -> Iterator[tuple[str, Any, str]]:
+    """Yields (key, value, why) of what describes the sample corpus, was asked for by nobody and goes with no other.
 
     Args:
         values: settings that are not left at their default.
         chosen: keys of those that the user set for this run.
+        below: settings as they would be without the user's: those of the run that is there, and the task's defaults.
     """
+    samples = _DEFAULTS | TASK_DEFAULTS.get(values.get("task", _DEFAULTS["task"]), {})
     for train, others in _CORPORA.items():
-        sample = os.path.dirname(os.path.abspath(_DEFAULTS[train]))
-        path = values.get(train, "")
-        own = train in chosen and path and os.path.dirname(os.path.abspath(path)) != sample
+        own = train in chosen and _is_elsewhere(values[train], samples[train])
         for other in others:
-            if other in chosen or values.get(other, _DEFAULTS[other]) != _DEFAULTS[other]:
+            if other in chosen or values.get(other, samples[other]) != samples[other]:
                 continue
             if own:
-                yield other, f"the sample's goes only with the sample's {train}"
+                yield other, "", f"the sample's goes only with the sample's {train}"
             elif other == "data.valid_path" and values.get("data.valid_fraction"):
-                yield other, "not set beside data.valid_fraction"
+                yield other, "", "not set beside data.valid_fraction"
+        column = "data.label_column"
+        if own and train == "data.train_path" and column not in chosen and column in values:
+            if not _is_elsewhere(below.get(train, samples[train]), samples[train]):
+                yield column, _DEFAULTS[column], f"the sample's goes only with the sample's {train}"
+
+
+def _is_elsewhere(path: str, sample: str) -> bool:
+    """Whether a training corpus is none of the sample's; no corpus at all is not elsewhere."""
+    return bool(path) and os.path.dirname(os.path.abspath(path)) != os.path.dirname(os.path.abspath(sample))
+
+
+def settings_of_other_tasks(config: Config, chosen: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yields (keys, what must hold) for each setting that the user set and that is for another task.
+
+    Tasks that were registered may use all settings. A file may hold the default, since `--dry_run` prints all settings.
+
+    Args:
+        config: as it would be.
+        chosen: the keys that the user set, and where: "--set", or the name of a file.
+    """
+    if config.task not in TASKS:
+        return
+    flat = flatten(config)
+    for task, names in _SETTINGS_OF.items():
+        for key, origin in chosen.items() if task != config.task else ():
+            other = any(key.startswith(name) if name.endswith(".") else key == name for name in names)
+            if other and (origin == "--set" or flat[key] != _DEFAULTS[key]):
+                yield (key, "task"), f"{key} is only for task={task}"
 
 
 def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -71,6 +122,7 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield ("data.valid_fraction", "data.train_path"), "a part of the training corpus needs a training corpus"
     if data.word_column and data.word_column == data.tag_column:
         yield ("data.word_column", "data.tag_column"), "a column holds the word or the tag, not both"
+    yield from _impossible_corpora(config)
     if training.early_stopping_patience_epochs and not (data.valid_path or data.valid_fraction):
         yield (
             ("training.early_stopping_patience_epochs", "data.valid_path"),
@@ -89,13 +141,19 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             "lazy embeddings need the optimizer adamw, and XLA cannot compile them",
         )
     distill = config.distill
-    weights = ("labels_weight", "soft_weight", "chain_weight", "hidden_weight", "relation_weight")
-    if not any(getattr(distill, name) for name in weights):
-        yield tuple(f"distill.{name}" for name in weights), "a student needs at least one loss above 0"
-    pairs = (distill.hidden_student_layers, distill.hidden_teacher_layers)
+    weights = {
+        "distill.labels_weight": distill.labels_weight,
+        "distill.soft_weight": distill.soft_weight,
+        "distill.chain_weight": distill.chain_weight,
+        "distill.hidden.weight": distill.hidden.weight,
+        "distill.relation.weight": distill.relation.weight,
+    }
+    if not any(weights.values()):
+        yield tuple(weights), "a student needs at least one loss above 0"
+    pairs = (distill.hidden.student_layers, distill.hidden.teacher_layers)
     if all(pairs) and len(pairs[0]) != len(pairs[1]):
         yield (
-            ("distill.hidden_student_layers", "distill.hidden_teacher_layers"),
+            ("distill.hidden.student_layers", "distill.hidden.teacher_layers"),
             "each layer of the student needs one of the teacher, so the lists must be of one length",
         )
     steps = config.compression.steps
@@ -148,6 +206,29 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
     if training.tpu_address and training.strategy not in ("auto", "tpu"):
         yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"
+
+
+def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The same, about what the corpora of a task look like, and what is made of its scores."""
+    data, predict = config.data, config.predict
+    formats = _FORMATS_OF.get(config.task)
+    if formats and data.format not in formats:
+        yield ("data.format", "task"), f"corpora for {config.task} have the format {' or '.join(formats)}"
+    if len(data.pair_columns) not in (0, 2) or len(set(data.pair_columns)) < len(data.pair_columns):
+        yield ("data.pair_columns",), "a pair has the names of two columns, or none where there are no pairs"
+    texts = (data.text_column, *data.pair_columns)
+    if not data.label_column or data.label_column in texts:
+        yield (
+            ("data.label_column", "data.text_column", "data.pair_columns"),
+            "the label needs a column of its own",
+        )
+    if not data.text_column:
+        yield ("data.text_column",), "the text needs the name of a column"
+    if predict.min_score and predict.target_precision:
+        yield (
+            ("predict.min_score", "predict.target_precision"),
+            "the least score is given or found from a precision, so one of them must be 0",
+        )
 
 
 # Rules that ask for more than the settings: what a mode needs, and what only a backbone or a run can tell.
@@ -225,8 +306,8 @@ def _choices(key: str) -> str:
 
 def require_numbers(config: Config) -> None:
     for name in ("lengths", "threads", "batch_sizes"):
-        if not getattr(config.benchmark, name):
-            raise InputError(f"benchmark.{name} is empty; it needs at least one number")
+        if not getattr(config.benchmark.frontier, name):
+            raise InputError(f"benchmark.frontier.{name} is empty; it needs at least one number")
 
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from app.config import BenchmarkConfig, DataConfig, InputError
+from app.config import DataConfig, FrontierConfig, InputError
 from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
@@ -80,7 +80,7 @@ class Entrant:
 
 
 def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) -> list[OpenedRun]:
-    """The run of `--run_dir` and those of `benchmark.other_runs`, checked before anything is measured.
+    """The run of `--run_dir` and those of `benchmark.frontier.other_runs`, checked before anything is measured.
 
     Raises:
         InputError: one is no finished run, has no exports, is there twice, or has other labels than the first.
@@ -89,7 +89,7 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
     folders = [run_dir, *map(RunDirectory, others)]
     names = [shown(name) for name in name_apart([folder.path.resolve() for folder in folders])]
     for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
-        folder.require_run("benchmark.other_runs" if number else "--run_dir")
+        folder.require_run("benchmark.frontier.other_runs" if number else "--run_dir")
         if not (folder.tflite / MANIFEST).is_file():
             for refused in sorted(set(read_refusals(folder)) - {"int8_text", "saved_model"}):
                 mention_refusal(folder, refused, there=False)
@@ -97,11 +97,11 @@ def open_runs(run_dir: RunDirectory, others: Sequence[str], data: DataConfig) ->
         tagger = load_model(folder.model)
         if runs and tagger.labels != runs[0].tagger.labels:
             raise InputError(
-                f"benchmark.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
+                f"benchmark.frontier.other_runs must have the labels of {run_dir}, {', '.join(runs[0].tagger.labels)}; "
                 f"{folder} has {', '.join(tagger.labels)}"
             )
         if folder.path.resolve() in {run.run_dir.path.resolve() for run in runs}:
-            raise InputError(f"benchmark.other_runs must be other runs, received {folder} a second time")
+            raise InputError(f"benchmark.frontier.other_runs must be other runs, received {folder} a second time")
         own = folder.read_config().data if number else data
         runs.append(OpenedRun(name, folder, tagger, build_encoder(tagger, own), own))
     return runs
@@ -146,13 +146,13 @@ def make_text(run: OpenedRun, sentences: Iterable[Any], length: int) -> Features
 
 
 def make_entrants(
-    runs: Sequence[OpenedRun], settings: BenchmarkConfig, stack: ExitStack, folder: Path
+    runs: Sequence[OpenedRun], settings: FrontierConfig, stack: ExitStack, folder: Path
 ) -> Iterator[Entrant]:
     """Every TFLite file of every run; of the first run also Keras, the SavedModel if there is one, and ONNX Runtime.
 
     Args:
         runs: opened.
-        settings: section `benchmark`.
+        settings: section `benchmark.frontier`.
         stack: ends the processes that are started.
         folder: for files that go between processes.
     """
@@ -235,7 +235,7 @@ def _ask(processes: dict[int, TimedProcess], model: str, batches: Path, threads:
 
 
 def write_batches(
-    runs: Sequence[OpenedRun], sentences: Sequence[Any], settings: BenchmarkConfig, folder: Path
+    runs: Sequence[OpenedRun], sentences: Sequence[Any], settings: FrontierConfig, folder: Path
 ) -> None:
     """The inputs of all measurements, as files that every process can read: `path_of` names them."""
     some = sample_documents(runs[0].tagger.task, sentences, settings.words // 3)

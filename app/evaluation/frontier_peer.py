@@ -22,14 +22,14 @@ NEEDED = ("onnx", "onnxruntime", "safetensors", "torch", "transformers")
 def check_peer(python: str) -> None:
     """Raises InputError unless the interpreter is there and has the packages."""
     if not SCRIPT.is_file():
-        raise InputError(f"benchmark.peer_python needs {SCRIPT}: run it from a checkout of the project")
+        raise InputError(f"benchmark.frontier.peer_python needs {SCRIPT}: run it from a checkout of the project")
     if shutil.which(python) is None:
-        raise InputError(f"benchmark.peer_python must be a Python interpreter, received {python!r}")
+        raise InputError(f"benchmark.frontier.peer_python must be a Python interpreter, received {python!r}")
     test = f"import importlib.util as u; print(*[n for n in {NEEDED!r} if u.find_spec(n) is None])"
     done = subprocess.run([python, "-c", test], capture_output=True, text=True, env=_environment(), check=False)
     if done.returncode or done.stdout.split():
         missing = ", ".join(done.stdout.split()) or done.stderr.strip()[-200:]
-        raise InputError(f"benchmark.peer_python={python} must have {', '.join(NEEDED)}; it lacks {missing}")
+        raise InputError(f"benchmark.frontier.peer_python={python} must have {', '.join(NEEDED)}; it lacks {missing}")
 
 
 def start_peer(python: str, folder: Path) -> TimedProcess:
@@ -48,8 +48,9 @@ def write_network(tagger: TaskModel, run_dir: RunDirectory) -> Path:
     settings = read_settings(tagger.backbone.model)
     if settings.layer_heads:
         raise InputError(
-            f"benchmark.peer_python measures the network of --run_dir, whose layers must be of one size; those of "
-            f"{run_dir} are not: give the uncompressed run as --run_dir and this one in benchmark.other_runs"
+            "benchmark.frontier.peer_python measures the network of --run_dir, whose layers must be of one size; those "
+            f"of {run_dir} are not: give the uncompressed run as --run_dir and this one in "
+            "benchmark.frontier.other_runs"
         )
     arrays = _tensors(tagger)
     folder = run_dir.path / "export" / "onnx" / sha256_of_arrays(sorted(arrays.items()))[:16]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from app.config import BenchmarkConfig, Config, InputError, RunError
+from app.config import Config, FrontierConfig, InputError, RunError
 from app.config.rules import require_numbers
 from app.encoder.sources import read_json
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, frontier_page, text_table, within
@@ -47,14 +47,16 @@ def measure_frontier(request: Request) -> dict[str, float]:
     Nothing else should run on the machine. F1 is scored anew for every model, on one corpus and by one predictor, and
     remembered in `reports/scores.json` by the checksums of model and corpus.
     """
-    config, run_dir, settings = request.config, request.run_dir, request.config.benchmark
+    config, run_dir, settings = request.config, request.run_dir, request.config.benchmark.frontier
     require_numbers(config)
     if settings.peer_python:
         check_peer(settings.peer_python)
     runs = open_runs(run_dir, settings.other_runs, config.data)
     longest = min(run.tagger.backbone.model.max_sequence_length for run in runs)
     if max(settings.lengths) > longest:
-        raise InputError(f"benchmark.lengths must be at most {longest} (positions), received {max(settings.lengths)}")
+        raise InputError(
+            f"benchmark.frontier.lengths must be at most {longest} (positions), received {max(settings.lengths)}"
+        )
     corpus, sentences = _read_corpus(config, runs)
     with run_dir.locked(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -101,7 +103,7 @@ def _score(
 
 
 def _check_peer_network(
-    entrants: Sequence[Entrant], settings: BenchmarkConfig, folder: Path
+    entrants: Sequence[Entrant], settings: FrontierConfig, folder: Path
 ) -> dict[str, float]:
     """The largest difference between the logits of Keras and of ONNX Runtime's float network; empty without a peer.
 
@@ -124,7 +126,7 @@ def _check_peer_network(
 
 
 def _measure(
-    entrants: Sequence[Entrant], scores: dict[str, float], settings: BenchmarkConfig, folder: Path, *, words: int
+    entrants: Sequence[Entrant], scores: dict[str, float], settings: FrontierConfig, folder: Path, *, words: int
 ) -> list[Contestant]:
     latencies: dict[str, dict[tuple[int, int], float]] = {each.name: {} for each in entrants}
     for threads in settings.threads:
@@ -176,7 +178,7 @@ def _write(
     metrics: dict[str, float],
     corpus: Summary,
 ) -> dict[str, float]:
-    settings = config.benchmark
+    settings = config.benchmark.frontier
     first = next(each for each in contestants if each.variant == "Keras")
     notes = [
         f"F1 of {config.evaluation.split} ({corpus.source}); words/s: logits of pieces cut beforehand, "

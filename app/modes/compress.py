@@ -76,7 +76,8 @@ def _check_steps(config: Config) -> None:
         sources = find_sources(path, tfds_dir=config.data.tfds_dir)
         count_words(find_task(config.task), sources, limit_words=config.distill.unlabelled_limit_words)
     if "prune_structured" in compression.steps:
-        check_removed_layers(compression.removed_layers, of=read_layer_count(RunDirectory(config.init_from).model))
+        layers = read_layer_count(RunDirectory(config.init_from).model)
+        check_removed_layers(compression.prune_structured.removed_layers, of=layers)
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:
@@ -112,7 +113,7 @@ def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str
 
 
 def _open_other(config: Config, labels: list[str]) -> Corpus | None:
-    path = config.compression.other_path
+    path = config.compression.trim_vocabulary.other_path
     if not path:
         return None
     corpus = find_task(config.task).open_corpus(config, path, split="test", labels=labels)

@@ -78,18 +78,19 @@ def _train(
 def _warm_up(model: TaskModel, encoder: Encoder, store: RowStore, training: TaskTraining) -> dict:
     """Masked-language-model epochs on the words of the training corpus (task-adaptive pretraining)."""
     settings, seed = training.config.training, training.config.seed
-    if not settings.masked_lm_epochs:
+    masked_lm = settings.masked_lm
+    if not masked_lm.epochs:
         return {}
     settings = dataclasses.replace(
         settings,
-        epochs=settings.masked_lm_epochs,
-        learning_rate=settings.masked_lm_learning_rate,
+        epochs=masked_lm.epochs,
+        learning_rate=masked_lm.learning_rate,
         average_weights_decay=0.0,
         early_stopping_patience_epochs=0,
     )
     network, depths = build_masked_lm(model)
     tuner = MaskedLmTuner(network, special=SpecialIds.of(encoder.pieces), config=settings, seed=seed)
-    masker = PieceMasker.build(encoder.pieces, fraction=settings.masked_lm_fraction)
+    masker = PieceMasker.build(encoder.pieces, fraction=masked_lm.fraction)
     # Other orders than those of the epochs that follow.
     plan = training.plan(store, settings, depths=depths, validate=None, phase="masked_lm", seed=seed + 1)
 

@@ -11,11 +11,11 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.config import FOUND_BY_TRIAL, Config, InputError, flatten, trained_settings
+from app.config import FOUND_BY_TRIAL, Config, InputError, flatten, trained_settings, with_values
 from app.config.loading import load_config, read_yaml, to_yaml
 from app.run.files import (
     TEMPORARY_PREFIX,
@@ -478,12 +478,8 @@ def sha256_of_arrays(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
 
 def with_found(config: Config, run: Config) -> Config:
     """`config` with the numbers that trials found for a run, where it leaves them to be found (`FOUND_BY_TRIAL`)."""
-    for name in FOUND_BY_TRIAL:
-        part, _, key = name.partition(".")
-        ours, theirs = getattr(config, part), getattr(run, part)
-        if not getattr(ours, key):
-            config = replace(config, **{part: replace(ours, **{key: getattr(theirs, key)})})
-    return config
+    ours, theirs = flatten(config), flatten(run)
+    return with_values(config, {key: theirs[key] for key in FOUND_BY_TRIAL if not ours[key]})
 
 
 def _time(seconds: float | None = None) -> str:

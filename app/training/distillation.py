@@ -214,7 +214,7 @@ class DistillationTuner(FineTuner):
         config: the training section.
         seed: of the hidden words.
         chain: for `distill.chain_weight`.
-        compared: for `distill.hidden_weight` and `distill.relation_weight`.
+        compared: for `distill.hidden.weight` and `distill.relation.weight`.
         keep: as in `FineTuner`.
     """
 
@@ -282,16 +282,16 @@ class DistillationTuner(FineTuner):
         if self.distill.chain_weight:
             loss += self.distill.chain_weight * self._chain_loss(answers, student, words, boundaries) / scored
         windows = features["padding_mask"]
-        if self.distill.hidden_weight:
+        if self.distill.hidden.weight:
             for ours, theirs in self._compared.hidden:
                 part = compute_hidden_loss(answers[0][theirs], student[ours], windows)
-                loss += self.distill.hidden_weight * part / real / len(self._compared.hidden)
-        if self.distill.relation_weight:
+                loss += self.distill.hidden.weight * part / real / len(self._compared.hidden)
+        if self.distill.relation.weight:
             for name in self._compared.relations:
                 part = compute_relation_loss(
-                    answers[0][name], student[name], windows, heads=self.distill.relation_heads
+                    answers[0][name], student[name], windows, heads=self.distill.relation.heads
                 )
-                loss += self.distill.relation_weight * part / real / len(self._compared.relations)
+                loss += self.distill.relation.weight * part / real / len(self._compared.relations)
         return loss
 
     def _chain_loss(

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from app.config import BackboneConfig, DistillConfig, InputError, ModelConfig, TrainingConfig
+from app.config import (
+    BackboneConfig,
+    DistillConfig,
+    HiddenStatesConfig,
+    InputError,
+    ModelConfig,
+    RelationConfig,
+    TrainingConfig,
+)
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.encoder.bert import find_depths
@@ -79,21 +87,21 @@ def build_distillation(
     Raises:
         InputError: layers that do not exist, widths that relation heads do not divide, or other vocabularies.
     """
-    hidden = _hidden_pairs(distill, student, teachers[0]) if distill.hidden_weight else []
-    relations = distill.relations if distill.relation_weight else ()
+    hidden = _hidden_pairs(distill.hidden, student, teachers[0]) if distill.hidden.weight else []
+    relations = distill.relation.vectors if distill.relation.weight else ()
     network, shown = student.network, teachers[0].network
     if hidden or relations:
         network = build_view(
             student,
             hidden_layers=[ours for ours, _ in hidden],
             projected_width=teachers[0].backbone.model.hidden_dim,
-            relation_layer=_relation_layer(distill, "student", student),
+            relation_layer=_relation_layer(distill.relation, "student", student),
             relations=relations,
         )
         shown = build_view(
             teachers[0],
             hidden_layers=sorted({theirs for _, theirs in hidden}),
-            relation_layer=_relation_layer(distill, "teacher", teachers[0]),
+            relation_layer=_relation_layer(distill.relation, "teacher", teachers[0]),
             relations=relations,
         )
     chain = student.task.sequence_loss(student, teachers, distill.temperature)
@@ -126,38 +134,38 @@ def build_distillation(
     return tuner, find_depths(student.backbone, network.trainable_variables)
 
 
-def _relation_layer(config: DistillConfig, kind: str, tagger: TaskModel) -> int:
+def _relation_layer(config: RelationConfig, kind: str, tagger: TaskModel) -> int:
     """The layer of the student or the teacher whose relations are compared."""
-    key = f"relation_{kind}_layer"
+    key = f"{kind}_layer"
     count = len(tagger.backbone.model.transformer_layers)
     chosen = getattr(config, key)
     layer = count - 1 if chosen == -1 else chosen
-    if not config.relation_weight:
+    if not config.weight:
         return layer if layer < count else 0
     if layer >= count:
-        raise InputError(f"distill.{key} must be 0 to {count - 1} or -1, received {chosen}")
+        raise InputError(f"distill.relation.{key} must be 0 to {count - 1} or -1, received {chosen}")
     width = attention_width(tagger, layer)
-    if width % config.relation_heads:
+    if width % config.heads:
         raise InputError(
-            f"distill.relation_heads must divide the width of the attention of student and teacher; the {kind}'s is "
-            f"{width}, received {config.relation_heads}"
+            f"distill.relation.heads must divide the width of the attention of student and teacher; the {kind}'s is "
+            f"{width}, received {config.heads}"
         )
     return layer
 
 
-def _hidden_pairs(config: DistillConfig, student: TaskModel, teacher: TaskModel) -> list[tuple[int, int]]:
+def _hidden_pairs(config: HiddenStatesConfig, student: TaskModel, teacher: TaskModel) -> list[tuple[int, int]]:
     """Pairs of layers (student's, teacher's) whose outputs are compared."""
     counts = {
         "student": len(student.backbone.model.transformer_layers),
         "teacher": len(teacher.backbone.model.transformer_layers),
     }
-    ours = list(config.hidden_student_layers) or list(range(counts["student"]))
+    ours = list(config.student_layers) or list(range(counts["student"]))
     # The last layer goes with the last one, the others at equal distances.
     spread = [-(-(layer + 1) * counts["teacher"] // counts["student"]) - 1 for layer in ours]
-    theirs = list(config.hidden_teacher_layers) or spread
+    theirs = list(config.teacher_layers) or spread
     for kind, layers in (("student", ours), ("teacher", theirs)):
         if max(layers) >= counts[kind] or len(layers) != len(ours):
             raise InputError(
-                f"distill.hidden_{kind}_layers must be {len(ours)} layers of 0 to {counts[kind] - 1}, received {layers}"
+                f"distill.hidden.{kind}_layers must be {len(ours)} layers of 0 to {counts[kind] - 1}, received {layers}"
             )
     return list(zip(ours, theirs, strict=True))

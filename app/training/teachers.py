@@ -75,7 +75,7 @@ def _check_backbone_teacher(config: DistillConfig) -> None:
     if tagging or len(config.teachers) > 1:
         raise InputError(
             f"distill.teachers: {', '.join(config.teachers)} has no tagger; a backbone can only be the one teacher of "
-            "distill.hidden_weight and distill.relation_weight, with distill.soft_weight and distill.chain_weight 0"
+            "distill.hidden.weight and distill.relation.weight, with distill.soft_weight and distill.chain_weight 0"
         )
 
 

@@ -14,6 +14,7 @@ from app.config import (
     fields_by_key,
     flatten,
     trained_settings,
+    with_values,
 )
 from app.config.loading import load_config, to_yaml
 from app.main import MODES
@@ -114,7 +115,7 @@ def test_an_unknown_key_far_from_all_others_lists_the_sections(write):
         ("backbone.dropout=1", ["backbone.dropout must be at least 0 and below 1"]),
         ("distill.student_layers=a", ["distill.student_layers must be a list of integers", "'a'"]),
         ("distill.student_layers=[0, -1]", ["distill.student_layers must be a list of which each is at least 0"]),
-        ("distill.relations=[key, kay]", ["each is one of query, key, value (did you mean key?)"]),
+        ("distill.relation.vectors=[key, kay]", ["each is one of query, key, value (did you mean key?)"]),
         ("training=3", ["training in --set is a section"]),
         ("training.epochs", ["--set takes section.key=value", "'training.epochs'"]),
         ("=3", ["unknown key"]),
@@ -156,8 +157,8 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["training.strategy=tpu", "training.precision=mixed_float16"], ["training.precision"]),
         (["distill.labels_weight=0", "distill.soft_weight=0"], ["distill.soft_weight=0.0 (--set)"]),
         (
-            ["distill.hidden_student_layers=[0, 1]", "distill.hidden_teacher_layers=[3]"],
-            ["distill.hidden_teacher_layers=(3,) (--set)"],
+            ["distill.hidden.student_layers=[0, 1]", "distill.hidden.teacher_layers=[3]"],
+            ["distill.hidden.teacher_layers=(3,) (--set)"],
         ),
         (["training.strategy=mirrored", "training.tpu_address=local"], ["training.tpu_address"]),
     ],
@@ -247,17 +248,17 @@ def test_a_list_may_be_written_in_yaml_or_as_text(write, text):
 
 @given(st.data())
 def test_yaml_round_trip_keeps_every_value(tmp_path_factory, data):
-    parts = {}
-    for key, known in fields_by_key().items():
-        if known.type == "str" and "choices" not in known.metadata:
-            parts[key] = data.draw(st.text(st.characters(), max_size=8))
-    config = Config(
-        data=DataConfig(**{key[5:]: value for key, value in parts.items() if key.startswith("data.")}),
-        training=TrainingConfig(
-            learning_rate=data.draw(st.floats(1e-12, 1.0)), deterministic=data.draw(st.booleans())
-        ),
-        seed=data.draw(st.integers(0, 2**31 - 1)),
-    )
+    texts = {key for key, known in fields_by_key().items() if known.type == "str" and "choices" not in known.metadata}
+    texts -= {"data.text_column", "data.label_column"}  # a column has a name
+    values = {
+        **{key: data.draw(st.text(st.characters(), max_size=8)) for key in texts},
+        "training.learning_rate": data.draw(st.floats(1e-12, 1.0)),
+        "training.masked_lm.fraction": data.draw(st.floats(1e-12, 1.0, exclude_max=True)),
+        "training.deterministic": data.draw(st.booleans()),
+        "compression.prune_structured.rounds": data.draw(st.integers(1)),
+        "seed": data.draw(st.integers(0, 2**31 - 1)),
+    }
+    config = with_values(Config(), values)
     path = tmp_path_factory.mktemp("yaml") / "config.yaml"
     path.write_text(to_yaml(config), encoding="utf-8")
     assert load_config(None, defaults=str(path)) == config
@@ -270,23 +271,32 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
         known_facts = {"meaning", "choices", "at_least", "at_most", "above", "below", "path", "trains"}
         assert set(known.metadata) <= known_facts, key
         assert type(flat[key]).__name__ == known.type.partition("[")[0], key
-        assert flatten(load_config(None, [f"{key}={flat[key]}"]))[key] == flat[key]
+        task = [] if key == "task" else ["task=classification"] if key in OF_CLASSIFICATION else ["task=tagging"]
+        assert flatten(load_config(None, [*task, f"{key}={flat[key]}"]))[key] == flat[key]
 
+
+# Settings that one task alone has a use for; the other refuses them.
+OF_CLASSIFICATION = {
+    *(key for key in fields_by_key() if key.startswith("classification.")),
+    *"data.text_column data.label_column data.pair_columns predict.target_precision".split(),
+}
+OF_TAGGING = "model.head data.scheme data.word_column data.tag_column".split()
 
 FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.worker_timeout_seconds
 training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps
 training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
-predict.split_sentences predict.batch_size predict.min_score predict.input_format predict.format
-predict.drop_non_names export.formats export.max_f1_loss export.block_size
+predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
+predict.format predict.drop_non_names export.formats export.max_f1_loss export.block_size
 export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
-benchmark.warmup_steps benchmark.other_runs benchmark.peer_python benchmark.lengths benchmark.threads
-benchmark.batch_sizes benchmark.words benchmark.rounds predictor""".split()
+benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
+benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
+predictor""".split()
 # Settings that change what some training modes make; any other does so in every mode of its section.
 SOME = {
     "data.unlabelled_path": {"distill", "compress"},
     "training.epochs": {"pretrain", "finetune", "distill"},
     "training.early_stopping_patience_epochs": {"pretrain", "finetune", "distill"},
-    **{f"training.masked_lm_{name}": {"finetune"} for name in ("epochs", "learning_rate", "fraction")},
+    **{f"training.masked_lm.{name}": {"finetune"} for name in ("epochs", "learning_rate", "fraction")},
     **{
         f"distill.{name}": {"distill", "compress"}
         for name in ("temperature", "labels_weight", "soft_weight", "chain_weight", "unlabelled_limit_words")
@@ -294,7 +304,9 @@ SOME = {
     "evaluation.batch_size": {"pretrain"},
 }
 SECTIONS = {
+    "task": {"finetune", "distill", "compress"},
     "data": {"finetune", "distill", "compress"},
+    "classification": {"finetune", "distill", "compress"},
     "model": {"finetune", "distill", "compress"},
     "init_from": {"finetune", "distill", "compress"},
     "pretrain": {"pretrain"},
@@ -329,11 +341,12 @@ def another(value, known):
     return value + "x" if isinstance(value, str) else value + 1 if isinstance(value, int) else value / 2 + 0.125
 
 
-CHANGES = """data.train_path backbone.dropout model.head training.precision training.strategy training.logical_devices
+CHANGES = """task classification.multi_label training.masked_lm.epochs data.train_path backbone.dropout model.head
+training.precision training.strategy training.logical_devices
 training.learning_rate seed init_from""".split()
 LEAVES_ALONE = """serve.port predict.min_score export.formats benchmark.steps training.log_every_steps
 training.keep_checkpoints training.checkpoint_every_steps evaluation.batch_size pretrain.max_length distill.teachers
-compression.sparsity""".split()
+compression.prune_magnitude.sparsity""".split()
 
 
 @pytest.mark.parametrize("key", [*CHANGES, *LEAVES_ALONE])
@@ -341,10 +354,9 @@ def test_another_value_of_a_setting_is_refused_only_if_it_changes_training(tmp_p
     run_dir = RunDirectory(tmp_path / "run")
     with run_dir.open_for_training(Config(), mode="finetune"):
         run_dir.model.mkdir()
-    before, (section, _, name) = flatten(Config())[key], key.rpartition(".")
+    before = flatten(Config())[key]
     value = another(before, fields_by_key()[key])
-    part = dataclasses.replace(getattr(Config(), section), **{name: value}) if section else value
-    config = dataclasses.replace(Config(), **{section or name: part})
+    config = with_values(Config(), {key: value})
     if key in CHANGES:
         with pytest.raises(InputError, match=re.escape(f"{key} was {before!r}, now {value!r}")):
             run_dir.plan_training(config, mode="finetune")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.config import PATH_KINDS, InputError, fields_by_key
+from app.config import PATH_KINDS, InputError, fields_by_key, flatten
 from app.config.loading import load_config, to_yaml
 from app.config.paths import escape_existing, existing_folder, expand, expand_list, plain, real_names, shown, split_list
 
@@ -71,7 +71,8 @@ def test_what_can_be_no_path_here_is_refused_with_the_name_of_the_setting(writte
 
 
 def test_every_setting_that_is_a_path_says_so():
-    others = {"backbone.source", "init_from", "distill.teachers", "benchmark.other_runs", "benchmark.peer_python"}
+    frontier = {"benchmark.frontier.other_runs", "benchmark.frontier.peer_python"}
+    others = {"backbone.source", "init_from", "distill.teachers", *frontier}
     named = {key for key in fields_by_key() if key.endswith(("_path", "_dir"))}
     assert set(PATH_SETTINGS) == named | others
     assert all(fields_by_key()[key].metadata["path"] in PATH_KINDS for key in PATH_SETTINGS)
@@ -80,9 +81,7 @@ def test_every_setting_that_is_a_path_says_so():
 @pytest.mark.parametrize("key", PATH_SETTINGS)
 def test_every_path_setting_is_expanded_and_none_but_a_librarys_own_may_be_remote(key, tmp_path):
     def value(written: str) -> str:
-        section, _, name = key.rpartition(".")
-        config = load_config(None, [f"{key}={written}"])
-        found = getattr(getattr(config, section) if section else config, name)
+        found = flatten(load_config(None, [f"{key}={written}"]))[key]
         return found if isinstance(found, str) else found[0]
 
     assert value("~/a b") == f"{tmp_path}/home/a b"

@@ -23,8 +23,8 @@ from app.tasks.bundle import load_model
 from app.tasks.corpora import open_split
 
 QUICK = (
-    "benchmark.objective=frontier", "benchmark.rounds=2", "benchmark.lengths=8,16", "benchmark.threads=1",
-    "benchmark.batch_sizes=1,4", "benchmark.words=200",
+    "benchmark.objective=frontier", "benchmark.frontier.rounds=2", "benchmark.frontier.lengths=8,16",
+    "benchmark.frontier.threads=1", "benchmark.frontier.batch_sizes=1,4", "benchmark.frontier.words=200",
 )  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def exported(trained_run, tmp_path_factory) -> Path:
 def measured(exported, tmp_path_factory):
     """A frontier of two runs that have the same exports."""
     other = Path(shutil.copytree(exported, tmp_path_factory.mktemp("frontier") / "one"))
-    metrics = frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={other}"))
+    metrics = frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.frontier.other_runs={other}"))
     report = json.loads((exported / "reports" / "frontier.json").read_text())
     names = {f"{folder.parent.name}/one": name for folder, name in ((exported, "one"), (other, "two"))}
     return metrics, {f"{names[each['run']]} {each['variant']}": each for each in report["contestants"]}
@@ -107,10 +107,10 @@ def test_a_sample_is_whole_documents_from_all_over_the_corpus(exported):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("benchmark.threads=", "benchmark.threads is empty"),
-        ("benchmark.lengths=65", "benchmark.lengths must be at most 64"),
-        ("benchmark.peer_python=/no/python", "benchmark.peer_python must be a Python interpreter"),
-        ("benchmark.other_runs=nowhere", "name one with benchmark.other_runs"),
+        ("benchmark.frontier.threads=", "benchmark.frontier.threads is empty"),
+        ("benchmark.frontier.lengths=65", "benchmark.frontier.lengths must be at most 64"),
+        ("benchmark.frontier.peer_python=/no/python", "benchmark.frontier.peer_python must be a Python interpreter"),
+        ("benchmark.frontier.other_runs=nowhere", "name one with benchmark.frontier.other_runs"),
     ],
 )
 def test_a_setting_that_cannot_be_measured_is_refused(exported, setting, message):
@@ -124,7 +124,7 @@ def test_a_run_without_exports_and_the_same_run_again_are_refused(exported, trai
         frontier.measure_frontier(request_of(bare, *QUICK))
     again = exported.parent / ".." / exported.parent.name / exported.name
     with pytest.raises(InputError, match="must be other runs, received .*one a second time"):
-        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.other_runs={again}"))
+        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.frontier.other_runs={again}"))
 
 
 def test_a_format_that_was_refused_is_named_where_there_are_no_exports(trained_run, tmp_path):
@@ -152,7 +152,7 @@ def test_runs_whose_folders_have_the_same_name_are_told_apart(paths, names):
 
 def test_a_python_without_the_packages_is_refused(exported):
     with pytest.raises(InputError, match="it lacks .*onnxruntime"):
-        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.peer_python={sys.executable}"))
+        frontier.measure_frontier(request_of(exported, *QUICK, f"benchmark.frontier.peer_python={sys.executable}"))
 
 
 def test_onnx_runtime_computes_the_same_network(exported, tmp_path):

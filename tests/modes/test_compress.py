@@ -21,10 +21,12 @@ from app.tasks.bundle import load_model
 STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
 RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())
 SETTINGS = {
-    "compression.min_piece_count": RAREST + 1,
-    "compression.steps": ",".join(STEPS), "compression.kept_first_pieces": 0, "compression.structured_rounds": 1,
-    "compression.structured_last_epochs": 1, "compression.importance_steps": 2, "compression.magnitude_epochs": 2,
-    "compression.sparsity": 0.6, "compression.clusters": 8, "compression.quantize_epochs": 1,
+    "compression.trim_vocabulary.min_piece_count": RAREST + 1,
+    "compression.steps": ",".join(STEPS), "compression.trim_vocabulary.kept_first_pieces": 0,
+    "compression.prune_structured.rounds": 1, "compression.prune_structured.last_epochs": 1,
+    "compression.prune_structured.importance_steps": 2, "compression.prune_magnitude.epochs": 2,
+    "compression.prune_magnitude.sparsity": 0.6, "compression.cluster.values": 8,
+    "compression.quantize_aware.epochs": 1,
     "compression.latency_length": 16, "compression.distill": False,  # where it is not the point: it takes long to trace
 }  # fmt: skip
 
@@ -77,7 +79,7 @@ def test_every_step_has_a_row_and_the_run_leaves_no_stages(compressed, rows):
 def test_two_replicas_compress_as_one_device_does(trained_run, tmp_path, app_process):
     # No random draw that replicas would share out in another way, and an epsilon at which rounding decides nothing.
     equal = {
-        "compression.steps": "prune_structured,prune_magnitude", "compression.prune_frequency_steps": 2,
+        "compression.steps": "prune_structured,prune_magnitude", "compression.prune_magnitude.update_every_steps": 2,
         "backbone.dropout": 0, "model.head_dropout": 0, "training.word_mask_fraction": 0, "training.epsilon": 1e-3,
         "data.valid_path": "", "data.test_path": "",
     }  # fmt: skip
@@ -175,7 +177,7 @@ def test_an_impossible_order_of_steps_is_bad_input(steps):
         load_config(None, [f"compression.steps={steps}"])
 
 
-@pytest.mark.parametrize("key", ["sparsity", "flops_fraction"])
+@pytest.mark.parametrize("key", ["prune_magnitude.sparsity", "prune_structured.flops_fraction"])
 @pytest.mark.parametrize("value", ["0", "1", "1.5"])
 def test_a_target_of_0_or_1_or_more_is_bad_input(key, value):
     with pytest.raises(InputError, match=f"compression.{key} must be above 0 and below 1"):
@@ -183,18 +185,23 @@ def test_a_target_of_0_or_1_or_more_is_bad_input(key, value):
 
 
 def test_a_target_that_cannot_be_reached_says_how_far_it_went(trained_run, tmp_path):
+    def one_step(name, **settings):
+        settings = {f"prune_structured.{key}": value for key, value in settings.items()}
+        return request(trained_run, tmp_path / name, steps="prune_structured", **settings)
+
     with pytest.raises(InputError, match=r"flops_fraction=0.001 cannot be reached: .* 0\.\d+ of the operations"):
-        compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", flops_fraction=0.001))
+        compress.run(one_step("run", flops_fraction=0.001))
     with pytest.raises(InputError, match=r"latency_ms=1e-06 cannot be reached .* takes \d+\.\d+ ms for 16 pieces"):
-        compress.run(request(trained_run, tmp_path / "other", steps="prune_structured", latency_ms=1e-6))
+        compress.run(one_step("other", latency_ms=1e-6))
     assert not (tmp_path / "run" / "model").exists()
 
 
 def test_nothing_to_do_or_too_many_layers_to_remove_is_bad_input(trained_run, tmp_path):
     with pytest.raises(InputError, match="compression.steps is empty"):
         compress.run(request(trained_run, tmp_path / "run", steps=""))
+    all_layers = {"prune_structured.removed_layers": 1}
     with pytest.raises(InputError, match=r"removed_layers must be below 1 .*received 1"):
-        compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", removed_layers=1))
+        compress.run(request(trained_run, tmp_path / "run", steps="prune_structured", **all_layers))
 
 
 def test_a_run_without_weights_or_with_other_labels_is_bad_input_and_nothing_is_written(trained_run, tmp_path):
@@ -237,6 +244,7 @@ def test_a_fault_that_a_later_step_would_find_is_told_before_the_run_is_opened(t
     data = dataclasses.replace(asked.config.data, unlabelled_path=str(tmp_path / "nowhere.txt"))
     with pytest.raises(InputError, match=r"no file matches .*nowhere.txt"):
         compress.run(dataclasses.replace(asked, config=dataclasses.replace(asked.config, data=data)))
+    settings = {"steps": "trim_vocabulary,prune_structured", "prune_structured.removed_layers": 1}
     with pytest.raises(InputError, match="removed_layers must be below 1"):
-        compress.run(request(trained_run, tmp_path / "run", steps="trim_vocabulary,prune_structured", removed_layers=1))
+        compress.run(request(trained_run, tmp_path / "run", **settings))
     assert not (tmp_path / "run").exists()

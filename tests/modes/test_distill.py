@@ -20,8 +20,8 @@ TEXT = "Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima and the old house.
 def settings_of(trained_run, *more: str) -> list[str]:
     """As settings of the finished run, whose one layer the student begins with; later ones win."""
     own = [flag.removeprefix("--set=") for flag in trained_run.flags]
-    losses = ["distill.chain_weight=0.5", "distill.hidden_weight=0.1", "distill.relation_weight=0.1"]
-    layers = ["distill.student_layers=[0]", "distill.relation_heads=4"]
+    losses = ["distill.chain_weight=0.5", "distill.hidden.weight=0.1", "distill.relation.weight=0.1"]
+    layers = ["distill.student_layers=[0]", "distill.relation.heads=4"]
     return [*own, f"distill.teachers=[{trained_run.path}]", "training.epochs=2", *losses, *layers, *more]
 
 

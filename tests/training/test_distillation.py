@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from toy import PIECES, TRAINING, make_batch, make_tagger, weights_of
 
-from app.config import DistillConfig, InputError, ModelConfig
+from app.config import DistillConfig, HiddenStatesConfig, InputError, ModelConfig, RelationConfig, with_values
 from app.one_keras import keras
 from app.tasks.tagging.crf import compute_chain_divergence
 from app.training.distillation import (
@@ -29,8 +29,8 @@ SPECIAL = SpecialIds(start=2, end=3, mask=4)
 PLAIN = replace(TRAINING, clip_norm=0.0)
 CRF, SOFTMAX = (ModelConfig(head=head, head_dropout=0.0) for head in ("crf", "softmax"))
 ALL = DistillConfig(
-    student_layers=(), temperature=3.0, labels_weight=0.0, soft_weight=1.0, chain_weight=1.0, hidden_weight=1.0,
-    relation_weight=1.0, relation_heads=4,
+    student_layers=(), temperature=3.0, labels_weight=0.0, soft_weight=1.0, chain_weight=1.0,
+    hidden=HiddenStatesConfig(weight=1.0), relation=RelationConfig(weight=1.0, heads=4),
 )  # fmt: skip
 rng = np.random.default_rng(5)
 
@@ -55,7 +55,7 @@ def tuner_of(student, teachers, distill=ALL, config=PLAIN):
 
 
 def loss_of(student, teachers, batch, **weights) -> float:
-    tuner = tuner_of(student, teachers, replace(ALL, **weights))
+    tuner = tuner_of(student, teachers, with_values(ALL, weights))
     return float(tuner._loss(batch, tuner._terms(batch)))
 
 
@@ -158,12 +158,12 @@ def test_a_student_with_the_weights_of_its_teacher_loses_nothing_and_has_no_grad
     assert max(np.abs(gradient).max() for gradient in gradients) < 1e-4
 
 
-@pytest.mark.parametrize("name", ["soft", "chain", "hidden", "relation"])
+@pytest.mark.parametrize("name", ["soft_weight", "chain_weight", "hidden.weight", "relation.weight"])
 def test_each_loss_falls_when_the_student_follows_its_gradient(vocabulary, teachers, name):
     student = make_tagger(vocabulary, model=CRF, seed=2)
     batch = numbered(make_batch(student))
-    off = dict.fromkeys(("soft_weight", "chain_weight", "hidden_weight", "relation_weight"), 0.0)
-    tuner = tuner_of(student, teachers, replace(ALL, **{**off, f"{name}_weight": 1.0}))
+    off = dict.fromkeys(("soft_weight", "chain_weight", "hidden.weight", "relation.weight"), 0.0)
+    tuner = tuner_of(student, teachers, with_values(ALL, {**off, name: 1.0}))
     tuner.optimizer.learning_rate.assign(0.05)
     losses = [float(tuner.train_step(batch)["step_loss"]) for _ in range(4)]
     assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0]
@@ -193,7 +193,7 @@ def test_losses_are_divided_by_labelled_words_words_and_pieces_of_the_whole_batc
     }
     labels, words = batch["labels"].numpy() >= 0, batch["unit_ids"].numpy() >= 0
     assert 0 < labels.sum() < words.sum()
-    off = {"chain_weight": 0.0, "hidden_weight": 0.0, "relation_weight": 0.0}
+    off = {"chain_weight": 0.0, "hidden.weight": 0.0, "relation.weight": 0.0}
     boundaries = tf.constant(np.isin(batch["token_ids"].numpy(), (2, 3)))
     hard = float(student.head.compute_loss(logits["student"], batch["labels"], boundaries)) / labels.sum()
     soft = float(compute_soft_loss([logits["teacher"]], logits["student"], tf.constant(words), 3.0)) / words.sum()
@@ -291,15 +291,15 @@ def test_a_teacher_with_more_pieces_gets_its_own_ids(vocabulary, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"relation_heads": 5}, r"distill.relation_heads must divide .* the student's is 16, received 5"),
-        ({"relation_heads": 16}, r"the teacher's is 24, received 16"),
-        ({"relation_student_layer": 1}, r"distill.relation_student_layer must be 0 to 0 or -1, received 1"),
-        ({"relation_teacher_layer": 2}, r"distill.relation_teacher_layer must be 0 to 1 or -1, received 2"),
-        ({"hidden_student_layers": (1,)}, r"distill.hidden_student_layers must be 1 layers of 0 to 0, received \[1\]"),
-        ({"hidden_teacher_layers": (2,)}, r"distill.hidden_teacher_layers must be 1 layers of 0 to 1, received \[2\]"),
-        ({"hidden_teacher_layers": (0, 1)}, r"distill.hidden_teacher_layers must be 1 layers"),
+        ({"relation.heads": 5}, r"distill.relation.heads must divide .* the student's is 16, received 5"),
+        ({"relation.heads": 16}, r"the teacher's is 24, received 16"),
+        ({"relation.student_layer": 1}, r"distill.relation.student_layer must be 0 to 0 or -1, received 1"),
+        ({"relation.teacher_layer": 2}, r"distill.relation.teacher_layer must be 0 to 1 or -1, received 2"),
+        ({"hidden.student_layers": (1,)}, r"distill.hidden.student_layers must be 1 layers of 0 to 0, received \[1\]"),
+        ({"hidden.teacher_layers": (2,)}, r"distill.hidden.teacher_layers must be 1 layers of 0 to 1, received \[2\]"),
+        ({"hidden.teacher_layers": (0, 1)}, r"distill.hidden.teacher_layers must be 1 layers"),
     ],
 )
 def test_layers_that_do_not_exist_and_heads_that_do_not_fit_are_bad_input(student, teachers, settings, message):
     with pytest.raises(InputError, match=message):
-        tuner_of(student, teachers, replace(ALL, **settings))
+        tuner_of(student, teachers, with_values(ALL, settings))

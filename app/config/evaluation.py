@@ -1,0 +1,54 @@
+"""Settings of --mode=evaluate and --mode=predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.config.options import option
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Scoring of a trained model."""
+
+    split: str = option("test", "corpus to score", choices=("train", "valid", "test"))
+    # In pretraining, the masks of the held-out text are drawn batch by batch, and its score chooses the weights.
+    batch_size: int = option(32, "sequences in a step", at_least=1, trains=("pretrain",))
+    tflite_file: str = option("int8", "predictor=tflite: which file of export/tflite, without its ending")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Entities or labels of plain text."""
+
+    input_format: str = option(
+        "auto",
+        "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON "
+        "lines, and else a single input for lines, folders and several files for whole files",
+        choices=("auto", "lines", "jsonl", "files"),
+    )
+    format: str = option(
+        "auto",
+        "how entities are shown: as JSON lines, or in the text; auto shows them in the text on a terminal",
+        choices=("auto", "jsonl", "text"),
+    )
+    split_sentences: bool = option(True, "split the text into sentences first")
+    batch_size: int = option(32, "sequences in a step", at_least=1)
+    min_score: float = option(
+        0.0,
+        "leave out entities the model is less sure of; task=classification: the label of a text is null below it",
+        at_least=0,
+        at_most=1,
+    )
+    target_precision: float = option(
+        0.0,
+        "task=classification: min_score is the one with which so many of the labels given were right in validation; "
+        "0 = none",
+        at_least=0,
+        at_most=1,
+    )
+    drop_non_names: bool = option(
+        True,
+        "leave out entities that are only an e-mail or web address, a handle, a file path, a number, a date, a hash or "
+        "symbols; types that the training corpus has on such words keep them",
+    )

@@ -1,0 +1,43 @@
+"""Settings of --mode=export, and of --mode=serve, which serves what it wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.config.options import option
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Files for other runtimes. Each is scored on evaluation.split by its own runtime before it is kept."""
+
+    formats: tuple[str, ...] = option(
+        ("float32", "float16", "int8", "int4", "saved_model"),
+        "what to export: precisions of TFLite files, one that takes raw strings, the SavedModel for TensorFlow Serving",
+        choices=("float32", "float16", "int8", "int4", "full_int8", "int8_text", "saved_model"),
+    )
+    max_f1_loss: float = option(
+        0.5,
+        "entity F1 an export may lose against the float model, in points of 100; refused is what loses more beyond "
+        "chance (the whole 95 % interval of a paired bootstrap over sentences is above); 0 = any loss beyond chance",
+        at_least=0,
+        at_most=100,
+    )
+    block_size: int = option(
+        32, "format=int4: weights that share a scale; 32, 64, 128 or 256", at_least=32, at_most=256
+    )
+    int8_table: str = option(
+        "int8", "format=int8: precision of the embedding tables", choices=("float", "int8", "int4")
+    )
+    calibration_rows: int = option(
+        64, "format=full_int8: rows of the training corpus that the ranges are read from", at_least=1
+    )
+    vectors: int = option(16, "sentences in the test vectors beside the files", at_least=1)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """A local server of the exported SavedModel."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 = all, there is no access control")
+    port: int = option(8501, "port to listen on; 0 = any that is free", at_least=0, at_most=65535)
