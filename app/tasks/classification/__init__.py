@@ -1,0 +1,1 @@
+"""Tasks room: one or several labels for a whole text."""
