@@ -118,4 +118,6 @@ def _visible(folder: str) -> list[str]:
 
 def _what_else(folder: str) -> str:
     names = sorted(_visible(folder))
-    return f", only {len(names):,} others such as {shortened(names[0])}" if names else ", it is empty"
+    if not names:
+        return ", it is empty"
+    return f", but {f'{len(names):,} others such as' if len(names) > 1 else '1 other,'} {shortened(names[0])}"

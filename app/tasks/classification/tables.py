@@ -2,8 +2,8 @@ r"""Tasks room: labelled texts in CSV and TSV files, read one row at a time.
 
 The first line names the columns. Commas part fields, in TSV files tabs; where a header has none, what it has instead:
 semicolons or tabs, in TSV files commas or semicolons. A field in double quotes may hold what parts fields, line breaks,
-and quotes that are written twice. Lines end at LF or CRLF, and a line break inside a field is `\n`. Blank lines and rows
-of empty fields are skipped.
+and quotes that are written twice. Lines end at LF or CRLF, and a line break inside a field is `\n`. Blank lines and
+rows of empty fields are skipped.
 """
 
 import csv
