@@ -78,15 +78,11 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     return float(np.abs(confidences - rights).sum() / max(counts.sum(), 1))
 
 
-def reliability_curve(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
-) -> tuple[tuple[float, float], ...]:
+def reliability_curve(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[tuple[float, float], ...]:
     """Points (mean confidence, accuracy) of the bins of `expected_calibration_error` that hold anything, in order."""
     counts, confidences, rights = _bin(confidence, correct, bins)
     held = counts > 0
-    return tuple(
-        zip((confidences[held] / counts[held]).tolist(), (rights[held] / counts[held]).tolist(), strict=True)
-    )
+    return tuple(zip((confidences[held] / counts[held]).tolist(), (rights[held] / counts[held]).tolist(), strict=True))
 
 
 def check_confidence(confidence: np.ndarray, correct: np.ndarray) -> None:

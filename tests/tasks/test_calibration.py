@@ -144,7 +144,8 @@ def test_log_softmax_is_that_of_scipy(logits, temperature):
 
 def test_log_softmax_of_infinite_logits():
     inf = np.inf
-    logits = np.array([[inf, 0, 3e38], [inf, inf, -inf], [-inf, -inf, -inf], [3e38, -3e38, 0], [-inf, 1, 1]], np.float32)
+    rows = [[inf, 0, 3e38], [inf, inf, -inf], [-inf, -inf, -inf], [3e38, -3e38, 0], [-inf, 1, 1]]
+    logits = np.array(rows, np.float32)
     expected = [[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 1 / 3, 1 / 3], [1, 0, 0], [0, 0.5, 0.5]]
     np.testing.assert_allclose(np.exp(log_softmax(logits)), expected)
     assert log_softmax(np.zeros((0, 3))).shape == (0, 3)
@@ -161,9 +162,7 @@ def test_calibration_error_is_the_sum_over_bins(pairs, bins):
     expected, points = 0.0, []
     for number in range(bins):
         inside = [
-            pair
-            for pair in pairs
-            if edges[number] < pair[0] <= edges[number + 1] or (number == 0 and pair[0] == 0)
+            pair for pair in pairs if edges[number] < pair[0] <= edges[number + 1] or (number == 0 and pair[0] == 0)
         ]
         if inside:
             mean, accuracy = (sum(column) / len(inside) for column in zip(*inside, strict=True))

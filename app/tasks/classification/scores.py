@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, log_expit
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from app.config import InputError, RunError
 from app.tasks.calibration import (
@@ -368,9 +368,7 @@ def flat_text_metrics(scores: TextScores, prefix: str = "test") -> dict[str, flo
         metrics["in_scope_accuracy"] = scores.answering.in_scope_accuracy
         metrics["out_of_scope_recall"] = scores.answering.out_of_scope_recall
     return {
-        f"{prefix}/{name}": float(value)
-        for name, value in metrics.items()
-        if value is not None and np.isfinite(value)
+        f"{prefix}/{name}": float(value) for name, value in metrics.items() if value is not None and np.isfinite(value)
     }
 
 
@@ -393,9 +391,7 @@ def _check_gold(gold: np.ndarray, logits: np.ndarray, labels: Sequence[str]) -> 
     if not len(gold):
         raise ValueError("there is nothing to score: the split has no texts")
     if gold.ndim == 1 and not NO_LABEL <= gold.min() <= gold.max() < len(labels):
-        raise ValueError(
-            f"gold labels must be {NO_LABEL} to {len(labels) - 1}, received {gold.min()} to {gold.max()}"
-        )
+        raise ValueError(f"gold labels must be {NO_LABEL} to {len(labels) - 1}, received {gold.min()} to {gold.max()}")
 
 
 def _score_rows(
@@ -427,9 +423,7 @@ def _count(side: np.ndarray, labels: int) -> np.ndarray:
 
 
 def _confusion(gold: np.ndarray, predicted: np.ndarray, labels: int) -> np.ndarray:
-    if not len(gold):
-        return np.zeros((labels, labels), np.int64)
-    return confusion_matrix(gold, predicted, labels=np.arange(labels))
+    return np.bincount(gold * labels + predicted, minlength=labels**2).reshape(labels, labels)
 
 
 def _most_confused(confusion: np.ndarray, labels: Sequence[str]) -> tuple[tuple[str, str, int], ...]:
