@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, log_expit
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+from sklearn.metrics import precision_recall_fscore_support
 
 from app.config import InputError, RunError
 from app.tasks.calibration import (
@@ -87,7 +87,7 @@ class Calibration:
     curve: tuple[tuple[float, float], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answering:
     """What a minimum score does to texts of one label.
 
@@ -96,6 +96,8 @@ class Answering:
         accuracy: share of the answered texts whose answer is right; None if none is answered.
         in_scope_accuracy: share of the texts in scope that are answered rightly; None if none is in scope.
         out_of_scope_recall: share of the texts out of scope that are not answered; None if none is out of scope.
+        confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row stands for out of scope, the
+            last column for no answer.
         curve: from `coverage_curve`.
     """
 
@@ -103,6 +105,7 @@ class Answering:
     accuracy: float | None
     in_scope_accuracy: float | None
     out_of_scope_recall: float | None
+    confusion: np.ndarray
     curve: np.ndarray
 
 
@@ -228,7 +231,7 @@ def compute_text_scores(
         macro=macro,
         micro=micro,
         weighted=weighted,
-        accuracy=float(accuracy_score(gold[known], right[known])) if known.any() else 0.0,
+        accuracy=_accuracy(gold[known], right[known]),
         confusion=confusion,
         confused=() if confusion is None else _most_confused(confusion, labels),
         temperature=temperature,
@@ -236,7 +239,7 @@ def compute_text_scores(
         thresholds=used if multi_label else None,
         calibration=_calibration(gold[known], logits[known], temperature) if known.any() else None,
         uncalibrated=_calibration(gold[known], logits[known], 1.0) if known.any() else None,
-        answering=None if multi_label else _answering(gold, answers),
+        answering=None if multi_label else _answering(gold, answers, len(labels)),
     )
 
 
@@ -417,6 +420,11 @@ def _score_rows(
     return rows, averaged("macro"), averaged("micro"), averaged("weighted")
 
 
+def _accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
+    same = (gold == predicted).reshape(len(gold), -1).all(axis=1) if len(gold) else np.zeros(1)
+    return float(same.mean())
+
+
 def _count(side: np.ndarray, labels: int) -> np.ndarray:
     """How many texts have each label, int64 [labels]."""
     return side.sum(axis=0) if side.ndim == 2 else np.bincount(side, minlength=labels)
@@ -451,7 +459,7 @@ def _calibration(gold: np.ndarray, logits: np.ndarray, temperature: float) -> Ca
     )
 
 
-def _answering(gold: np.ndarray, answers: Answers) -> Answering:
+def _answering(gold: np.ndarray, answers: Answers, labels: int) -> Answering:
     in_scope, answered = gold != NO_LABEL, answers.predicted != NO_LABEL
     right = answered & (answers.predicted == gold)
 
@@ -463,6 +471,7 @@ def _answering(gold: np.ndarray, answers: Answers) -> Answering:
         accuracy=share(right, answered),
         in_scope_accuracy=share(right, in_scope),
         out_of_scope_recall=share(~answered, ~in_scope),
+        confusion=_confusion(gold % (labels + 1), answers.predicted % (labels + 1), labels + 1),  # -1 is the last
         curve=coverage_curve(answers.score, answers.best == gold, in_scope),
     )
 
