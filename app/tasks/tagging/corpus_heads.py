@@ -8,14 +8,13 @@ import gzip
 import os
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from app.config import DataConfig, InputError
 from app.config.paths import escape_existing, split_list
 from app.data.sentence import DOCUMENT_MARK
 from app.data.text_lines import read_lines
+from app.data.tfds import PREFIX, check_tfds_head
 from app.tasks.tagging.conll import check_conll_head
-from app.tasks.tagging.tfds import PREFIX
 
 HEAD_BYTES = 2**17
 _MOST_FILES = 16  # of a glob, that are looked into
@@ -42,7 +41,7 @@ def check_corpus_head(path: str, *, config: DataConfig, types: Sequence[str] | N
         InputError: the corpus is missing, or there is a fault near its beginning.
     """
     if path.startswith(PREFIX):
-        _check_tfds(path, config.tfds_dir)
+        check_tfds_head(path, config.tfds_dir)
     elif is_jsonl(path, config.format):
         from app.tasks.tagging.jsonl import check_jsonl_head  # its patterns take a moment
 
@@ -61,7 +60,7 @@ def check_text_head(source: str, *, tfds_dir: str = "") -> None:
     size = 0
     for pattern in split_list(source):
         if pattern.startswith(PREFIX):
-            _check_tfds(pattern, tfds_dir)
+            check_tfds_head(pattern, tfds_dir)
         if pattern.startswith(PREFIX) or "://" in pattern or "**" in pattern:
             return  # the libraries that read these know more
         found = _matching(pattern)
@@ -101,10 +100,3 @@ def _head(path: str) -> bytes:
             return bytes(file.read(256)).removeprefix(b"\xef\xbb\xbf")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _check_tfds(source: str, tfds_dir: str) -> None:
-    if source == PREFIX:
-        raise InputError(f"{source!r} names no dataset, expected for example tfds:conll2003")
-    if tfds_dir and "://" not in tfds_dir and not Path(tfds_dir).is_dir():
-        raise InputError(f"data.tfds_dir: {tfds_dir} is no folder; {source} is read from there")
