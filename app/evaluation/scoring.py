@@ -11,8 +11,8 @@ from app.config import Config
 from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
-from app.evaluation.html_report import html_report
 from app.evaluation.predictor import Predictor
+from app.evaluation.report_page import render_page
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.environment import mask_environment, mask_secrets
@@ -22,7 +22,7 @@ from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora
 from app.tasks.network import Tagger, build_encoder
 from app.tasks.tagging.corpus import summarize
 from app.tasks.tagging.errors import count_errors, error_rows
-from app.tasks.tagging.report import conll_rows, text_report
+from app.tasks.tagging.report import build_report, conll_rows
 from app.tasks.tagging.scores import Scores, compute_scores, count_entities, flat_metrics
 from app.text.shapes import NUM_SHAPES
 from app.training.opening import open_finished_run
@@ -103,16 +103,16 @@ def score_split(
     if headline:
         counts = count_errors(tagged.gold, tagged.predicted)
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
-        run_dir.write_text(run_dir.report_txt, text_report(scores, counts, title=title))
-        page = html_report(
+        report = build_report(scores, counts, errors, title=title)
+        run_dir.write_text(run_dir.report_txt, report.text)
+        page = render_page(
+            report,
             title=title,
-            scores=scores,
-            errors=counts,
-            examples=errors,
             history=run_dir.read_history(),
+            curves={"entity F1": "valid/entity_f1"},
             config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
             environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),
-            words_per_second=found[f"{split}/words_per_second"],
+            speed=("words/s", found[f"{split}/words_per_second"]),
         )
         run_dir.write_text(run_dir.report_html, page)
     return found
