@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
-from app.evaluation.html_style import CSS
+from app.evaluation.pages import render_template
 
 TFLITE, ONNX = "LiteRT", "ONNX Runtime"
 
@@ -90,21 +89,10 @@ def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str,
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
-# `frontier.html`, the picture and the numbers of a frontier on one page that needs no network.
-
-
-_CSS = """
-img { width: 100%; border-radius: .5rem; }
-th { white-space: normal; }
-td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 8rem; }
-p + p { margin-top: .4rem; }
-"""
-
-
 def frontier_page(
     contestants: Sequence[Contestant], *, picture: bytes, best: set[str], title: str, notes: Sequence[str]
 ) -> str:
-    """The page.
+    """`frontier.html`: the picture and the numbers on one page that needs no network.
 
     Args:
         contestants: what was measured.
@@ -114,27 +102,18 @@ def frontier_page(
         notes: sentences below the table.
     """
     settings = sorted(contestants[0].latency_ms, key=lambda setting: (setting[1], setting[0]))
-    columns = ["", "runtime", "MB", "F1", *(f"{pieces} pieces, {threads} thr." for pieces, threads in settings)]
-    head = "".join(f"<th>{name}</th>" for name in (*columns, "words/s"))
-    rows = "".join(_row(each, settings, on_frontier=each.name in best) for each in contestants)
-    image = base64.b64encode(picture).decode("ascii")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8"/>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}{_CSS}</style>\n</head>\n"
-        f'<body>\n<main>\n<header><h1>{escape(title)}</h1></header>\n<section class="card">'
-        f'<img alt="Entity F1 against size and against latency" src="data:image/png;base64,{image}"/></section>\n'
-        '<section class="card"><h2>Numbers</h2><p class="quiet">Milliseconds per text; bold: no other is smaller, '
-        'better and faster at once</p>'
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        f"</div></section>\n<section class=\"card\">{''.join(f'<p>{escape(note)}</p>' for note in notes)}</section>\n"
-        "</main>\n</body>\n</html>\n"
+    latencies = [f"{pieces} pieces, {threads} thr." for pieces, threads in settings]
+    return render_template(
+        "frontier.html",
+        title=title,
+        picture=base64.b64encode(picture).decode("ascii"),
+        columns=["", "runtime", "MB", "F1", *latencies, "words/s"],
+        rows=[(_cells(each, settings), each.name in best) for each in contestants],
+        notes=notes,
     )
 
 
-def _row(each: Contestant, settings: Sequence[tuple[int, int]], *, on_frontier: bool) -> str:
+def _cells(each: Contestant, settings: Sequence[tuple[int, int]]) -> list[str]:
     cells = [each.name, each.runtime, f"{each.bytes / 1e6:.2f}", f"{100 * each.f1:.2f}"]
     cells += [f"{each.latency_ms[setting]:.2f}" for setting in settings]
-    cells.append(f"{each.words_per_second:,.0f}")
-    style = ' class="average"' if on_frontier else ""
-    return f"<tr{style}>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    return [*cells, f"{each.words_per_second:,.0f}"]

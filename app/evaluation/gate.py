@@ -112,8 +112,8 @@ class Gate:
             raise Refused(f"{file} refused: {_reason(record)}")
         if found.loss.may_exceed(self.allowed):
             say(
-                f"warning: {file} is kept, but the {found.labelled:,} {found.task.labelled} of {split} are too few to tell: it "
-                f"may lose up to {found.loss.high:.2f} points, export.max_f1_loss allows {self.allowed:g}"
+                f"warning: {file} is kept, but the {found.labelled:,} {found.task.labelled} of {split} are too few "
+                f"to tell: it may lose up to {found.loss.high:.2f} points, export.max_f1_loss allows {self.allowed:g}"
             )
 
     def passed(self, name: str) -> None:

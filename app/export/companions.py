@@ -30,8 +30,10 @@ def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription
         name=shown(run_dir.path.resolve().name),
         description=f"{tagger.task.describe_model(tagger.labels)} A BERT encoder for "
         f"{'uncased' if tagger.backbone.lowercase else 'cased'} word pieces.",
-        tensors=describe_inputs(tagger.task)
-        | {name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
+        tensors={
+            **describe_inputs(tagger.task),
+            **{name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
+        },
         files=(
             AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, list(tagger.task.tflite_outputs)[-1]),
             AttachedFile("vocab.txt", vocabulary, "word pieces in the order of their ids", VOCABULARY, "token_ids"),

@@ -146,7 +146,11 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     kept = f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB"
     say(f"{kept}  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
     prefix = f"export/{name}/{job.config.evaluation.split}"
-    return {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix), f"export/{name}/bytes": entry["bytes"]}
+    return {
+        f"{prefix}/{found.task.headline}": found.f1,
+        **found.metrics(prefix),
+        f"export/{name}/bytes": entry["bytes"],
+    }
 
 
 def export_saved_model(job: Exporting) -> dict[str, float]:

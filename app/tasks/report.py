@@ -1,6 +1,6 @@
 """Tasks room: what a task has to show of its scores, in parts that any page can draw. No task draws by itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Bars:
         names: of the bars, from top to bottom.
         values: their lengths.
         notes: what stands at the end of each bar.
+        measure: what the lengths are, for example "F1".
+        marks: name -> as many values, shown as marks on the bars.
+        parts: name -> as many values, of which the bars are made; they sum up to the lengths.
+        sizes: what stands after each note, for example the number of examples behind it.
+        sizes_name: what `sizes` are.
     """
 
     heading: str
@@ -39,6 +44,11 @@ class Bars:
     names: tuple[str, ...]
     values: tuple[float, ...]
     notes: tuple[str, ...]
+    measure: str = ""
+    marks: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    parts: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    sizes: tuple[str, ...] = ()
+    sizes_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,8 @@ class Matrix:
         caption: one sentence.
         rows: names of the rows.
         columns: names of the columns.
-        counts: as many rows and columns.
+        counts: as many rows and columns; right is what has one name for its row and its column.
+        blank: (row, column) of cells in which nothing can be counted.
     """
 
     heading: str
@@ -58,6 +69,7 @@ class Matrix:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
+    blank: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +136,7 @@ class Report:
         examples: everything that is wrong.
         labels: in a fixed order, by which marks are coloured.
         kinds: of errors, in the order in which they are offered.
+        unit: what an example is, in the singular, for example "sentence".
     """
 
     size: str
@@ -134,3 +147,4 @@ class Report:
     examples: tuple[Example, ...] = ()
     labels: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    unit: str = "example"

@@ -1,16 +1,53 @@
-"""Plain-text reports: ``report.txt`` and the CoNLL columns of ``predictions/SPLIT.conll``."""
+"""The report of a split, ``report.txt`` in it, and the CoNLL columns of ``predictions/SPLIT.conll``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from app.data.sentence import Sentence
-from app.tasks.tagging.errors import ErrorCounts
+from app.tasks.report import Bars, Example, Matrix, Report, Segment, Table
+from app.tasks.tagging.errors import KINDS, ErrorCounts
 from app.tasks.tagging.scores import EntityScores, Row, Scores, TokenScores, check_tags, check_words
 
 # Whatever would break a column or a line, and lone surrogates, which UTF-8 cannot hold.
 _BREAKS_COLUMNS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTEXT_WORDS = 25  # shown on either side of the errors of a long sentence
+_MAX_WORDS = 150
+
+
+def build_report(
+    scores: Scores, counts: ErrorCounts, examples: Sequence[Mapping[str, Any]], *, title: str, notes: Sequence[str] = ()
+) -> Report:
+    """Everything there is to show of a scored split.
+
+    Args:
+        scores: from ``compute_scores``.
+        counts: from ``count_errors`` on the same tags.
+        examples: rows of ``error_rows`` on the same tags.
+        title: first line of the text.
+        notes: further lines under the headline of the text.
+    """
+    micro = scores.strict.micro
+    return Report(
+        size=_size(scores),
+        text=text_report(scores, counts, title=title, notes=notes),
+        tiles=(
+            ("entity F1", f"{micro.f1:.4f}"),
+            ("precision", f"{micro.precision:.4f}"),
+            ("recall", f"{micro.recall:.4f}"),
+            ("conlleval F1", f"{scores.conlleval.micro.f1:.4f}"),
+            ("token macro-F1", f"{scores.token.macro.f1:.4f}"),
+            ("token accuracy", f"{scores.token.accuracy:.4f}"),
+        ),
+        charts=(_type_chart(scores), _confusion_chart(counts), _kind_chart(counts)),
+        tables=(_token_part(scores.token), _entity_part(scores.strict), _entity_part(scores.conlleval)),
+        examples=tuple(map(_example, examples)),
+        labels=tuple(counts.by_type),
+        kinds=KINDS,
+        unit="sentence",
+    )
 
 
 def text_report(scores: Scores, errors: ErrorCounts, *, title: str, notes: Sequence[str] = ()) -> str:
@@ -22,7 +59,6 @@ def text_report(scores: Scores, errors: ErrorCounts, *, title: str, notes: Seque
         title: first line, for example the run and the split.
         notes: further lines under the headline.
     """
-    wrong = f"{errors.wrong_sentences:,} of {errors.sentences:,} sentences have at least one"
     blocks = [
         _headline(scores, title, notes),
         f"Token level (one tag per word, O included)\n\n{token_table(scores.token)}",
@@ -31,7 +67,7 @@ def text_report(scores: Scores, errors: ErrorCounts, *, title: str, notes: Seque
             for entity in (scores.strict, scores.conlleval)
         ),
         f"Entity types, gold in rows, predicted in columns, paired by overlap\n\n{_confusion_table(errors)}",
-        f"Errors ({wrong})\n\n{_error_table(errors)}",
+        f"Errors ({_wrong_sentences(errors)})\n\n{_error_table(errors)}",
     ]
     return "\n\n\n".join(blocks) + "\n"
 
@@ -73,7 +109,7 @@ def _headline(scores: Scores, title: str, notes: Sequence[str]) -> str:
         f"entity F1 {micro.f1:.4f} (precision {micro.precision:.4f}, recall {micro.recall:.4f}; {exact}); "
         + f"conlleval F1 {scores.conlleval.micro.f1:.4f}",
         f"token macro-F1 {scores.token.macro.f1:.4f}, token accuracy {scores.token.accuracy:.4f}",
-        f"{scores.words:,} words, {scores.sentences:,} sentences, {micro.support:,} entities",
+        _size(scores),
     ]
     if scores.stray_inside:
         lines.append(
@@ -81,6 +117,14 @@ def _headline(scores: Scores, title: str, notes: Sequence[str]) -> str:
             "strict mode leaves them out, conlleval lets them start one"
         )
     return "\n".join([*lines, *notes])
+
+
+def _size(scores: Scores) -> str:
+    return f"{scores.words:,} words, {scores.sentences:,} sentences, {scores.strict.micro.support:,} entities"
+
+
+def _wrong_sentences(errors: ErrorCounts) -> str:
+    return f"{errors.wrong_sentences:,} of {errors.sentences:,} sentences have at least one"
 
 
 def _entity_table(entity: EntityScores) -> str:
@@ -137,3 +181,97 @@ def is_predicted_in(rows: str, sentences: Iterable[Sentence]) -> bool:
 
 def _without_predictions(rows: str) -> list[str]:
     return [line.rpartition(" ")[0] for line in rows.split("\n")]
+# The same as parts of a page.
+
+
+def _type_chart(scores: Scores) -> Bars:
+    rows = scores.strict.types
+    return Bars(
+        heading="Entity types",
+        caption="Exact spans",
+        names=tuple(row.name for row in rows),
+        values=tuple(row.f1 for row in rows),
+        notes=tuple(f"{row.f1:.3f}" for row in rows),
+        measure="F1",
+        marks={"precision": tuple(row.precision for row in rows), "recall": tuple(row.recall for row in rows)},
+        sizes=tuple(f"{row.support:,}" for row in rows),
+        sizes_name="entities",
+    )
+
+
+def _confusion_chart(errors: ErrorCounts) -> Matrix:
+    labels: list[str | None] = [*errors.by_type, None]
+    names = tuple(label or "none" for label in labels)
+    return Matrix(
+        heading="Confusion matrix",
+        caption="Entities paired by overlap; the darker, the larger the part of its row (the gold type)",
+        rows=names,
+        columns=names,
+        counts=tuple(tuple(errors.confusion.get((gold, found), 0) for found in labels) for gold in labels),
+        blank=((len(names) - 1, len(names) - 1),),  # no entity on either side
+    )
+
+
+def _kind_chart(errors: ErrorCounts) -> Bars:
+    return Bars(
+        heading="Kinds of error",
+        caption=_wrong_sentences(errors),
+        names=tuple(errors.kinds),
+        values=tuple(errors.kinds.values()),
+        notes=tuple(f"{count:,}" for count in errors.kinds.values()),
+        parts={name: tuple(counts[kind] for kind in errors.kinds) for name, counts in errors.by_type.items()},
+    )
+
+
+def _token_part(token: TokenScores) -> Table:
+    accuracy = ("accuracy", "", "", f"{token.accuracy:.3f}", f"{token.macro.support:,}")
+    rows = [_page_cells(row) for row in (*token.tags, token.macro, token.weighted)]
+    return Table("Token level", "One tag per word, O included", ("tag", *_PAGE_COLUMNS), (*rows, accuracy), averages=3)
+
+
+def _entity_part(entity: EntityScores) -> Table:
+    rows = tuple(_page_cells(row) for row in (*entity.types, entity.micro, entity.macro))
+    return Table("Entity level", f"Exact spans, {entity.convention}", ("type", *_PAGE_COLUMNS), rows, averages=2)
+
+
+_PAGE_COLUMNS = ("precision", "recall", "F1", "support")
+
+
+def _page_cells(row: Row) -> tuple[str, ...]:
+    return row.name, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", f"{row.support:,}"
+
+
+def _example(row: Mapping[str, Any]) -> Example:
+    """A row of ``error_rows``, cut around the errors when it is long."""
+    return Example(
+        where=f"sentence {row['sentence'] + 1:,}, document {row['document'] + 1:,}",
+        kinds=tuple(dict.fromkeys(error["kind"] for error in row["errors"])),
+        lines=tuple((side, _segments(row, side)) for side in ("gold", "predicted")),
+    )
+
+
+def _segments(row: Mapping[str, Any], side: str) -> tuple[Segment, ...]:
+    """The sentence with the spans of one side as segments of their own."""
+    words: list[str] = row["words"]
+    wrong = {(error[side]["start"], error[side]["end"]) for error in row["errors"] if error[side]}
+    first, last = _window(row)
+    segments: list[Segment] = [Segment("… ")] if first else []
+    place = first
+    for span in row[side]:
+        start, end = max(span["start"], first), min(span["end"], last)
+        if start >= end:
+            continue
+        segments.append(Segment("".join(f"{word} " for word in words[place:start])))
+        is_wrong = (span["start"], span["end"]) in wrong
+        segments += [Segment(" ".join(words[start:end]), span["label"], is_wrong), Segment(" ")]
+        place = end
+    segments.append(Segment(" ".join([*words[place:last], *(["…"] if last < len(words) else [])])))
+    return tuple(segment for segment in segments if segment.text or segment.label)
+
+
+def _window(row: Mapping[str, Any]) -> tuple[int, int]:
+    """First and last (exclusive) word to show."""
+    spans = [error[side] for error in row["errors"] for side in ("gold", "predicted") if error[side]]
+    first = max(0, min(span["start"] for span in spans) - _CONTEXT_WORDS)
+    last = max(span["end"] for span in spans) + _CONTEXT_WORDS
+    return first, min(last, first + _MAX_WORDS, len(row["words"]))

@@ -27,7 +27,7 @@ from app.tasks.tagging.head import TaggingHead, decode_sentences
 from app.tasks.tagging.holdout import split_off
 from app.tasks.tagging.labels import spans, types_from
 from app.tasks.tagging.plain_text import Entity, as_texts, count_by_line
-from app.tasks.tagging.report import conll_rows
+from app.tasks.tagging.report import build_report, conll_rows
 from app.tasks.tagging.scores import compute_scores, count_entities, flat_metrics, micro_f1
 from app.tasks.tagging.unlabelled import read_unlabelled
 from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
