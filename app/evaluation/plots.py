@@ -326,7 +326,8 @@ def _draw_lines(lines: Lines, name: str) -> Drawing | None:
         axes.plot(*zip(*points, strict=True), color=colours[number % len(colours)], linewidth=2,
                   clip_on=False,
                   linestyle=_LINE_STYLES[number // len(colours) % len(_LINE_STYLES)],
-                  marker="o" if len(points) <= _MARKED_POINTS else "", markersize=4, label=_legend_name(label))  # fmt: skip
+                  marker="o" if len(points) <= _MARKED_POINTS else "", markersize=4,
+                  label=_legend_name(label))  # fmt: skip
     if lines.diagonal:
         everything = [value for points in series.values() for point in points for value in point]
         ends = (min(0.0, *everything), max(1.0, *everything))

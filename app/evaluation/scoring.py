@@ -102,7 +102,6 @@ def write_scores(
             title=title,
             curves=task.curves,
             history=run_dir.read_history(),
-            curves={"entity F1": "valid/entity_f1"},
             config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
             environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),
             speed=(f"{task.unit}/s", per_second),

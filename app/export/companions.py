@@ -25,6 +25,7 @@ def describe_inputs(task: Task) -> dict[str, str]:
 
 def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription:
     """What the files say of themselves to TFLite's metadata tools; labels and vocabulary travel inside."""
+    answer = list(tagger.task.tflite_outputs)[-1]
     labels, vocabulary = _lines(tagger.labels), _lines(tagger.backbone.vocabulary)
     return ModelDescription(
         name=shown(run_dir.path.resolve().name),
@@ -35,7 +36,7 @@ def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription
             **{name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
         },
         files=(
-            AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, list(tagger.task.tflite_outputs)[-1]),
+            AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, answer),
             AttachedFile("vocab.txt", vocabulary, "word pieces in the order of their ids", VOCABULARY, "token_ids"),
         ),
     )
