@@ -96,8 +96,8 @@ class Answering:
         accuracy: share of the answered texts whose answer is right; None if none is answered.
         in_scope_accuracy: share of the texts in scope that are answered rightly; None if none is in scope.
         out_of_scope_recall: share of the texts out of scope that are not answered; None if none is out of scope.
-        confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row stands for out of scope, the
-            last column for no answer.
+        confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row is out of scope, the last
+            column no answer.
         curve: from `coverage_curve`.
     """
 
