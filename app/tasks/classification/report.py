@@ -423,7 +423,7 @@ def _example(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Exa
     """What is wrong with one text."""
     text = _one_line(rows[0]["text"])
     text = text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
-    lines = [("text", (Segment(text),))]
+    lines: list[tuple[str, tuple[Segment, ...]]] = [("text", (Segment(text),))]
     for row in rows:
         gold, found = (OUT_OF_SCOPE if row[side] is None else names[row[side]] for side in ("gold", "predicted"))
         score = Segment(f" ({row['score']:.2f})")

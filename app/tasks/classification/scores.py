@@ -96,8 +96,8 @@ class Answering:
         accuracy: share of the answered texts whose answer is right; None if none is answered.
         in_scope_accuracy: share of the texts in scope that are answered rightly; None if none is.
         out_of_scope_recall: share of the texts out of scope that are not answered; None if none is out of scope.
-        confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row stands for out of scope, the
-            last column for no answer.
+        confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row is out of scope, the last
+            column no answer.
         curve: from `coverage_curve`.
     """
 
@@ -406,16 +406,18 @@ def _score_rows(
     if gold.ndim == 2:  # a single column would be read as texts of one label, "yes" or "no"
         gold, predicted = (np.pad(side, ((0, 0), (0, 1))) for side in (gold, predicted))
 
-    def scored(chosen: np.ndarray, average: str | None) -> tuple[np.ndarray, ...]:
+    def scored(chosen: np.ndarray, average: str | None) -> list[np.ndarray]:
+        """Precision, recall and F1 of each of the labels, or one average over them."""
         if not len(occurring):  # nothing to average
-            return (np.zeros(len(chosen)),) * 3 if average is None else (np.float64(0),) * 3
-        return precision_recall_fscore_support(gold, predicted, labels=chosen, average=average, zero_division=0)[:3]
+            return 3 * [np.zeros(() if average else len(chosen))]
+        scores = precision_recall_fscore_support(gold, predicted, labels=chosen, average=average, zero_division=0)
+        return list(scores[:3])
 
     def averaged(average: str) -> Row:
-        values = map(float, scored(occurring, average))
-        return Row(f"{average} avg", *values, support=int(support.sum()), predicted=int(found.sum()))
+        precision, recall, f1 = map(float, scored(occurring, average))
+        return Row(f"{average} avg", precision, recall, f1, int(support.sum()), int(found.sum()))
 
-    columns = (*scored(np.arange(len(labels)), None), support, found)
+    columns = [*scored(np.arange(len(labels)), None), support, found]
     rows = tuple(Row(*values) for values in zip(labels, *(column.tolist() for column in columns), strict=True))
     return rows, averaged("macro"), averaged("micro"), averaged("weighted")
 
@@ -460,6 +462,7 @@ def _calibration(gold: np.ndarray, logits: np.ndarray, temperature: float) -> Ca
 
 
 def _answering(gold: np.ndarray, answers: Answers, labels: int) -> Answering:
+    assert answers.best is not None  # a text has one label
     in_scope, answered = gold != NO_LABEL, answers.predicted != NO_LABEL
     right = answered & (answers.predicted == gold)
 
@@ -472,7 +475,7 @@ def _answering(gold: np.ndarray, answers: Answers, labels: int) -> Answering:
         in_scope_accuracy=share(right, in_scope),
         out_of_scope_recall=share(~answered, ~in_scope),
         confusion=_confusion(gold % (labels + 1), answers.predicted % (labels + 1), labels + 1),  # -1 is the last
-        curve=coverage_curve(answers.score, answers.best == gold, in_scope),
+        curve=coverage_curve(answers.score, np.equal(answers.best, gold), in_scope),
     )
 
 

@@ -61,6 +61,7 @@ def macro_by_hand(gold, predicted, labels):
     return sum(occurring) / len(occurring) if occurring else 0.0
 
 
+@pytest.mark.filterwarnings("ignore:A single label")  # what scikit-learn says of its own report
 @given(single(), st.floats(0.5, 5), st.floats(0, 1))
 @settings(max_examples=60)
 def test_texts_of_one_label_are_scored_as_scikit_learn_and_counting_do(case, temperature, min_score):
