@@ -94,7 +94,7 @@ class Answering:
     Attributes:
         coverage: share of all texts that are answered.
         accuracy: share of the answered texts whose answer is right; None if none is answered.
-        in_scope_accuracy: share of the texts in scope that are answered rightly; None if none is.
+        in_scope_accuracy: share of the texts in scope that are answered rightly; None without any.
         out_of_scope_recall: share of the texts out of scope that are not answered; None if none is out of scope.
         confusion: int64 [labels + 1, labels + 1], all texts by gold and answer; the last row is out of scope, the last
             column no answer.
