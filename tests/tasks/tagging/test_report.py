@@ -117,14 +117,16 @@ def test_the_parts_of_the_report_show_the_numbers_of_its_text():
 
     assert built.text == text_report(scores, counts, title="t", notes=["a note"]) and built.size in built.text
     assert built.tiles[0] == ("entity F1", "0.3333")
-    assert types.names == ("LOC", "MISC", "ORG", "PER") and types.notes[-1] == "1.000" and types.marks["recall"][-1] == 1
+    assert types.names == ("LOC", "MISC", "ORG", "PER") and types.marks["recall"] == (0, 0, 0, 1)
+    assert types.notes[-1] == "1.000" and types.sizes == ("1", "0", "1", "1")
     assert confusion.rows == confusion.columns == (*types.names, "none") and confusion.blank == ((4, 4),)
     assert confusion.counts[2] == (1, 0, 0, 0, 0)  # the ORG is taken for a LOC
     assert dict(zip(kinds.names, kinds.values, strict=True)) == counts.kinds
     assert [sum(parts) for parts in zip(*kinds.parts.values(), strict=True)] == list(kinds.values)
     assert [table.rows[-table.averages][0] for table in built.tables] == ["macro avg", "micro avg", "micro avg"]
     assert built.examples[0].where == "sentence 1, document 1" and built.examples[0].kinds == ("wrong type",)
+    before = (Segment("Ada Lovelace", "PER"), Segment(" "), Segment("met "))
     assert built.examples[0].lines == (
-        ("gold", (Segment("Ada Lovelace", "PER"), Segment(" "), Segment("met "), Segment("IBM", "ORG", True), Segment(" "))),
-        ("predicted", (Segment("Ada Lovelace", "PER"), Segment(" "), Segment("met "), Segment("IBM", "LOC", True), Segment(" "))),
+        ("gold", (*before, Segment("IBM", "ORG", wrong=True), Segment(" "))),
+        ("predicted", (*before, Segment("IBM", "LOC", wrong=True), Segment(" "))),
     )
