@@ -63,6 +63,8 @@ ONLY = {
     "tensorflow_addons": {"tasks/tagging/crf.py", "training/optimizers.py"},
     "tensorflow_model_optimization": {"compression/"},
     "yaml": {"config/loading.py"},
+    "jinja2": {"evaluation/pages.py"},
+    "matplotlib": {"evaluation/plots.py"},
     "absl.flags": {"main.py"},
     "absl.app": {"main.py"},
     "keras": set(),

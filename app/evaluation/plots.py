@@ -154,14 +154,18 @@ def _draw_bars(bars: Bars, name: str) -> Drawing | None:
     # Inches for each bar, points of its letters, columns.
     pitch, letters, columns = (0.42, 10, 1) if count <= 12 else (0.3, 9, 1) if count <= 24 else (0.24, 8, 2)
     rows = math.ceil(count / columns)
-    figure = _empty_figure(1.0 + pitch * rows, wide=columns > 1)
+    names = [line for each in bars.names for line in _bar_name(each, letters=letters).splitlines()]
+    beside = sum(
+        max(_extent(_shown(text), letters) for text in texts) for texts in (names, bars.notes, bars.sizes) if texts
+    )
+    figure = _empty_figure(1.0 + pitch * rows, width=columns * max(_WIDTH, beside + 1.1))
     for column, axes in enumerate(np.ravel(figure.subplots(1, columns))):
         numbers = range(column * rows, min(count, (column + 1) * rows))
         _draw_column(axes, bars, numbers, rows=rows, letters=letters)
-    marks, names = figure.axes[0].get_legend_handles_labels()
-    if len(names) > 1:
+    marks, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
         first = len(bars.marks)  # matplotlib lists the bars after what is marked on them
-        figure.legend(marks[first:] + marks[:first], names[first:] + names[:first],
+        figure.legend(marks[first:] + marks[:first], labels[first:] + labels[:first],
                       loc="outside lower center", ncols=4)  # fmt: skip
     return _page_svg(figure, name, bars.heading)
 
@@ -173,14 +177,15 @@ def _draw_column(axes: Axes, bars: Bars, numbers: range, *, rows: int, letters: 
     split = bars.parts if 1 < len(bars.parts) <= TYPE_COLOURS else {bars.measure: bars.values}
     for part, (label, values) in enumerate(split.items()):
         shown = [values[number] for number in numbers]
-        colours = {"color": _TYPES[part], "linewidth": 0.8} if len(split) > 1 else {"color": _ACCENT, "linewidth": 0}
-        axes.barh(places, shown, left=ends, height=0.56, edgecolor=_CARD, label=_legend_name(label), **colours)
+        colour, line = (_TYPES[part], 0.8) if len(split) > 1 else (_ACCENT, 0.0)
+        axes.barh(places, shown, left=ends, height=0.56, color=colour, edgecolor=_CARD, linewidth=line,
+                  label=_legend_name(label))  # fmt: skip
         ends = [end + value for end, value in zip(ends, shown, strict=True)]
     for (label, values), (shape, area, colour) in zip(bars.marks.items(), cycle(_BAR_MARKS), strict=False):
         axes.scatter([values[number] for number in numbers], places, marker=shape, s=area, color=colour,
                      edgecolors=_CARD, linewidths=0.8, zorder=3, clip_on=False, label=_legend_name(label))  # fmt: skip
-    names = [_shown(bars.names[number]) for number in numbers]
-    axes.set_yticks(places, list(map(_two_lines, names)) if letters == 10 else names, fontsize=letters)
+    names = [_bar_name(bars.names[number], letters=letters) for number in numbers]
+    axes.set_yticks(places, names, fontsize=letters)
     axes.set_ylim(rows - 0.5, -0.6)
     axes.grid(axis="x")
     axes.tick_params(length=0)
@@ -199,15 +204,19 @@ def _write_notes(axes: Axes, bars: Bars, numbers: range, *, ends: Sequence[float
         return
     axes.set_xlim(0, widest)  # the notes stand in columns beyond, where no mark can cover them
     beyond = 10.0  # points
-    for head, texts, style in (
+    look: dict[str, Any]
+    for head, texts, look in (
         (bars.measure, bars.notes, {"fontweight": "bold", "fontsize": letters}),
         (bars.sizes_name, bars.sizes, {"color": _MUTED, "fontsize": min(letters, 9)}),
     ):
+        if not texts:
+            continue
+        column: list[tuple[float, str, dict[str, Any]]]
         column = [(-0.72, _shown(head), {"va": "bottom", "color": _MUTED, "fontsize": 8})]
-        column += [(place, _shown(texts[number]), {"va": "center", **style}) for place, number in enumerate(numbers)]
-        for y, text, look in column if texts else ():
+        column += [(place, _shown(texts[number]), {"va": "center", **look}) for place, number in enumerate(numbers)]
+        for y, text, place_look in column:
             axes.annotate(text, (1, y), (beyond, 0), xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-                          annotation_clip=False, **look)  # fmt: skip
+                          annotation_clip=False, **place_look)  # fmt: skip
         beyond += 8 + 72 * max(_extent(text, letters) for _, text, _ in column)
 
 
@@ -221,10 +230,12 @@ def _draw_matrix(matrix: Matrix, name: str) -> Drawing | None:
 def _draw_counts(matrix: Matrix, name: str) -> Drawing:
     """A matrix of few classes, with a number in each cell; shade by share of the row."""
     rows, columns = ([_shown(each) for each in names] for names in (matrix.rows, matrix.columns))
-    space = (_WIDTH - 0.6 - max(_extent(each, 10) for each in rows)) / len(columns)
-    widest = max(_extent(each, 9) for each in columns)
-    turned = len(columns) > 6 or widest > space
-    figure, axes = _figure(1.0 + 0.42 * len(rows) + (max(0.0, widest - 0.4) if turned else 0))
+    left, above = 0.6 + max(_extent(each, 10) for each in rows), max(_extent(each, 9) for each in columns)
+    largest = max(count for counts in matrix.counts for count in counts)
+    cell = 0.1 + _extent(f"{largest:,}", 10)  # inches
+    width = _WIDTH if left + cell * len(columns) <= _WIDTH else left + max(cell, 0.42) * len(columns)
+    turned = len(columns) > 6 or above > (width - left) / len(columns)
+    figure, axes = _figure(1.0 + 0.42 * len(rows) + (max(0.0, above - 0.4) if turned else 0), width=width)
     titles = _draw_cells(axes, matrix)
     for row, counts in enumerate(matrix.counts):
         for column, count in enumerate(counts):
@@ -323,11 +334,9 @@ def _draw_lines(lines: Lines, name: str) -> Drawing | None:
     figure, axes = _figure(3.4)
     colours = [_ACCENT, _SECOND, *_TYPES[2:]]
     for number, (label, points) in enumerate(series.items()):
-        axes.plot(*zip(*points, strict=True), color=colours[number % len(colours)], linewidth=2,
-                  clip_on=False,
-                  linestyle=_LINE_STYLES[number // len(colours) % len(_LINE_STYLES)],
-                  marker="o" if len(points) <= _MARKED_POINTS else "", markersize=4,
-                  label=_legend_name(label))  # fmt: skip
+        axes.plot(*zip(*points, strict=True), color=colours[number % len(colours)], linewidth=2, clip_on=False,
+                  linestyle=_LINE_STYLES[number // len(colours) % len(_LINE_STYLES)], label=_legend_name(label),
+                  marker="o" if len(points) <= _MARKED_POINTS else "", markersize=4)  # fmt: skip
     if lines.diagonal:
         everything = [value for points in series.values() for point in points for value in point]
         ends = (min(0.0, *everything), max(1.0, *everything))
@@ -457,13 +466,13 @@ def _undominated(costs: Sequence[float], gains: Sequence[float]) -> tuple[list[f
     return [cost for cost, _ in best], [gain for _, gain in best]
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = _empty_figure(height)
+def _figure(height: float, *, width: float = _WIDTH) -> tuple[Figure, Axes]:
+    figure = _empty_figure(height, width=width)
     return figure, figure.add_subplot()
 
 
-def _empty_figure(height: float, *, wide: bool = False) -> Figure:
-    figure = Figure(figsize=(2 * _WIDTH if wide else _WIDTH, height), layout="constrained")
+def _empty_figure(height: float, *, width: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -494,13 +503,14 @@ def _legend_name(name: str) -> str:
     return f"\N{ZERO WIDTH SPACE}{shown}" if shown.startswith("_") else shown
 
 
-def _two_lines(name: str) -> str:
-    """A long name of several words, broken at the space nearest to its middle."""
-    spaces = [place for place, letter in enumerate(name) if letter == " "]
-    if len(name) <= 20 or not spaces:
-        return name
-    middle = min(spaces, key=lambda place: abs(place - len(name) / 2))
-    return f"{name[:middle]}\n{name[middle + 1 :]}"
+def _bar_name(name: str, *, letters: int) -> str:
+    """A name beside a bar; a long one of several words is broken in two, at the space nearest to its middle."""
+    shown = _shown(name)
+    spaces = [place for place, letter in enumerate(shown) if letter == " "]
+    if letters < 10 or len(shown) <= 20 or not spaces:  # bars with small letters stand too close for two lines
+        return shown
+    middle = min(spaces, key=lambda place: abs(place - len(shown) / 2))
+    return f"{shown[:middle]}\n{shown[middle + 1 :]}"
 
 
 def _extent(text: str, letters: float) -> float:
@@ -534,8 +544,10 @@ def _page_svg(
     assert view_box is not None  # matplotlib always writes one
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     label = escape(printable(description))
-    width = figure.get_figwidth()  # inches; a page shows letters of all drawings in one size, and smaller if it must
-    style = f' style="max-width: {7.2 * width:.1f}rem; min-width: {5.6 * width:.1f}rem"' if width > _WIDTH else ""
+    width = figure.get_figwidth()
+    wide = width > _WIDTH + 0.01
+    # Letters have one size in all drawings of a page; where it is narrow, those of a wide one shrink a little only.
+    style = f' style="max-width: {7.2 * width:.1f}rem; min-width: {5.6 * width:.1f}rem"' if wide else ""
     head = f'<svg {view_box[0]} role="img" aria-label="{label}" {spaces} version="1.1"{style}>'
 
     def page_tag(found: re.Match[str]) -> str:
@@ -550,4 +562,4 @@ def _page_svg(
         return tag if title is None else f"{tag}<title>{escape(printable(title))}</title>"
 
     body = re.sub(r"<[^>]*>", page_tag, drawing[drawing.index(">") + 1 :])
-    return Drawing(Markup(head + body), wide=width > _WIDTH)
+    return Drawing(Markup(head + body), wide=wide)

@@ -1,12 +1,13 @@
 """What a frontier is, how turns are taken, and what is said about a process that does not answer."""
 
 import sys
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from app.config import RunError
-from app.evaluation.frontier import Contestant, find_frontier, text_table, within
+from app.evaluation.frontier import Contestant, find_frontier, frontier_page, text_table, within
 from app.evaluation.timing import TimedProcess, load_batches, save_batches, time_in_rounds
 
 SETTING = (64, 2)
@@ -46,6 +47,19 @@ def test_the_table_has_a_line_for_each_and_marks_the_frontier():
     assert lines[0] == "title" and lines[-1] == "note"
     marked = [line for line in lines if line.startswith("*")]
     assert [line.split() for line in marked] == ["* run int8 LiteRT 24.00 90.50 9.00 111 4".split()]
+
+
+def test_the_page_is_well_formed_marks_the_frontier_and_takes_names_for_text():
+    found = [contestant("float32", 90_000_000, 0.906, 30.0), contestant("<i>\x00&\ud800", 24_000_000, 0.905, 9.0)]
+    page = frontier_page(found, picture=b"png", best={found[1].name}, title="a & b", notes=["<note>"])
+    root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>"))
+    rows = [(row.get("class"), ["".join(cell.itertext()) for cell in row.iter("td")]) for row in root.iter("tr")]
+    assert rows[1:] == [
+        (None, ["run float32", "LiteRT", "90.00", "90.60", "30.00", "33"]),
+        ("average", ["run <i>\ufffd&\ufffd", "LiteRT", "24.00", "90.50", "9.00", "111"]),
+    ]
+    assert root.find(".//h1").text == root.find(".//title").text == "a & b" and root.findtext(".//p[.='<note>']")
+    assert root.find(".//img").get("src") == "data:image/png;base64,cG5n"
 
 
 def test_everyone_has_one_turn_a_round_and_the_first_turn_goes_round():

@@ -2,8 +2,9 @@
 
 import pytest
 
-from app.tasks.tagging.errors import count_errors
-from app.tasks.tagging.report import conll_rows, text_report, token_table
+from app.tasks.report import Segment
+from app.tasks.tagging.errors import count_errors, error_rows
+from app.tasks.tagging.report import build_report, conll_rows, text_report, token_table
 from app.tasks.tagging.scores import Row, TokenScores, compute_scores
 
 GOLD = [["B-PER", "I-PER", "O", "B-ORG"], ["B-LOC", "O", "O"]]
@@ -106,3 +107,26 @@ def test_no_word_can_break_a_column_or_get_lost(word):
 def test_words_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="2 words in 1 sentences and 1 tags in 1 sentences"):
         conll_rows([["a", "b"]], [["O"]], [["O"]])
+
+
+def test_the_parts_of_the_report_show_the_numbers_of_its_text():
+    scores, counts = compute_scores(GOLD, PREDICTED), count_errors(GOLD, PREDICTED)
+    words = [["Ada", "Lovelace", "met", "IBM"], ["Rome", "is", "big"]]
+    built = build_report(scores, counts, list(error_rows(words, GOLD, PREDICTED, [0, 1])), title="t", notes=["a note"])
+    types, confusion, kinds = built.charts
+
+    assert built.text == text_report(scores, counts, title="t", notes=["a note"]) and built.size in built.text
+    assert built.tiles[0] == ("entity F1", "0.3333")
+    assert types.names == ("LOC", "MISC", "ORG", "PER") and types.marks["recall"] == (0, 0, 0, 1)
+    assert types.notes[-1] == "1.000" and types.sizes == ("1", "0", "1", "1")
+    assert confusion.rows == confusion.columns == (*types.names, "none") and confusion.blank == ((4, 4),)
+    assert confusion.counts[2] == (1, 0, 0, 0, 0)  # the ORG is taken for a LOC
+    assert dict(zip(kinds.names, kinds.values, strict=True)) == counts.kinds
+    assert [sum(parts) for parts in zip(*kinds.parts.values(), strict=True)] == list(kinds.values)
+    assert [table.rows[-table.averages][0] for table in built.tables] == ["macro avg", "micro avg", "micro avg"]
+    assert built.examples[0].where == "sentence 1, document 1" and built.examples[0].kinds == ("wrong type",)
+    before = (Segment("Ada Lovelace", "PER"), Segment(" "), Segment("met "))
+    assert built.examples[0].lines == (
+        ("gold", (*before, Segment("IBM", "ORG", wrong=True), Segment(" "))),
+        ("predicted", (*before, Segment("IBM", "LOC", wrong=True), Segment(" "))),
+    )

@@ -5,9 +5,13 @@ import re
 import sys
 from xml.etree import ElementTree
 
-from app.evaluation import html_report as page_module
-from app.evaluation.html_report import html_report
+import pytest
+
+from app.evaluation import report_page
+from app.evaluation.report_page import render_page
+from app.tasks.report import Bars, Example, Lines, Matrix, Report, Segment, Table
 from app.tasks.tagging.errors import KINDS, count_errors, error_rows
+from app.tasks.tagging.report import build_report
 from app.tasks.tagging.scores import compute_scores
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -21,20 +25,25 @@ HISTORY = [
 ]
 
 
+def tagging_report(words=WORDS, gold=GOLD, predicted=PREDICTED):
+    rows = list(error_rows(words, gold, predicted, [0] * len(words)))
+    return build_report(compute_scores(gold, predicted), count_errors(gold, predicted), rows, title="runs/one: test")
+
+
 def page(words=WORDS, gold=GOLD, predicted=PREDICTED, **changes):
+    return shown(tagging_report(words, gold, predicted), **changes)
+
+
+def shown(report, **changes):
     arguments = {
         "title": "runs/one: test",
         "history": HISTORY,
+        "curves": {"entity F1": "valid/entity_f1"},
         "config_text": "data:\n  train_path: <here>\n",
         "environment": {"python": "3.11", "packages": {"tensorflow": "2.15.1"}},
         **changes,
     }
-    return html_report(
-        scores=compute_scores(gold, predicted),
-        errors=count_errors(gold, predicted),
-        examples=list(error_rows(words, gold, predicted, [0] * len(words))),
-        **arguments,
-    )
+    return render_page(report, **arguments)
 
 
 def parsed(text):
@@ -78,7 +87,7 @@ def test_types_are_text_in_tables_and_charts():
 
 
 def test_tiles_show_the_headline_numbers_and_the_speed_only_when_given():
-    tiles = texts(parsed(page(words_per_second=1234.4)), "div", "tile")
+    tiles = texts(parsed(page(speed=("words/s", 1234.4))), "div", "tile")
     scores = compute_scores(GOLD, PREDICTED)
 
     assert tiles[0] == f"{scores.strict.micro.f1:.4f}entity F1"
@@ -97,6 +106,16 @@ def test_all_four_charts_are_drawn_in_the_pages_colours_with_ids_of_their_own():
         markup = ElementTree.tostring(drawing, encoding="unicode")
         assert "var(--" in markup
         assert not re.search(r"(fill|stroke): #(?!none)", markup)
+
+
+def test_the_curves_of_any_task_are_drawn_and_named():
+    history = [{"epoch": epoch, "valid/accuracy": 0.5 + epoch / 10, "valid/macro_f1": epoch / 10} for epoch in (1, 2)]
+    alone = page(history=history, curves={"accuracy": "valid/accuracy"})
+    both = page(history=history, curves={"accuracy": "valid/accuracy", "macro-F1": "valid/macro_f1"})
+
+    assert "validation accuracy" in texts(parsed(alone), f"{SVG}text")
+    assert {"validation accuracy", "validation macro-F1"} <= set(texts(parsed(both), f"{SVG}text"))
+    assert "Learning curve" not in page(history=history)  # of another metric
 
 
 def test_without_history_the_learning_curve_is_left_out():
@@ -125,11 +144,16 @@ def test_every_present_kind_has_a_button_that_hides_the_other_sentences():
     assert [label.rsplit(" ", 1)[0] for label in labels[1:]] == [
         kind for kind in KINDS if kind in ("wrong type", "wrong boundary", "missed", "invented")
     ]
-    assert ".example:not(.wrong-boundary)" in text
+    root = parsed(text)
+    shown_kinds = [each.get("class").split()[1:] for each in root.iter("article")]
+    for box, name in zip(list(root.iter("input"))[1:], labels[1:], strict=True):
+        style = f"kind-{box.get('id').removeprefix('pick-')}"
+        assert f"#errors:has(#{box.get('id')}:checked) .example:not(.{style}) {{ display: none; }}" in text
+        assert sum(style in styles for styles in shown_kinds) == int(name.rsplit(" ", 1)[1])
 
 
 def test_a_long_sentence_is_cut_around_its_error_and_long_lists_are_sampled(monkeypatch):
-    monkeypatch.setattr(page_module, "MAX_EXAMPLES", 5)
+    monkeypatch.setattr(report_page, "MAX_EXAMPLES", 5)
     words = [[f"w{index}" for index in range(1000)]] * 12
     gold = [["O"] * 500 + ["B-PER"] + ["O"] * 499] * 12
     root = parsed(page(words, gold, [["O"] * 1000] * 12))
@@ -143,7 +167,7 @@ def test_a_long_sentence_is_cut_around_its_error_and_long_lists_are_sampled(monk
 
 
 def test_a_perfect_run_and_one_without_entities_have_a_page():
-    assert "every entity is right" in page(predicted=GOLD)
+    assert "everything is right" in page(predicted=GOLD)
     empty = parsed(page([["a"]], [["O"]], [["O"]]))
     assert "entity F1" in "".join(empty.itertext())
 
@@ -154,6 +178,85 @@ def test_many_types_fit():
     predicted = [[f"B-{name}" for name in reversed(names)]]
 
     assert len(list(parsed(page([names], gold, predicted)).iter(f"{SVG}svg"))) == 4
+
+
+HOSTILE = "<b>&\"'`$\\x_{{ 1 }}{% x %}\x00\ud800\uffff;}</style>--></svg> id=\"#010101\" "
+CLEAN = HOSTILE.replace("\x00", "\ufffd").replace("\ud800", "\ufffd").replace("\uffff", "\ufffd")
+
+
+def hostile_report(classes: int):
+    names = tuple(f"_{HOSTILE}{number}" for number in range(classes))
+    flat = (0.5,) * classes
+    counts = tuple(tuple(3 if row == column else 1 for column in range(classes)) for row in range(classes))
+    segments = (Segment(HOSTILE), Segment(HOSTILE, names[0], True), Segment("", names[-1]))
+    return Report(
+        size=HOSTILE,
+        text="",
+        tiles=((HOSTILE, HOSTILE),),
+        charts=(
+            Bars(HOSTILE, HOSTILE, names, flat, names, measure=HOSTILE, marks={HOSTILE: flat}, sizes=names,
+                 sizes_name=HOSTILE),
+            Bars(HOSTILE, HOSTILE, names, flat, names, parts={f"_{HOSTILE}": flat, HOSTILE: flat}),
+            Matrix(HOSTILE, HOSTILE, names, names, counts),
+            Lines(HOSTILE, HOSTILE, HOSTILE, HOSTILE, {name: ((0.0, 0.1), (1.0, 0.9)) for name in names}),
+        ),
+        tables=(Table(HOSTILE, HOSTILE, (HOSTILE,), tuple((name,) for name in names), averages=1),),
+        examples=(Example(HOSTILE, (HOSTILE,), ((HOSTILE, segments),)),),
+        labels=names,
+        kinds=(HOSTILE,),
+        unit=HOSTILE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [2, 14])
+def test_hostile_names_and_texts_are_shown_as_they_are_wherever_they_stand(classes):
+    text = shown(hostile_report(classes), title=HOSTILE, notes=[HOSTILE], config_text=HOSTILE,
+                 environment={HOSTILE: HOSTILE}, curves={HOSTILE: "valid/entity_f1"}, speed=(HOSTILE, 1.0))  # fmt: skip
+    root = parsed(text)
+
+    assert len(list(root.iter("b"))) == 2  # the values of the tiles
+    assert len(list(root.iter("style"))) == 1 and len(list(root.iter(f"{SVG}svg"))) == 5
+    text.encode("utf-8")  # no lone surrogate is left
+    assert texts(root, "title") == texts(root, "h1") == [CLEAN]
+    assert texts(root, "mark") == [f"{CLEAN}_{CLEAN}0", f"_{CLEAN}{classes - 1}"]
+    assert texts(root, "label") == ["all 1", f"{CLEAN} 1"]
+    assert texts(root, "pre")[0] == CLEAN
+    pointed_at = f"_{CLEAN}0 \N{RIGHTWARDS ARROW} _{CLEAN}1: 1 of {classes + 2}"
+    assert texts(root, f"{SVG}title").count(pointed_at) == 1
+
+
+def test_hostile_names_are_drawn_as_text_in_every_chart():
+    name = f"_{HOSTILE.strip()}"
+    names, flat = (name, "other"), (0.5, 0.5)
+    charts = (
+        Bars("", "", names, flat, ("", "")),
+        Bars("", "", ("one", "two"), flat, ("", ""), parts={name: flat, "other": flat}),
+        Matrix("", "", names, ("one", "two"), ((1, 2), (3, 4))),
+        Lines("", "", "", "", {name: ((0.0, 0.1), (1.0, 0.9)), "other": ((0.0, 0.1),)}),
+    )
+    for chart in charts:
+        text = shown(Report(size="", text="", tiles=(), charts=(chart,)), history=[])
+        drawn = "".join(texts(parsed(text), f"{SVG}text")).replace("\u200b", "").replace(" ", "")
+        assert f"_{CLEAN}".replace(" ", "")[:40] in drawn
+
+
+def test_a_report_of_77_classes_has_a_page():
+    names = tuple(f"a_class_with_a_rather_long_name_{number}" for number in range(77))
+    counts = tuple(tuple(int(row == column) for column in range(77)) for row in range(77))
+    values = tuple(number / 77 for number in range(77))
+    report = Report(
+        size="77 texts",
+        text="",
+        tiles=(("accuracy", "1.0"),),
+        charts=(Bars("Classes", "", names, values, names), Matrix("Confusion matrix", "", names, names, counts)),
+        unit="text",
+    )
+    root = parsed(shown(report))
+    full = [card for card in root.iter("section") if card.get("class") == "card full"]
+
+    # The learning curve is narrow and alone; the two large drawings can be moved sideways on a small screen.
+    assert [card.find("h2").text for card in full] == ["Learning curve", "Classes", "Confusion matrix"]
+    assert [card.find("div").get("class") for card in full] == [None, "scroll", "scroll"]
 
 
 def test_configuration_and_environment_are_folded_away():
