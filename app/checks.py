@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from app.config import DataConfig, InputError
+from app.config import Config, DataConfig, InputError
 from app.config.rules import (
     check_lengths,
     check_row_length,
@@ -31,8 +31,8 @@ from app.evaluation.manifest import find_export, newest_version, require_exports
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
-from app.tasks.tagging.corpus_heads import check_corpus_head, check_text_head
-from app.tasks.tagging.labels import types_from
+from app.tasks import check_split_head
+from app.tasks.tagging.corpus_heads import check_text_head
 from app.tasks.tagging.tfds import PREFIX
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.teachers import check_same_labels, check_student_layers, check_teachers
@@ -70,7 +70,7 @@ def check_finetune(request: Request) -> None:
     else:
         positions, labels = check_source(config.backbone), None
     _check_length(config.data, positions, found_by_trial=True)
-    _check_splits(config.data, SPLITS, labels)
+    _check_splits(config, SPLITS, labels)
     _check_training(request, "finetune", found_by_trial=True)
 
 
@@ -88,7 +88,7 @@ def check_distill(request: Request) -> None:
             _check_length(data, teacher.positions)
         if not config.init_from and config.distill.student == "teacher_layers":
             check_student_layers(config.distill, config.distill.teachers[0], count=teachers[0].layers)
-    _check_splits(data, SPLITS, labels)
+    _check_splits(config, SPLITS, labels)
     if data.unlabelled_path:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)
     _check_training(request, "distill")
@@ -101,10 +101,10 @@ def check_compress(request: Request) -> None:
     if not data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     _check_length(data, start.positions)
-    _check_splits(data, SPLITS, start.labels)
+    _check_splits(config, SPLITS, start.labels)
     other = config.compression.trim_vocabulary.other_path
     if other:
-        check_corpus_head(other, config=data, types=types_from(start.labels))
+        check_split_head(config.task, other, config=config, split="test", labels=start.labels)
     if data.unlabelled_path and "trim_vocabulary" in config.compression.steps:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)
     _check_training(request, "compress")
@@ -143,7 +143,7 @@ def check_export(request: Request) -> None:
     if "full_int8" in config.export.formats:
         if not config.data.train_path:
             raise InputError("data.train_path is empty; the ranges of export.formats=full_int8 are read from it")
-        _check_splits(config.data, ("train",), labels)
+        _check_splits(config, ("train",), labels)
 
 
 def check_serve(request: Request) -> None:
@@ -170,7 +170,7 @@ def check_benchmark(request: Request) -> None:
         if not data.train_path:
             raise InputError("data.train_path is empty; the benchmark trains on it")
         _check_length(data, check_source(config.backbone))
-        _check_splits(data, ("train", "valid"), None)
+        _check_splits(config, ("train", "valid"), None)
     _check_writable(run_dir.path, "--run_dir")
     check_not_locked(run_dir.path)
 
@@ -213,7 +213,7 @@ def _check_scored(request: Request, purpose: str) -> TaggerFacts:
     facts = check_tagger(run_dir.model)
     _check_length(config.data, facts.positions)
     require_split(config.data, config.evaluation.split, purpose)
-    _check_splits(config.data, (config.evaluation.split,), facts.labels)
+    _check_splits(config, (config.evaluation.split,), facts.labels)
     _check_writable(run_dir.path, "--run_dir")
     check_not_locked(run_dir.path)
     return facts
@@ -233,15 +233,16 @@ def _check_frontier(request: Request) -> None:
     _check_scored(request, f"F1 and words/s are measured on evaluation.split={config.evaluation.split}")
 
 
-def _check_splits(data: DataConfig, splits: Sequence[str], labels: Sequence[str] | None) -> None:
-    types = None if labels is None else types_from(labels)
+def _check_splits(config: Config, splits: Sequence[str], labels: Sequence[str] | None) -> None:
+    data = config.data
     for split in splits:
         path = getattr(data, f"{split}_path")
-        if path and not path.startswith(PREFIX) and not os.path.isfile(path):
+        is_there = os.path.exists if config.task != "tagging" else os.path.isfile
+        if path and not path.startswith(PREFIX) and not is_there(path):
             kind = "a folder, not a file" if os.path.isdir(path) else "missing"
             raise InputError(f"data.{split}_path: {path} is {kind}")
         if path:
-            check_corpus_head(path, config=data, types=types)
+            check_split_head(config.task, path, config=config, split=split, labels=labels)
 
 
 def _tagger_of(source: str, setting: str) -> TaggerFacts:

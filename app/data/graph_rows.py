@@ -4,6 +4,7 @@ Everything is flat: the pieces of all documents form one stream, `[SEP]` after e
 windows are places in it. Loops run over the windows of the longest document, all documents at a time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -189,3 +190,59 @@ class GraphRows:
 def _first_at_least(ascending: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """Places of the first numbers that are not smaller, int32; `side="left"`, which TFLite lacks, by `side="right"`."""
     return tf.searchsorted(ascending, values - 1, side="right")
+
+
+# How the rows of many windows are computed.
+
+PIECES_AT_A_TIME = 512  # padding included; small batches fit the caches of a CPU (docs/results.md)
+BATCHES_AT_A_TIME = 4  # while one waits for memory, another computes
+WINDOWS_AT_A_TIME = 256
+
+# features, places int32 [scored, 2] as window and piece, windows ascending -> logits float32 [scored, labels]
+Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
+
+
+def run_words(
+    rows: GraphRows, stream: Stream, windows: Windows, network: Network, *, words: tf.Tensor, labels: int
+) -> tf.Tensor:
+    """Logits of the first piece of every word, float32 [words, labels]."""
+    return _run(rows, stream, windows, network, units=words, labels=labels, by_window=False)
+
+
+def run_windows(rows: GraphRows, stream: Stream, windows: Windows, network: Network, *, labels: int) -> tf.Tensor:
+    """Logits of each window, float32 [windows, labels], from a network that is asked for one place in each."""
+    count = tf.size(windows.left)
+    return _run(rows, stream, windows, network, units=count, labels=labels, by_window=True)
+
+
+def _run(
+    rows: GraphRows,
+    stream: Stream,
+    windows: Windows,
+    network: Network,
+    *,
+    units: tf.Tensor,
+    labels: int,
+    by_window: bool,
+) -> tf.Tensor:
+    """Windows of about one length go together through the network."""
+    sizes = rows.sizes(stream, windows)
+    order = tf.argsort(sizes, stable=True)
+    sizes = tf.gather(sizes, order)
+
+    def step(at: tf.Tensor, emissions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ahead = sizes[at : at + WINDOWS_AT_A_TIME]
+        pieces = ahead * (1 + tf.range(tf.size(ahead)))  # of a batch that ends with each
+        end = at + tf.maximum(1, tf.reduce_sum(tf.cast(pieces <= PIECES_AT_A_TIME, tf.int32)))
+        features, words, places = rows.batch(stream, windows, order[at:end])
+        found = network(features, places)
+        scored = order[at:end] if by_window else words
+        return end, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
+
+    _, emissions = tf.while_loop(
+        lambda at, _: at < tf.size(order),
+        step,
+        (tf.constant(0), tf.zeros([units, labels])),
+        parallel_iterations=BATCHES_AT_A_TIME,
+    )
+    return emissions

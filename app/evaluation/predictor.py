@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from app.config import PredictConfig
 from app.data.packing import Example
 from app.tasks.network import TaskModel
 from app.tasks.task import Task
@@ -31,12 +32,14 @@ class Predictor:
         make_rows: examples -> rows to score, in corpus order.
         forward: features -> logits, by any runtime.
         batch_size: rows per call of `forward`.
+        config: which answers are sure enough to be given, where that counts in scores.
     """
 
     model: TaskModel
     make_rows: Callable[[Iterable[Any]], Iterable[Example]]
     forward: Forward
     batch_size: int
+    config: PredictConfig = PredictConfig()
 
     @property
     def task(self) -> Task:

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the ops that cut text)
 from ai_edge_litert.interpreter import Interpreter
 
-from app.config import InputError
+from app.config import InputError, PredictConfig
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
@@ -74,10 +74,16 @@ def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threa
 
 
 def build_predictor(
-    model: TaskModel, encoder: Encoder, *, batch_size: int, forward: Forward | None = None
+    model: TaskModel,
+    encoder: Encoder,
+    *,
+    batch_size: int,
+    forward: Forward | None = None,
+    config: PredictConfig | None = None,
 ) -> Predictor:
-    """A predictor over `forward`, or else the Keras network."""
-    return Predictor(model, encoder.scoring_rows, forward or build_keras_forward(model), batch_size)
+    """A predictor over `forward`, or else the Keras network; `config` counts in scores only."""
+    forward = forward or build_keras_forward(model)
+    return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig())
 
 
 def build_keras_forward(tagger: TaskModel) -> Forward:

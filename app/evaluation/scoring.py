@@ -1,5 +1,6 @@
-"""Evaluation room: a tagger and a corpus to scores, shared by fine-tuning and evaluation."""
+"""Evaluation room: a model and a corpus to scores, shared by fine-tuning and evaluation."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.environment import mask_environment, mask_secrets
 from app.run.screen import heartbeat, say
-from app.tasks.bundle import load_model, save_model
+from app.tasks.bundle import load_model, save_facts, save_model
 from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora, open_split, summarize
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Scored
@@ -23,9 +24,7 @@ from app.text.shapes import NUM_SHAPES
 from app.training.opening import open_finished_run
 
 
-def score(
-    predictor: Predictor, examples: Iterable[Any], *, probabilities: bool = False
-) -> Scored:
+def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
     """Answers a corpus and scores it; each example is held once, with its answer."""
     kept: list[Any] = []
 
@@ -34,8 +33,8 @@ def score(
             kept.append(example)
             yield example
 
-    answers = list(predictor.answer(remembered(), probabilities=probabilities))
-    return predictor.task.score(predictor.model, kept, answers)
+    answers = list(predictor.answer(remembered()))
+    return predictor.task.score(predictor.model, kept, answers, predictor.config)
 
 
 def score_split(
@@ -83,7 +82,7 @@ def write_scores(
     split: str,
     run_dir: RunDirectory,
     headline: bool,
-    title: str,
+    title: str = "",
     per_second: float,
 ) -> dict[str, float]:
     """The files of a scored split, see `score_split`."""
@@ -137,9 +136,9 @@ def build_validation(model: TaskModel, encoder: Encoder, config: Config) -> Call
 
 
 def finish_run(
-    tagger: TaskModel, metrics: dict, *, card: str, config: Config, run_dir: RunDirectory, mode: str
+    model: TaskModel, metrics: dict, *, card: str, config: Config, run_dir: RunDirectory, mode: str
 ) -> dict:
-    """Writes the numbers and the model of a trained tagger, and scores it; for the chief.
+    """Writes the numbers and the model of a trained model, and scores it; for the chief.
 
     A kill loses nothing: until the run is marked as trained, the last checkpoint leads here again; from then on, the
     model is scored by `score_again`. The checkpoints go when all is written.
@@ -147,11 +146,11 @@ def finish_run(
     Returns:
         all numbers.
     """
-    variables = tagger.network.trainable_variables
+    variables = model.network.trainable_variables
     metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
     again = run_dir.read_metrics().get("weights_sha256") == metrics["weights_sha256"]  # killed later than here
     metrics = {name: value for name, value in run_dir.write_training_metrics(metrics).items() if name in metrics}
-    save_model(tagger, run_dir.model, shape_count=NUM_SHAPES, card=card)
+    save_model(model, run_dir.model, shape_count=NUM_SHAPES, card=card)
     run_dir.mark_trained(config, mode=mode)
     return metrics | score_run(config, run_dir, again=again)
 
@@ -177,11 +176,11 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
         run_dir: of the run.
         again: the speed that an earlier scoring measured stays.
     """
-    tagger = load_model(run_dir.model)
-    encoder = build_encoder(tagger, config.data)
-    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size)
+    model = load_model(run_dir.model)
+    encoder = build_encoder(model, config.data)
+    predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size, config=config.predict)
     scored: dict = {}
-    opened = {split: open_split(config, split, labels=tagger.labels) for split in ("valid", "test")}
+    opened = {split: open_split(config, split, labels=model.labels) for split in ("valid", "test")}
     splits = {split: corpus for split, corpus in opened.items() if corpus}
     known = run_dir.read_metrics() if again else {}
     if again:
@@ -191,13 +190,22 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
         check_same_corpora(run_dir, corpora)
         note_corpora(run_dir, corpora)
     for split, corpus in splits.items():
-        scored |= score_split(
+        began = time.monotonic()
+        with heartbeat(f"scoring {split}"):
+            found = score(predictor, corpus.examples())
+        per_second = known.get(f"{split}/{model.task.unit}_per_second") or found.units / (time.monotonic() - began)
+        if split == "valid" and (facts := model.task.calibrate(model, found.examples, found.answers)):
+            model = dataclasses.replace(model, facts={**model.facts, **facts})
+            save_facts(model, run_dir.model)
+            predictor = dataclasses.replace(predictor, model=model)
+            found = model.task.score(model, found.examples, found.answers, config.predict)
+        scored |= write_scores(
             predictor,
-            corpus.examples(),
+            found,
             split=split,
             run_dir=run_dir,
             headline=split == list(splits)[-1],
-            per_second=known.get(f"{split}/{tagger.task.unit}_per_second"),
+            per_second=per_second,
         )
     run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
     if splits:

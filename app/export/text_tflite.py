@@ -62,7 +62,7 @@ def compare_text_tflite(
     for part in _batches(task.texts_of(examples), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
         plains = task.answer_texts(model, list(texts), predictor, config)
-        answers = zip(exported.answer(task, list(texts)), plains, strict=True)
+        answers = zip(exported.answer(model, list(texts)), plains, strict=True)
         for text, expected, (found, plain) in zip(texts, gold, answers, strict=True):
             ours += task.count_text(model, text, expected, found)
             floats += task.count_text(model, text, expected, plain)
@@ -128,6 +128,7 @@ class TextModel:
         except (ValueError, RuntimeError) as error:
             raise InputError(f"not a TFLite file that takes text: {str(error).splitlines()[0]}") from error
 
-    def answer(self, task: Task, texts: list[str]) -> list[dict[str, Any]]:
+    def answer(self, model: TaskModel, texts: list[str]) -> list[dict[str, Any]]:
         """A row for each text, as `--mode=predict` gives it, without the text."""
-        return task.rows_from_graph(self._run(text=np.array([text.encode("utf-8") for text in texts], dtype=object)))
+        strings = np.array([text.encode("utf-8") for text in texts], dtype=object)
+        return model.task.rows_from_graph(model, self._run(text=strings))

@@ -29,7 +29,9 @@ def run(request: Request) -> dict[str, float]:
     corpus, summary = read_scored_split(config, split, labels=tagger.labels, purpose=purpose)
     forward = FORWARDS[config.predictor](config, run_dir, tagger)
     encoder = build_encoder(tagger, config.data)
-    predictor = build_predictor(tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward)
+    predictor = build_predictor(
+        tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward, config=config.predict
+    )
     with run_dir.locked():
         target, title, runtime = run_dir, "", _runtime(config)
         if runtime or not is_of_run(run_dir, config.data, split, corpus, summary):

@@ -200,7 +200,7 @@ def report_training_corpus(summary: Summary, config: Config) -> None:
     task = find_task(config.task)
     if repaired := task.find_repairs(summary):
         say(repaired)
-    for warning in task.find_oddities(summary, training=True):
+    for warning in task.find_oddities(summary, config, training=True):
         say(f"warning: {warning}")
 
 
@@ -255,7 +255,7 @@ def check_other_splits(
         if corpus is None:
             continue
         others[split], summaries[split] = corpus, summarize(corpus, config)
-        for warning in task.find_oddities(summaries[split], training=False):
+        for warning in task.find_oddities(summaries[split], config, training=False, labels=labels):
             say(f"warning: {warning}")
         if split == "valid" and config.data.valid_fraction:
             say(f"{corpus.source}: {task.describe(summaries[split])}")

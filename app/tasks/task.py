@@ -237,8 +237,17 @@ class Task(ABC):
         return "softmax"
 
     @abstractmethod
-    def find_oddities(self, summary: Any, *, training: bool) -> list[str]:
-        """What a user should know about a corpus that is trained on, or scored; a sentence each."""
+    def find_oddities(
+        self, summary: Any, config: Config, *, training: bool, labels: Sequence[str] = ()
+    ) -> list[str]:
+        """What a user should know about a corpus that is trained on, or scored; a sentence each.
+
+        Args:
+            summary: of the corpus.
+            config: by which it was read.
+            training: whether it is trained on.
+            labels: of the model that it is scored with.
+        """
 
     def find_repairs(self, summary: Any) -> str:
         """What was repaired in a training corpus, a sentence; empty if nothing was."""
@@ -303,8 +312,10 @@ class Task(ABC):
         """Logits of the units of each example, float32 [units, labels], to the answers of the task."""
 
     @abstractmethod
-    def score(self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any]) -> Scored:
-        """A split beside its answers."""
+    def score(
+        self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any], config: PredictConfig
+    ) -> Scored:
+        """A split beside its answers; the minimum score of `config` counts where an answer may be none."""
 
     @abstractmethod
     def measure_loss(self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any]) -> float:
@@ -326,9 +337,7 @@ class Task(ABC):
     def report(self, scored: Scored, *, title: str) -> Report:
         """What is shown of a split."""
 
-    def calibrate(
-        self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any], config: PredictConfig
-    ) -> dict[str, Any]:
+    def calibrate(self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
         """Facts that the validation split teaches a trained model, such as a temperature."""
         return {}
 
@@ -362,7 +371,7 @@ class Task(ABC):
         """What `build_text_graph` gives: name -> type, shape and meaning."""
 
     @abstractmethod
-    def rows_from_graph(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def rows_from_graph(self, model: TaskModel, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """Outputs of the text graph as rows of `answer_texts`, without the texts."""
 
     @abstractmethod

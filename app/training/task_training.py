@@ -86,6 +86,7 @@ class TaskTraining:
         """
         folder, prefix = (self.run_dir.checkpoints / phase, f"{phase}/") if phase else (self.run_dir.checkpoints, "")
         order = self.config.seed if seed is None else seed
+        task = find_task(self.config.task)
         return Plan(
             batches=lambda epoch, step: store.make_dataset(
                 batch_size=settings.batch_size, seed=order, epochs=settings.epochs, first_epoch=epoch, first_step=step
@@ -96,7 +97,8 @@ class TaskTraining:
             checkpoints=folder,
             tensorboard=self.run_dir.tensorboard / phase if settings.tensorboard else None,
             validate=validate,
-            score=find_task(self.config.task).headline,
+            score=task.headline,
+            unit=task.unit,
             name=f"{phase.replace('/', ' ').replace('_', ' ')} " if phase else "",
             log=lambda row: self.run_dir.append_jsonl(
                 self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}

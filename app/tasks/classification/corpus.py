@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from app.config import InputError
+from app.config import Config, InputError
 from app.data.tfds import PREFIX, check_tfds_head
 from app.tasks.classification.files import describe_left_out, read_folder, read_json_texts, read_lines_as_texts
 from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts, shortened
@@ -41,7 +41,7 @@ class TextCorpus:
     _read: Callable[[], Iterator[LabelledText]] = field(repr=False)
     notes: tuple[str, ...] = ()
 
-    def texts(self) -> Iterator[LabelledText]:
+    def examples(self) -> Iterator[LabelledText]:
         """Reads the corpus from its beginning.
 
         Raises:
@@ -205,7 +205,7 @@ def join_texts(parts: Sequence[TextCorpus]) -> TextCorpus:
     def read() -> Iterator[LabelledText]:
         number = size = 0
         for part in parts:
-            for text in part.texts():
+            for text in part.examples():
                 if size and len(text.texts) != size:
                     raise InputError(f"{parts[0].source} and {part.source}: one has pairs of texts, the other has not")
                 size = len(text.texts)
@@ -235,7 +235,7 @@ def summarize_texts(corpus: TextCorpus, text_format: TextFormat) -> TextSummary:
     conflicts: dict[bytes, None] = {}  # a dict keeps their order
     words = out_of_scope = texts = size = 0
     digest = hashlib.sha256()
-    for text in corpus.texts():
+    for text in corpus.examples():
         texts += 1
         size = len(text.texts)
         words += sum(len(each.split()) for each in text.texts)
@@ -266,7 +266,7 @@ def _first_conflicts(corpus: TextCorpus, wanted: Sequence[bytes]) -> Iterator[Co
     """Where texts, by their keys, are first, and first with other labels; reads the corpus as far as it must."""
     first: dict[bytes, LabelledText] = {}
     left = set(wanted)
-    for text in corpus.texts() if left else ():
+    for text in corpus.examples() if left else ():
         key = text_key(text.texts)
         if key not in left:
             continue
@@ -276,3 +276,23 @@ def _first_conflicts(corpus: TextCorpus, wanted: Sequence[bytes]) -> Iterator[Co
             left.remove(key)
             if not left:
                 return
+
+
+def text_format_of(config: Config) -> TextFormat:
+    """How the corpora of a run are written."""
+    data, settings = config.data, config.classification
+    return TextFormat(
+        format=data.format,
+        text_column=data.text_column,
+        label_column=data.label_column,
+        pair_columns=tuple(data.pair_columns),
+        multi_label=settings.multi_label,
+        label_separator=settings.label_separator,
+        out_of_scope_label=settings.out_of_scope_label,
+        tfds_dir=data.tfds_dir,
+    )
+
+
+def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[str] | None = None) -> None:
+    """What can be known of a split before TensorFlow is there; raises InputError."""
+    check_texts_head(path, split=split, text_format=text_format_of(config), labels=labels)

@@ -146,9 +146,9 @@ def find_shared_texts(train: TextCorpus, others: Mapping[str, TextCorpus]) -> di
 
     Memory holds a key of eight bytes for each text of the others.
     """
-    keys = {name: Counter(text_key(text.texts) for text in corpus.texts()) for name, corpus in others.items()}
+    keys = {name: Counter(text_key(text.texts) for text in corpus.examples()) for name, corpus in others.items()}
     wanted = set().union(*keys.values())
-    found = {key for key in (text_key(text.texts) for text in train.texts()) if key in wanted}
+    found = {key for key in (text_key(text.texts) for text in train.examples()) if key in wanted}
     return {
         name: SharedTexts(sum(count for key, count in counts.items() if key in found), counts.total())
         for name, counts in keys.items()

@@ -31,7 +31,7 @@ def split_off_texts(corpus: TextCorpus, *, fraction: float, seed: int) -> tuple[
     def part(split: str, source: str) -> TextCorpus:
         def read() -> Iterator[LabelledText]:
             number = 0
-            for text in corpus.texts():
+            for text in corpus.examples():
                 if (_key(text, seed) in aside) == (split == "valid"):
                     yield replace(text, number=number)
                     number += 1
@@ -51,7 +51,7 @@ def _choose(corpus: TextCorpus, *, fraction: float, seed: int) -> frozenset[int]
     Shares are rounded over all sets together, so that of sets with few texts some give one and the sum is right.
     """
     groups: dict[tuple[str, ...], array[int]] = {}
-    for text in corpus.texts():
+    for text in corpus.examples():
         groups.setdefault(text.labels, array("Q")).append(_key(text, seed))
     left = Counter(label for labels, keys in groups.items() for _ in set(keys) for label in labels)  # to learn from
     aside: set[int] = set()

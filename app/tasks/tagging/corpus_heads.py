@@ -9,12 +9,13 @@ import os
 import zlib
 from collections.abc import Sequence
 
-from app.config import DataConfig, InputError
+from app.config import Config, DataConfig, InputError
 from app.config.paths import escape_existing, split_list
 from app.data.sentence import DOCUMENT_MARK
 from app.data.text_lines import read_lines
 from app.data.tfds import PREFIX, check_tfds_head
 from app.tasks.tagging.conll import check_conll_head
+from app.tasks.tagging.labels import types_from
 
 HEAD_BYTES = 2**17
 _MOST_FILES = 16  # of a glob, that are looked into
@@ -49,6 +50,11 @@ def check_corpus_head(path: str, *, config: DataConfig, types: Sequence[str] | N
     else:
         columns = {"word_column": config.word_column, "tag_column": config.tag_column}
         check_conll_head(path, scheme=config.scheme, types=types, at_most_bytes=HEAD_BYTES, **columns)
+
+
+def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[str] | None = None) -> None:
+    """What can be known of a split before TensorFlow is there; raises InputError."""
+    check_corpus_head(path, config=config.data, types=None if labels is None else types_from(labels))
 
 
 def check_text_head(source: str, *, tfds_dir: str = "") -> None:

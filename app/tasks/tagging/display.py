@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.text import Text
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
-_UNSHOWN = {number: 0x2400 + number for number in range(0x20) if chr(number) not in "\n\t"}  # pictures of them
+UNSHOWN = {number: 0x2400 + number for number in range(0x20) if chr(number) not in "\n\t"}  # pictures of them
 # Other characters that steer a terminal, turn the direction of what follows, or cannot be written.
 _OTHERS = ((0x7F, 0xA0), (0x202A, 0x202F), (0x2066, 0x206A), (0xD800, 0xE000))
-_UNSHOWN |= {number: 0xFFFD for first, end in _OTHERS for number in range(first, end)}
+UNSHOWN |= {number: 0xFFFD for first, end in _OTHERS for number in range(first, end)}
 
 
 class EntityDisplay:
@@ -33,14 +33,14 @@ class EntityDisplay:
         """Writes one answer of `predict`."""
         name = row.get("file", row.get("id"))
         if name is not None:
-            self._print(Text(str(name).translate(_UNSHOWN), "bold"))
+            self._print(Text(str(name).translate(UNSHOWN), "bold"))
         shown = Text()
         for part, style in self._parts(row):
             shown.append(part, style)
         self._print(shown)
 
     def _parts(self, row: dict) -> Iterator[tuple[str, str]]:
-        text, end = row["text"].translate(_UNSHOWN), 0  # character by character, so that offsets stay
+        text, end = row["text"].translate(UNSHOWN), 0  # character by character, so that offsets stay
         for entity in row["entities"]:
             style = self._styles[entity["label"]]
             yield text[end : entity["start"]], ""

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from app.data.encoding import Encoder
-from app.data.graph_rows import GraphRows, Stream, Windows
+from app.data.graph_rows import GraphRows, Stream, Windows, run_words
 from app.tasks.tagging.graph_names import GraphNames
 from app.text.graph_sentences import GraphSentences, number_parts
 from app.text.graph_words import GraphShapes, GraphWords, changes
@@ -19,9 +19,6 @@ Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
 # emissions float32 [words, labels], bool [words] where sentences begin -> (label ids, probabilities) [words]
 Decode = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-PIECES_AT_A_TIME = 512  # padding included; small batches fit the caches of a CPU (docs/results.md)
-BATCHES_AT_A_TIME = 4  # while one waits for memory, another computes
-WINDOWS_AT_A_TIME = 256
 
 
 # What `GraphTagger` gives.
@@ -88,23 +85,5 @@ class GraphTagger:
         return self._names(words, spelled, begins, tags, chances, tf.size(texts))
 
     def _emissions(self, stream: Stream, windows: Windows, words: tf.Tensor) -> tf.Tensor:
-        """Logits of the first piece of every word, float32 [words, labels]; windows of about one length go together."""
-        sizes = self._rows.sizes(stream, windows)
-        order = tf.argsort(sizes, stable=True)
-        sizes = tf.gather(sizes, order)
-
-        def step(at: tf.Tensor, emissions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            ahead = sizes[at : at + WINDOWS_AT_A_TIME]
-            pieces = ahead * (1 + tf.range(tf.size(ahead)))  # of a batch that ends with each
-            end = at + tf.maximum(1, tf.reduce_sum(tf.cast(pieces <= PIECES_AT_A_TIME, tf.int32)))
-            features, scored, places = self._rows.batch(stream, windows, order[at:end])
-            found = self._network(features, places)
-            return end, tf.tensor_scatter_nd_update(emissions, scored[:, tf.newaxis], found)
-
-        _, emissions = tf.while_loop(
-            lambda at, _: at < tf.size(order),
-            step,
-            (tf.constant(0), tf.zeros([words, len(self._labels)])),
-            parallel_iterations=BATCHES_AT_A_TIME,
-        )
-        return emissions
+        """Logits of the first piece of every word, float32 [words, labels]."""
+        return run_words(self._rows, stream, windows, self._network, words=words, labels=len(self._labels))

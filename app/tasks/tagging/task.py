@@ -82,7 +82,9 @@ class Tagging(Task):
     def describe_head(self, config: ModelConfig) -> str:
         return config.head
 
-    def find_oddities(self, summary: CorpusSummary, *, training: bool) -> list[str]:
+    def find_oddities(
+        self, summary: CorpusSummary, config: Config, *, training: bool, labels: Sequence[str] = ()
+    ) -> list[str]:
         return check_types(summary) if training else check_scored(summary)
 
     def find_repairs(self, summary: CorpusSummary) -> str:
@@ -148,7 +150,13 @@ class Tagging(Task):
             for at, ids in enumerate(found)
         ]
 
-    def score(self, model: TaskModel, examples: Sequence[Sentence], answers: Sequence[TaggedSentence]) -> Scored:
+    def score(
+        self,
+        model: TaskModel,
+        examples: Sequence[Sentence],
+        answers: Sequence[TaggedSentence],
+        config: PredictConfig,
+    ) -> Scored:
         gold, predicted = _columns(examples, answers)
         scores = compute_scores(gold, predicted)
         f1 = scores.strict.micro.f1
@@ -221,7 +229,7 @@ class Tagging(Task):
     def text_outputs(self) -> dict[str, dict[str, Any]]:
         return TEXT_OUTPUTS
 
-    def rows_from_graph(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def rows_from_graph(self, model: TaskModel, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         def entity(row: int, number: int) -> dict[str, Any]:
             kinds = (("start", int), ("end", int), ("label", lambda label: label.decode()), ("score", float))
             return {name: kind(found[name][row, number]) for name, kind in kinds}

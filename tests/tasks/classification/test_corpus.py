@@ -79,8 +79,8 @@ def test_any_other_content_has_another_digest(corpus, texts):
 
 def test_a_corpus_is_read_from_its_beginning_each_time(corpus):
     opened = corpus(TEXTS)
-    next(first := opened.texts())
-    assert [text.number for text in opened.texts()] == [0, 1, 2]
+    next(first := opened.examples())
+    assert [text.number for text in opened.examples()] == [0, 1, 2]
     assert next(first).number == 1
 
 
@@ -98,16 +98,16 @@ def test_texts_with_different_labels_are_counted_with_the_first_places(corpus):
 def test_corpora_are_joined_without_texts_out_of_scope(corpus):
     parts = [corpus(TEXTS[:2], "a.jsonl"), corpus([("Hm?", "out_of_scope"), TEXTS[2]], "b.jsonl", split="valid")]
     joined = join_texts(parts)
-    assert [(*text.texts, *text.labels) for text in joined.texts()] == TEXTS
-    assert [text.number for text in joined.texts()] == [0, 1, 2]
-    assert [text.place for text in joined.texts()][2] == f"{parts[1].source}, line 2"
+    assert [(*text.texts, *text.labels) for text in joined.examples()] == TEXTS
+    assert [text.number for text in joined.examples()] == [0, 1, 2]
+    assert [text.place for text in joined.examples()][2] == f"{parts[1].source}, line 2"
     assert (joined.split, joined.source) == ("train", f"{parts[0].source} and {parts[1].source}")
 
 
 def test_pairs_and_single_texts_are_not_joined(corpus):
     parts = [corpus(TEXTS, "a.jsonl"), corpus([({"text_a": "x", "text_b": "y"}, "bad")], "b.jsonl")]
     with pytest.raises(InputError, match=r"a\.jsonl and .*b\.jsonl: one has pairs of texts, the other has not"):
-        list(join_texts(parts).texts())
+        list(join_texts(parts).examples())
 
 
 def test_pairs_are_told_apart_by_both_texts(corpus):
@@ -124,7 +124,7 @@ def test_an_empty_path_and_an_empty_label_set_are_named(corpus):
 
 
 def test_a_record_cannot_be_changed(corpus):
-    text = next(corpus(TEXTS).texts())
+    text = next(corpus(TEXTS).examples())
     with pytest.raises(dataclasses.FrozenInstanceError):
         text.labels = ()
 

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def read(path, text_format=USUAL, **arguments):
-    return list(open_texts(path, split="train", text_format=text_format, **arguments).texts())
+    return list(open_texts(path, split="train", text_format=text_format, **arguments).examples())
 
 
 @pytest.mark.parametrize(

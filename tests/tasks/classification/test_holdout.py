@@ -26,7 +26,7 @@ def corpus(tmp_path):
 
 
 def content(part):
-    return [(text.texts[0], text.labels) for text in part.texts()]
+    return [(text.texts[0], text.labels) for text in part.examples()]
 
 
 def numbered(**counts):
@@ -37,7 +37,7 @@ def test_of_each_label_its_share_is_set_aside_in_a_file_that_is_sorted_by_label(
     train, valid = split_off_texts(corpus(numbered(a=100, b=40, c=10)), fraction=0.1, seed=0)
     assert Counter(labels for _, labels in content(valid)) == {("a",): 10, ("b",): 4, ("c",): 1}
     assert Counter(labels for _, labels in content(train)) == {("a",): 90, ("b",): 36, ("c",): 9}
-    assert [text.number for text in valid.texts()] == list(range(15))
+    assert [text.number for text in valid.examples()] == list(range(15))
     assert (train.split, valid.split) == ("train", "valid")
     assert valid.source.endswith("corpus.jsonl (the 10 % set aside)")
 

@@ -26,7 +26,7 @@ def file(tmp_path):
 
 
 def read(path, text_format=USUAL, **arguments):
-    return list(open_texts(path, split="train", text_format=text_format, **arguments).texts())
+    return list(open_texts(path, split="train", text_format=text_format, **arguments).examples())
 
 
 def rows(path, text_format=USUAL, **arguments):
@@ -164,7 +164,7 @@ def test_what_parts_fields_is_recognised_and_said(file, name, delimiter, said):
     lines = [["text", "label"], ["a, b; c\td", "x"], ["e", "y"]]
     path = file("".join(f'"{text}"{delimiter}{label}\n' for text, label in lines), name)
     corpus = open_texts(path, split="train", text_format=USUAL)
-    assert [(*text.texts, *text.labels) for text in corpus.texts()] == [("a, b; c\td", "x"), ("e", "y")]
+    assert [(*text.texts, *text.labels) for text in corpus.examples()] == [("a, b; c\td", "x"), ("e", "y")]
     assert corpus.notes == ((f"{path}: {said}",) if said else ())
 
 
@@ -196,7 +196,7 @@ def test_texts_out_of_scope_are_marked_where_they_are_allowed(file):
     path = file("text,label\nx,a\ny,out_of_scope\n")
     for split in ("valid", "test"):
         known = open_texts(path, split=split, text_format=USUAL, labels=["a", "b"])
-        assert [(text.labels, text.out_of_scope) for text in known.texts()] == [(("a",), False), ((), True)]
+        assert [(text.labels, text.out_of_scope) for text in known.examples()] == [(("a",), False), ((), True)]
     learnt = TextFormat(out_of_scope_label="")
     assert [text.labels for text in read(path, learnt)] == [("a",), ("out_of_scope",)]
 
@@ -213,7 +213,7 @@ def test_several_labels_are_sorted_and_each_is_there_once(file):
 def test_bad_sets_of_labels_are_named(file, labels, message):
     path = file(f"text,label\nx,{labels}\n")
     with pytest.raises(InputError, match=message):
-        list(open_texts(path, split="test", text_format=SEVERAL).texts())
+        list(open_texts(path, split="test", text_format=SEVERAL).examples())
 
 
 @pytest.mark.parametrize(

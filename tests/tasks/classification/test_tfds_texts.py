@@ -28,7 +28,7 @@ def prepared(rows, **types):
 
 
 def read(source, text_format=USUAL, *, split="train", **arguments):
-    return list(open_texts(source, split=split, text_format=text_format, **arguments).texts())
+    return list(open_texts(source, split=split, text_format=text_format, **arguments).examples())
 
 
 def test_a_prepared_dataset_is_read_with_its_own_label_names():
