@@ -50,7 +50,7 @@ def left_out_samples(
         chosen: keys of those that the user set for this run.
         below: settings as they would be without the user's: those of the run that is there, and the task's defaults.
     """
-    samples = _DEFAULTS | TASK_DEFAULTS.get(values.get("task", _DEFAULTS["task"]), {})
+    samples = {**_DEFAULTS, **TASK_DEFAULTS.get(values.get("task", _DEFAULTS["task"]), {})}
     for train, others in _CORPORA.items():
         own = train in chosen and _is_elsewhere(values[train], samples[train])
         for other in others:
