@@ -53,6 +53,11 @@ class TaggingHead(keras.layers.Layer):
         """[batch, length, width] -> logits float32 [batch, length, labels]."""
         return self._dense(self._dropout(inputs, training=training))
 
+    def own_variables(self) -> dict[str, tf.Variable]:
+        """All variables, by their names in the file of a bundle."""
+        learnt = {} if self.transitions is None else {"transitions": self.transitions}
+        return {**learnt, "kernel": self._dense.kernel, "bias": self._dense.bias}
+
     def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         """Summed negative log-likelihood of the labels that are not negative; divide by their global count.
 
