@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from app.encoder.parts import parts_of
+
 
 @dataclass(frozen=True)
 class LayerImportance:
@@ -40,7 +42,8 @@ def measure_importance(
         batches: training data.
         loss: batch -> mean loss, through the layers.
     """
-    outputs = [(layer._self_attention_layer._output_dense, layer._feedforward_output_dense) for layer in layers]
+    parts = [parts_of(layer) for layer in layers]
+    outputs = [(each.attention_parts.output, each.outer) for each in parts]
     kernels = [(attention.kernel, feed_forward.kernel) for attention, feed_forward in outputs]
     biases = [(attention.bias, feed_forward.bias) for attention, feed_forward in outputs]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from app.compression.step import Bench, attention_kernels, feed_forward_kernels
 from app.compression.tfmot import tfmot
+from app.encoder.parts import is_transformer_layer
 from app.one_keras import keras
 
 FEWEST_UPDATES = 10  # of the masks while sparsity rises, in a training shorter than the frequency is meant for
@@ -73,6 +74,6 @@ class PruneMagnitude:
     def _weights(self, layer: Any, bench: Bench) -> list[Any]:
         """What is pruned of a layer; tfmot's 2:4 takes matrices only, and attention kernels have three axes."""
         config = bench.config.prune_magnitude
-        if hasattr(layer, "_self_attention_layer"):
+        if is_transformer_layer(layer):
             return [*([] if config.sparsity_2_by_4 else attention_kernels(layer)), *feed_forward_kernels(layer)]
         return [layer.embeddings] if config.embeddings and not config.sparsity_2_by_4 else []

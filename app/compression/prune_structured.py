@@ -18,6 +18,7 @@ from app.compression.importance import (
 )
 from app.compression.step import Bench
 from app.config import InputError
+from app.encoder.parts import parts_of
 
 SEARCHES = 7  # halvings of the interval in which the part of the operations for a latency lies
 
@@ -44,8 +45,8 @@ class PruneStructured:
 
     def _cut(self, bench: Bench, number: int, tagger: Any) -> Any:
         config, model = bench.config.prune_structured, tagger.backbone.model
-        attention = model.transformer_layers[0]._self_attention_layer
-        costs = Costs.of(width=model.hidden_dim, head_dim=attention._key_dim, length=bench.config.latency_length)
+        attention = parts_of(model.transformer_layers[0]).attention_parts
+        costs = Costs.of(width=model.hidden_dim, head_dim=attention.size, length=bench.config.latency_length)
         importances = measure_importance(
             model.transformer_layers,
             bench.batches(tagger, config.importance_steps),

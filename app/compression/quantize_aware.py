@@ -11,7 +11,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.compression.step import Bench, attention_kernels, feed_forward_kernels, input_axes
+from app.compression.step import Bench
+from app.encoder.forward import Arithmetic, attend_in_rows, run_layer
+from app.encoder.parts import attention_parts_of, count_outputs, input_axes, is_transformer_layer, parts_of
 from app.one_keras import keras
 
 LEVELS = 127.0  # symmetric int8
@@ -43,7 +45,7 @@ class QuantizeAware:
 
 def quantized(layer: keras.layers.Layer, *, inputs: bool = True) -> keras.layers.Layer:
     """What stands for a transformer layer, or the word-piece embedding, while its rounding is simulated."""
-    if hasattr(layer, "_self_attention_layer"):
+    if is_transformer_layer(layer):
         return QuantizedEncoder(layer, inputs=inputs)
     return QuantizedEmbedding(layer)
 
@@ -53,8 +55,8 @@ def round_weights(model: Any) -> None:
     table = model.token_embedding.embeddings
     table.assign(fake_quantize(table, [1]))
     for layer in model.transformer_layers:
-        for kernel in (*attention_kernels(layer), *feed_forward_kernels(layer)):
-            kernel.assign(fake_quantize(kernel, input_axes(kernel, layer)))
+        for dense in parts_of(layer).dense:
+            dense.kernel.assign(fake_quantize(dense.kernel, input_axes(dense)))
 
 
 class QuantizedEmbedding(keras.layers.Layer):
@@ -83,42 +85,46 @@ class QuantizedEncoder(keras.layers.Layer):
     def __init__(self, encoder: keras.layers.Layer, *, inputs: bool = True) -> None:
         super().__init__(name=f"quantized_{encoder.name}", dtype="float32", autocast=False)
         self.encoder = encoder
-        self.rounds_inputs = inputs
+        self._arithmetic = RoundedArithmetic(inputs=inputs)
 
     def call(
         self, x: tf.Tensor, attention_mask: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
         """Hidden states float [batch, length, width] and a mask bool [batch, length, length] to hidden states."""
-        layer = self.encoder
-        mixed = layer._self_attention_dropout(self._attend(x, attention_mask, training), training=training)
-        x = layer._self_attention_layer_norm(x + mixed)
-        inner, outer = layer._feedforward_intermediate_dense, layer._feedforward_output_dense
-        wide = inner.activation(self._product(x, inner, [-1, inner.kernel.shape[1]]))
-        narrow = layer._feedforward_dropout(self._product(wide, outer, [-1, outer.kernel.shape[1]]), training=training)
-        return layer._feedforward_layer_norm(x + narrow)
+        return run_layer(self.encoder, x, attention_mask, arithmetic=self._arithmetic, training=training)
 
-    def _attend(self, x: tf.Tensor, mask: tf.Tensor | None, training: bool | None) -> tf.Tensor:
-        attention = self.encoder._self_attention_layer
-        width, heads, size = attention._query_dense.kernel.shape
-        batch, length = tf.unstack(tf.shape(x)[:2])
 
-        def per_head(dense: Any) -> tf.Tensor:
-            projected = self._product(x, dense, [width, heads * size])
-            return tf.transpose(tf.reshape(projected, [batch, length, heads, size]), [0, 2, 1, 3])
+class RoundedArithmetic(Arithmetic):
+    """Products of rounded kernels and, if wanted, rounded inputs; everything else as the layers do it."""
 
-        dense = (attention._query_dense, attention._key_dense, attention._value_dense)
-        queries, keys, values = map(per_head, dense)
-        scores = tf.matmul(queries / size**0.5, keys, transpose_b=True)  # [batch, heads, length, length]
-        weights = attention._dropout_layer(attention._masked_softmax(scores, mask), training=training)
-        read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [batch, length, heads * size])
-        return self._product(read, attention._output_dense, [heads * size, width])
+    def __init__(self, *, inputs: bool) -> None:
+        self._rounds_inputs = inputs
 
-    def _product(self, x: tf.Tensor, dense: Any, shape: list[int]) -> tf.Tensor:
-        """Rounded input times rounded kernel, seen as a matrix of the shape, plus bias."""
-        axes = input_axes(dense.kernel, self.encoder)
-        kernel = tf.reshape(fake_quantize(tf.convert_to_tensor(dense.kernel), axes), shape)
-        kernel, bias = tf.cast(kernel, x.dtype), tf.cast(tf.reshape(dense.bias, [-1]), x.dtype)
+    def attend(
+        self,
+        attention: keras.layers.MultiHeadAttention,
+        asking: tf.Tensor,
+        states: tf.Tensor,
+        mask: tf.Tensor | None,
+        *,
+        training: bool | None,
+    ) -> tf.Tensor:
+        parts = attention_parts_of(attention)
+        return attend_in_rows(parts, asking, states, mask, arithmetic=self, training=training)
+
+    def product(self, x: tf.Tensor, dense: keras.layers.Layer, *, divisor: float = 1.0) -> tf.Tensor:
+        """Float [..., inputs] -> [..., outputs]."""
+        kernel = fake_quantize(tf.convert_to_tensor(dense.kernel), input_axes(dense))
+        kernel = tf.cast(tf.reshape(kernel, [-1, count_outputs(dense)]), x.dtype)
+        bias = tf.cast(tf.reshape(dense.bias, [-1]), x.dtype)
         pieces = tf.reshape(x, [-1, x.shape[-1]])
-        pieces = fake_quantize(pieces, [1]) if self.rounds_inputs else pieces
+        pieces = fake_quantize(pieces, [1]) if self._rounds_inputs else pieces
         product = tf.nn.bias_add(tf.matmul(pieces, kernel), bias)
-        return tf.reshape(product, tf.concat([tf.shape(x)[:2], [product.shape[-1]]], axis=0))
+        product = tf.reshape(product, tf.concat([tf.shape(x)[:-1], [product.shape[-1]]], axis=0))
+        return product if divisor == 1.0 else product / divisor
+
+    def expand(self, x: tf.Tensor, inner: keras.layers.Layer) -> tf.Tensor:
+        return inner.activation(self.product(x, inner))
+
+    def contract(self, x: tf.Tensor, outer: keras.layers.Layer) -> tf.Tensor:
+        return self.product(x, outer)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras_nlp.models import BertBackbone
 
 from app.config import InputError
+from app.encoder.parts import parts_of
 from app.one_keras import keras
 from app.run.screen import quiet
 
@@ -58,7 +59,7 @@ def compile_activations(model: BertBackbone, setting: str = "auto") -> None:
         print(f"XLA cannot compile here, so activations are computed without it: {refusal}", file=sys.stderr)
         return
     for layer in exact:
-        layer._feedforward_intermediate_dense.activation = compiled_gelu
+        parts_of(layer).inner.activation = compiled_gelu
 
 
 def _try_to_compile() -> str:

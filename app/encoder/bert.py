@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from keras_nlp.layers import PositionEmbedding, ReversibleEmbedding, TransformerEncoder
+from keras_nlp.layers import PositionEmbedding, ReversibleEmbedding
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
-from app.encoder.attention import use_matrix_products
+from app.encoder.layers import TransformerEncoder, use_own_forward
+from app.encoder.parts import build_attention, parts_of, set_attention_dropout
 from app.one_keras import keras
 
 # KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
@@ -103,7 +104,7 @@ def make_bert_backbone(settings: BertSettings) -> BertBackbone:
 
 def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
     """Sets what `BertBackbone(...)` does not take: activation, layer-norm epsilon, attention dropout; and makes the
-    attention compute by plain matrix products.
+    layers compute by `forward.py`.
 
     A Keras functional model calls its layers again at every trace, so this holds for everything traced
     afterwards; a `predict` or `fit` that already ran keeps its old graph.
@@ -112,12 +113,11 @@ def apply_settings(model: BertBackbone, settings: BertSettings) -> None:
     norms = [model.embeddings_layer_norm]
     for layer in model.transformer_layers:
         # The layer's own attributes too, because its get_config() reads them.
-        layer.activation = layer._feedforward_intermediate_dense.activation = activation
+        layer.activation = parts_of(layer).inner.activation = activation
         layer.layer_norm_epsilon = settings.layer_norm_epsilon
-        layer._self_attention_layer._dropout = settings.attention_dropout
-        layer._self_attention_layer._dropout_layer.rate = settings.attention_dropout
-        use_matrix_products(layer._self_attention_layer)
-        norms += [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+        set_attention_dropout(layer, settings.attention_dropout)
+        use_own_forward(layer)
+        norms += parts_of(layer).norms
     for norm in norms:
         norm.epsilon = settings.layer_norm_epsilon
 
@@ -137,7 +137,7 @@ def read_settings(model: BertBackbone) -> BertSettings:
         activation=next(name for name, function in ACTIVATIONS.items() if function is first.activation),
         layer_norm_epsilon=first.layer_norm_epsilon,
         dropout=model.dropout,
-        attention_dropout=first._self_attention_layer._dropout_layer.rate,
+        attention_dropout=parts_of(first).attention_parts.dropout.rate,
         **slim,
     )
 
@@ -163,7 +163,7 @@ def find_depths(backbone: Backbone, variables: Sequence[tf.Variable]) -> list[in
 
 @keras.saving.register_keras_serializable(package="app")
 class SlimEncoder(TransformerEncoder):
-    """A `TransformerEncoder` whose heads have a width of their own."""
+    """A transformer layer whose heads have a width of their own."""
 
     def __init__(self, *, head_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -179,8 +179,7 @@ class SlimEncoder(TransformerEncoder):
             dtype=self.dtype_policy,
             name="self_attention_layer",
         )
-        attention._build_from_signature(query=inputs_shape, value=inputs_shape)
-        self._self_attention_layer = attention  # in place of one whose heads share out the width
+        build_attention(self, attention, inputs_shape)  # in place of one whose heads share out the width
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "head_dim": self.head_dim}

@@ -1,16 +1,27 @@
-"""Encoder room: the layers of a backbone connected anew, so that pieces read their own window only.
+"""Encoder room: the forward pass of BERT, written once.
 
-`BertBackbone` as KerasNLP connects it lets every piece of a row read every other. Rows here hold windows of several
-documents (`app/data/packing.py`), and taggers add an embedding of their own to the input.
+`run_encoder` leads from piece ids to the hidden states of all layers, through `run_layer` and `attend`. It runs on
+Keras inputs, which makes a functional model, and on tensors. Others reach in at these places:
+
+    added        something is added to the input embeddings (word shapes)
+    replace      another Keras layer is called in place of one of the backbone's (simulated rounding, pruning masks)
+    places       the last layer is computed for chosen pieces alone (a tagger in a SavedModel)
+    depth        the layers above are left out (exits at inner layers)
+    arithmetic   operations are computed in another way (rounded weights, constants for an export)
+
+Pieces read their own window only: rows hold windows of several documents (`app/data/packing.py`), where `BertBackbone`
+as KerasNLP connects it lets every piece of a row read every other.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
-from keras_nlp.layers import PositionEmbedding
+from keras_nlp.layers import PositionEmbedding, TransformerEncoder
 from keras_nlp.models import BertBackbone
 
+from app.encoder.parts import AttentionParts, count_outputs, parts_of
 from app.one_keras import keras
 
 Replace = Callable[[keras.layers.Layer], keras.layers.Layer]
@@ -21,14 +32,18 @@ class WindowMask(keras.layers.Layer):
     """Window numbers int32 [batch, length] -> bool [batch, length, length], true within one window."""
 
     def call(self, numbers: tf.Tensor) -> tf.Tensor:
-        return tf.equal(numbers[:, :, tf.newaxis], numbers[:, tf.newaxis, :])
+        return compare_windows(numbers)
+
+
+def compare_windows(windows: tf.Tensor) -> tf.Tensor:
+    """Int32 [batch, length] -> bool [batch, length, length], true where two pieces are in one window."""
+    return tf.equal(tf.expand_dims(windows, 2), tf.expand_dims(windows, 1))
 
 
 def compute_positions(windows: tf.Tensor) -> tf.Tensor:
     """How far each piece is from the first one of its window: int32 [batch, length]; for `windows` see below."""
-    same = tf.equal(windows[:, :, tf.newaxis], windows[:, tf.newaxis, :])
-    first = tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)  # [batch, length]
-    return tf.range(tf.shape(windows)[1])[tf.newaxis] - first
+    first = tf.argmax(tf.cast(compare_windows(windows), tf.int32), axis=-1, output_type=tf.int32)  # [batch, length]
+    return tf.expand_dims(tf.range(tf.shape(windows)[1]), 0) - first
 
 
 @keras.saving.register_keras_serializable(package="app")
@@ -47,7 +62,106 @@ class WindowPositions(keras.layers.Layer):
         return tf.gather(tf.convert_to_tensor(self.embedding.position_embeddings), compute_positions(windows))
 
 
-def connect_encoder(
+class Arithmetic:
+    """How the operations of the forward pass are computed: here, by the layers of the backbone themselves.
+
+    A subclass overrides the operations that it computes in another way. It may also lay out hidden states in another
+    way than [batch, length, width], as long as all its operations agree; `attend` below is what `run_layer` leaves to
+    that layout.
+    """
+
+    def embed(
+        self, model: BertBackbone, tokens: tf.Tensor, segments: tf.Tensor, windows: tf.Tensor, *, replace: Replace
+    ) -> list[tf.Tensor]:
+        """What is summed up to the input embeddings, float [batch, length, width] each; see `run_encoder`."""
+        embedded = replace(model.token_embedding)(tokens)
+        positions = WindowPositions(model.position_embedding, name="window_positions")(windows)
+        return [embedded, positions, model.segment_embedding(segments)]
+
+    def add(self, model: BertBackbone, parts: Sequence[tf.Tensor], added: tf.Tensor | None) -> tf.Tensor:
+        """The sum of what `embed` gives and of what is added."""
+        if added is None:
+            return model.embeddings_add(list(parts))
+        return keras.layers.Add(name="inputs_add")([*parts, added])
+
+    def mask(self, windows: tf.Tensor) -> Any:
+        """Window numbers to what `attend` takes as a mask: here bool [batch, length, length]."""
+        return WindowMask(name="window_mask")(windows)
+
+    def run(self, layer: keras.layers.Layer, x: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
+        """A whole layer, or what replaces it: here a call of the Keras layer, which computes by `run_layer`."""
+        return layer(x, attention_mask=mask, training=training)
+
+    def attend(
+        self,
+        attention: keras.layers.MultiHeadAttention,
+        asking: tf.Tensor,
+        states: tf.Tensor,
+        mask: Any,
+        *,
+        training: bool | None,
+    ) -> tf.Tensor:
+        """What the pieces that ask read in all states, laid out as `asking` is."""
+        return attention(query=asking, value=states, attention_mask=mask, training=training)
+
+    def product(self, x: tf.Tensor, dense: keras.layers.Layer, *, divisor: float = 1.0) -> tf.Tensor:
+        """A projection of the attention, divided by a number: float [pieces, inputs] -> [pieces, outputs]."""
+        outputs = count_outputs(dense)
+        kernel, bias = tf.reshape(dense.kernel, [-1, outputs]), tf.reshape(dense.bias, [outputs])
+        projected = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        return projected if divisor == 1.0 else projected / divisor
+
+    def weigh(
+        self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None
+    ) -> tf.Tensor:
+        """Attention scores to attention weights, float [batch, heads, asking, length]."""
+        return attention.dropout(attention.masked_softmax(scores, mask), training=training)
+
+    def expand(self, x: tf.Tensor, inner: keras.layers.Layer) -> tf.Tensor:
+        """The wide dense layer with its activation."""
+        return inner(x)
+
+    def contract(self, x: tf.Tensor, outer: keras.layers.Layer) -> tf.Tensor:
+        """The dense layer back to the width of the network."""
+        return outer(x)
+
+    def normalise(self, x: tf.Tensor, norm: keras.layers.Layer) -> tf.Tensor:
+        """Layer normalisation over the last axis (Ba et al. 2016)."""
+        return norm(x)
+
+    def drop(self, x: tf.Tensor, dropout: keras.layers.Layer, *, training: bool | None) -> tf.Tensor:
+        """Dropout."""
+        return dropout(x, training=training)
+
+
+KERAS = Arithmetic()
+
+
+class Chosen:
+    """Pieces for which alone a layer is computed; the layer reads all pieces.
+
+    Args:
+        places: int32 [chosen, 2] as row and piece, rows ascending.
+        rows: number of rows of the batch.
+    """
+
+    def __init__(self, places: tf.Tensor, rows: tf.Tensor) -> None:
+        row = places[:, 0]
+        by_row = tf.RaggedTensor.from_value_rowids(places[:, 1], row, nrows=rows, validate=False)
+        self._pieces = by_row.to_tensor()  # [rows, most]; a row with fewer asks for its first piece again
+        column = tf.range(tf.size(row)) - tf.gather(by_row.row_starts(), row)
+        self._at = tf.stack([row, column], axis=1)
+
+    def asking(self, values: tf.Tensor) -> tf.Tensor:
+        """[rows, length, ...] -> [rows, most, ...]."""
+        return tf.gather(values, self._pieces, batch_dims=1)
+
+    def pick(self, values: tf.Tensor) -> tf.Tensor:
+        """[rows, most, width] -> [1, chosen, width]: as one row, without padding."""
+        return tf.gather_nd(values, self._at)[tf.newaxis]
+
+
+def run_encoder(
     model: BertBackbone,
     tokens: tf.Tensor,
     segments: tf.Tensor,
@@ -55,30 +169,125 @@ def connect_encoder(
     *,
     added: tf.Tensor | None = None,
     replace: Replace = lambda layer: layer,
+    places: tf.Tensor | None = None,
+    depth: int | None = None,
+    arithmetic: Arithmetic = KERAS,
+    training: bool | None = None,
 ) -> list[tf.Tensor]:
-    """Connects Keras inputs through the layers of a backbone, which keep their weights.
+    """The hidden states of all layers of a backbone.
 
     Args:
-        model: the backbone.
+        model: the backbone, whose weights are used.
         tokens: piece ids int32 [batch, length].
         segments: segment ids int32 [batch, length].
         windows: int32 [batch, length], 0 for padding and otherwise the number of the window a piece belongs to. A plain
             0/1 padding mask is the case of one window a row.
         added: float [batch, length, width], added to the input embeddings.
         replace: gives what is called in place of the word-piece embedding and of each transformer layer.
+        places: int32 [chosen, 2] as row and piece, rows ascending: the last layer is computed for these pieces alone,
+            and nothing replaces it.
+        depth: number of layers to run; None = all.
+        arithmetic: how operations are computed, see `Arithmetic`.
+        training: whether anything is dropped; None leaves it to the Keras model that is made of the inputs.
 
     Returns:
-        the input of the first layer and then the output of every layer, float [batch, length, width] each.
+        the input of the first layer and then the output of every layer, float [batch, length, width] each; with
+        `places`, the last one float [chosen, width].
     """
-    embedded = replace(model.token_embedding)(tokens)
-    positions = WindowPositions(model.position_embedding, name="window_positions")(windows)
-    parts = [embedded, positions, model.segment_embedding(segments)]
-    if added is None:
-        x = model.embeddings_add(parts)
-    else:
-        x = keras.layers.Add(name="inputs_add")([*parts, added])
-    states = [model.embeddings_dropout(model.embeddings_layer_norm(x))]
-    mask = WindowMask(name="window_mask")(windows)
-    for layer in model.transformer_layers:
-        states.append(replace(layer)(states[-1], attention_mask=mask))
+    parts = arithmetic.embed(model, tokens, segments, windows, replace=replace)
+    x = arithmetic.normalise(arithmetic.add(model, parts, added), model.embeddings_layer_norm)
+    states = [arithmetic.drop(x, model.embeddings_dropout, training=training)]
+    mask = arithmetic.mask(windows)
+    layers = model.transformer_layers[:depth]
+    for layer in layers if places is None else layers[:-1]:
+        states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
+    if places is not None:
+        chosen = Chosen(places, tf.shape(windows)[0])
+        last = run_layer(layers[-1], states[-1], mask, arithmetic=arithmetic, chosen=chosen, training=training)
+        states.append(last[0])
     return states
+
+
+def run_layer(
+    layer: TransformerEncoder,
+    x: tf.Tensor,
+    mask: Any,
+    *,
+    arithmetic: Arithmetic = KERAS,
+    chosen: Chosen | None = None,
+    training: bool | None = None,
+) -> tf.Tensor:
+    """A transformer layer that normalises after each of its two sums, as BERT's do.
+
+    Args:
+        layer: whose weights are used.
+        x: its input.
+        mask: from `Arithmetic.mask`.
+        arithmetic: how operations are computed.
+        chosen: the pieces for which it is computed; None = all.
+        training: whether anything is dropped.
+
+    Returns:
+        its output, laid out as the input is; float [1, chosen, width] of chosen pieces.
+    """
+    parts = parts_of(layer)
+    asking, may_read = (x, mask) if chosen is None else (chosen.asking(x), chosen.asking(mask))
+    read = arithmetic.attend(parts.attention, asking, x, may_read, training=training)
+    total = arithmetic.drop(read, parts.attention_dropout, training=training) + asking
+    x = arithmetic.normalise(total if chosen is None else chosen.pick(total), parts.attention_norm)
+    narrow = arithmetic.contract(arithmetic.expand(x, parts.inner), parts.outer)
+    return arithmetic.normalise(arithmetic.drop(narrow, parts.dropout, training=training) + x, parts.norm)
+
+
+def attend_in_rows(
+    attention: AttentionParts,
+    asking: tf.Tensor,
+    states: tf.Tensor,
+    mask: tf.Tensor | None,
+    *,
+    arithmetic: Arithmetic = KERAS,
+    training: bool | None,
+) -> tf.Tensor:
+    """`attend` for hidden states [batch, asking, width] and [batch, length, width]; returns [batch, asking, width]."""
+    batch, length = tf.unstack(tf.shape(asking)[:2])
+    askers = tf.reshape(asking, [-1, asking.shape[-1]])  # [batch * asking, width]
+    pieces = askers if states is asking else tf.reshape(states, [-1, states.shape[-1]])
+    mixed = attend(attention, askers, pieces, mask, batch=batch, arithmetic=arithmetic, training=training)
+    return tf.reshape(mixed, [batch, length, mixed.shape[-1]])
+
+
+def attend(
+    attention: AttentionParts,
+    askers: tf.Tensor,
+    pieces: tf.Tensor,
+    mask: Any,
+    *,
+    batch: tf.Tensor,
+    arithmetic: Arithmetic = KERAS,
+    training: bool | None = None,
+) -> tf.Tensor:
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2) by plain matrix products.
+
+    Args:
+        attention: whose weights are used.
+        askers: hidden states of those that ask, row after row, float [batch * asking, width].
+        pieces: hidden states of all they may read, float [batch * length, width].
+        mask: what `Arithmetic.weigh` takes.
+        batch: number of rows, int32.
+        arithmetic: how products and weights are computed.
+        training: whether attention weights are dropped.
+
+    Returns:
+        float [batch * asking, width].
+    """
+
+    def per_head(x: tf.Tensor, dense: keras.layers.Layer, divisor: float = 1.0) -> tf.Tensor:
+        projected = arithmetic.product(x, dense, divisor=divisor)
+        return tf.transpose(tf.reshape(projected, [batch, -1, attention.heads, attention.size]), [0, 2, 1, 3])
+
+    queries = per_head(askers, attention.query, math.sqrt(attention.size))
+    keys, values = per_head(pieces, attention.key), per_head(pieces, attention.value)
+    scores = tf.matmul(queries, keys, transpose_b=True)  # [batch, heads, asking, length]
+    weights = arithmetic.weigh(attention, scores, mask, training=training)
+    read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, attention.width])
+    return arithmetic.product(read, attention.output)

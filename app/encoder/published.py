@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from app.config import BackboneConfig, InputError
 from app.config.paths import plain, real_names
 from app.encoder.bert import Backbone, BertSettings, make_bert_backbone
+from app.encoder.parts import parts_of
 from app.encoder.sources import check_sha256, find_minilm, find_prefix, read_json
 from app.encoder.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
 
@@ -118,15 +119,16 @@ def tensor_slots(model: BertBackbone) -> Iterator[TensorSlot]:
         yield TensorSlot(f"embeddings.{name}_embeddings.weight", table, tuple(table.shape))
     yield from norm("embeddings", model.embeddings_layer_norm)
     for number, layer in enumerate(model.transformer_layers):
-        at, attention, hidden = f"encoder.layer.{number}", layer._self_attention_layer, model.intermediate_dim
-        yield from dense(f"{at}.attention.self.query", attention._query_dense, width, width)
-        yield from dense(f"{at}.attention.self.key", attention._key_dense, width, width)
-        yield from dense(f"{at}.attention.self.value", attention._value_dense, width, width)
-        yield from dense(f"{at}.attention.output.dense", attention._output_dense, width, width)
-        yield from norm(f"{at}.attention.output", layer._self_attention_layer_norm)
-        yield from dense(f"{at}.intermediate.dense", layer._feedforward_intermediate_dense, width, hidden)
-        yield from dense(f"{at}.output.dense", layer._feedforward_output_dense, hidden, width)
-        yield from norm(f"{at}.output", layer._feedforward_layer_norm)
+        at, parts, hidden = f"encoder.layer.{number}", parts_of(layer), model.intermediate_dim
+        attention = parts.attention_parts
+        yield from dense(f"{at}.attention.self.query", attention.query, width, width)
+        yield from dense(f"{at}.attention.self.key", attention.key, width, width)
+        yield from dense(f"{at}.attention.self.value", attention.value, width, width)
+        yield from dense(f"{at}.attention.output.dense", attention.output, width, width)
+        yield from norm(f"{at}.attention.output", parts.attention_norm)
+        yield from dense(f"{at}.intermediate.dense", parts.inner, width, hidden)
+        yield from dense(f"{at}.output.dense", parts.outer, hidden, width)
+        yield from norm(f"{at}.output", parts.norm)
     yield from dense("pooler.dense", model.pooled_dense, width, width)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from app.encoder.bert import Backbone, make_bert_backbone, read_settings
+from app.encoder.parts import parts_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def cut_layers(backbone: Backbone, kept: Sequence[KeptLayer]) -> Backbone:
         num_layers=len(kept),
         num_heads=max(len(layer.heads) for layer in kept),
         intermediate_dim=max(len(layer.columns) for layer in kept),
-        head_dim=old.transformer_layers[0]._self_attention_layer._key_dim,
+        head_dim=parts_of(old.transformer_layers[0]).attention_parts.size,
         layer_heads=tuple(len(layer.heads) for layer in kept),
         layer_intermediate_dims=tuple(len(layer.columns) for layer in kept),
     )
@@ -63,15 +64,16 @@ def _copy_outside(old: Any, new: Any) -> None:
 
 def _copy_layer(source: Any, target: Any, kept: KeptLayer) -> None:
     heads, columns = np.asarray(kept.heads), np.asarray(kept.columns)
-    from_attention, to_attention = source._self_attention_layer, target._self_attention_layer
-    for name in ("_query_dense", "_key_dense", "_value_dense"):
-        kernel, bias = getattr(from_attention, name).get_weights()  # [width, heads, size], [heads, size]
-        getattr(to_attention, name).set_weights([kernel[:, heads], bias[heads]])
-    kernel, bias = from_attention._output_dense.get_weights()  # [heads, size, width], [width]
-    to_attention._output_dense.set_weights([kernel[heads], bias])
-    kernel, bias = source._feedforward_intermediate_dense.get_weights()  # [width, columns], [columns]
-    target._feedforward_intermediate_dense.set_weights([kernel[:, columns], bias[columns]])
-    kernel, bias = source._feedforward_output_dense.get_weights()  # [columns, width], [width]
-    target._feedforward_output_dense.set_weights([kernel[columns], bias])
-    for name in ("_self_attention_layer_norm", "_feedforward_layer_norm"):
-        getattr(target, name).set_weights(getattr(source, name).get_weights())
+    from_parts, to_parts = parts_of(source), parts_of(target)
+    from_attention, to_attention = from_parts.attention_parts, to_parts.attention_parts
+    for old, new in zip(from_attention.projections[:3], to_attention.projections[:3], strict=True):
+        kernel, bias = old.get_weights()  # [width, heads, size], [heads, size]
+        new.set_weights([kernel[:, heads], bias[heads]])
+    kernel, bias = from_attention.output.get_weights()  # [heads, size, width], [width]
+    to_attention.output.set_weights([kernel[heads], bias])
+    kernel, bias = from_parts.inner.get_weights()  # [width, columns], [columns]
+    to_parts.inner.set_weights([kernel[:, columns], bias[columns]])
+    kernel, bias = from_parts.outer.get_weights()  # [columns, width], [width]
+    to_parts.outer.set_weights([kernel[columns], bias])
+    for old, new in zip(from_parts.norms, to_parts.norms, strict=True):
+        new.set_weights(old.get_weights())

@@ -67,9 +67,8 @@ def _tensors(tagger: TaskModel) -> dict[str, np.ndarray]:
     for slot in tensor_slots(tagger.backbone.model):
         values = slot.variable.numpy().reshape(slot.shape)
         arrays[slot.name] = values.T if slot.is_kernel else values
-    for name, variable in tagger.own_variables().items():
-        if name.startswith("word_shape"):
-            arrays["word_shape.weight"] = variable.numpy()
+    if tagger.shapes is not None:
+        arrays["word_shape.weight"] = tagger.shapes.embeddings.numpy()
     dense = tagger.head._dense
     arrays["logits.weight"], arrays["logits.bias"] = dense.kernel.numpy().T, dense.bias.numpy()
     return {name: np.ascontiguousarray(values) for name, values in arrays.items()}

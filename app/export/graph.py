@@ -1,17 +1,19 @@
-"""Export room: the network of a tagger written anew for inference, with embedding tables in any precision.
+"""Export room: the network of a tagger for inference in TFLite, with embedding tables in any precision.
 
-Plain two-dimensional matrix products, which TFLite runs as `FULLY_CONNECTED`; no dropout, no Keras masks. The tests
-compare it with the Keras network, and every export is scored before it is kept.
+The forward pass is that of `app/encoder/forward.py`; what is here is how its operations are computed. The tests compare
+it with the Keras network, and every export is scored before it is kept.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from app.data.packing import FEATURES
+from app.encoder.forward import Arithmetic, Replace, attend, compare_windows, compute_positions, run_encoder, run_layer
+from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
+from app.tasks.network import compute_segments
 
 UNREAD = -1e9  # added to the attention score of a piece that must not be read
 
@@ -34,53 +36,47 @@ class InferenceModule(tf.Module):
         self._backbone = tagger.backbone.model
         self._head = tagger.head
         self._boundary_ids = boundary_ids
-        self._unread = unread
-        self._multiple = block if table == "int4" else 1  # a kernel's rows are cut into blocks without a rest
         self.labels = tuple(tagger.labels)
         self._model = tagger
         make_lookup = LOOKUPS[table]
-        self._tokens = make_lookup(self._backbone.token_embedding.embeddings.numpy(), block=block)
         positions = self._backbone.position_embedding.position_embeddings.numpy()
-        segment = self._backbone.segment_embedding.embeddings.numpy()[:1]  # every piece is in segment 0
-        self._positions = make_lookup(positions + segment, block=block)
-        shapes = next((v for name, v in tagger.own_variables().items() if name.startswith("word_shape")), None)
-        self._shapes = None if shapes is None else tf.constant(shapes.numpy())
+        segments = self._backbone.segment_embedding.embeddings.numpy()
+        segment = segments[:1]  # every piece is in segment 0, apart from the second texts of pairs
+        self._second_segment = None
+        if tagger.task.segments(tagger.facts):
+            self._second_segment = tf.constant(np.stack([np.zeros_like(segment[0]), segments[1] - segment[0]]))
+        self._arithmetic = ConstantArithmetic(
+            tokens=make_lookup(self._backbone.token_embedding.embeddings.numpy(), block=block),
+            positions=make_lookup(positions + segment, block=block),
+            multiple=block if table == "int4" else 1,  # a kernel's rows are cut into blocks without a rest
+            unread=unread,
+        )
+        self._shapes = None if tagger.shapes is None else tf.constant(tagger.shapes.embeddings.numpy())
 
     def undivided_widths(self) -> list[int]:
         """Widths of kernels that cannot be cut into blocks: of the network, and of a layer's heads together."""
-        layers = [layer._self_attention_layer for layer in self._backbone.transformer_layers]
-        widths = {self._backbone.hidden_dim, *(each._num_heads * each._key_dim for each in layers)}
-        return sorted(width for width in widths if width % self._multiple)
-
-    def embed(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
-        """Int32 [batch, length] three times -> normalised input embeddings float32 [batch, length, width]."""
-        x = self._tokens(token_ids) + self._positions(positions)
-        if self._shapes is not None:
-            x += tf.gather(self._shapes, shape_ids)
-        return _normalise(x, self._backbone.embeddings_layer_norm)
+        layers = [parts_of(layer).attention_parts for layer in self._backbone.transformer_layers]
+        widths = {self._backbone.hidden_dim, *(each.width for each in layers)}
+        return sorted(width for width in widths if width % self._arithmetic.multiple)
 
     def compute_logits(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Int32 [batch, length] three times -> logits float32 [batch, length, labels]."""
-        shape = tf.shape(token_ids)
-        same = tf.equal(tf.expand_dims(windows, 2), tf.expand_dims(windows, 1))  # [batch, length, length]
-        first = tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)  # of each piece's window
-        x = self.embed(token_ids, shape_ids, tf.expand_dims(tf.range(shape[1]), 0) - first)
-        width = x.shape[-1]
-        bias = tf.expand_dims((1.0 - tf.cast(same, tf.float32)) * self._unread, 1)
-        x = tf.reshape(x, [-1, width])  # [batch * length, width]
-        for layer in self._backbone.transformer_layers:
-            attention = layer._self_attention_layer
-            x = _normalise(x + _attend(x, attention, bias, shape), layer._self_attention_layer_norm)
-            inner = layer._feedforward_intermediate_dense
-            more = -inner.kernel.shape[1] % self._multiple  # columns that nothing reads; zeros would have no scale
-            kernel = np.pad(_array(inner.kernel), [(0, 0), (0, more)], mode="wrap")
-            inner_bias = np.pad(_array(inner.bias), (0, more))
-            hidden = _activation(layer.activation)(tf.matmul(x, kernel) + inner_bias)
-            outer = layer._feedforward_output_dense
-            back = tf.matmul(hidden, np.pad(_array(outer.kernel), [(0, more), (0, 0)])) + _array(outer.bias)
-            x = _normalise(x + back, layer._feedforward_layer_norm)
-        logits = self._head.infer(x, same)
-        return tf.reshape(logits, tf.concat([shape, [len(self.labels)]], axis=0))
+        added = None if self._shapes is None else tf.gather(self._shapes, tf.reshape(shape_ids, [-1]))
+        if self._second_segment is not None:
+            segments = compute_segments(token_ids, windows, self._boundary_ids[1])
+            rest = tf.gather(self._second_segment, tf.reshape(segments, [-1]))
+            added = rest if added is None else added + rest
+        states = run_encoder(
+            self._backbone,
+            token_ids,
+            tf.zeros_like(token_ids),
+            windows,
+            added=added,
+            arithmetic=self._arithmetic,
+            training=False,
+        )
+        logits = self._head.infer(states[-1], compare_windows(windows))
+        return tf.reshape(logits, tf.concat([tf.shape(token_ids), [len(self.labels)]], axis=0))
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -109,29 +105,72 @@ def _array(variable: tf.Variable) -> np.ndarray:
         return variable.numpy()
 
 
-def _normalise(x: tf.Tensor, norm: Any) -> tf.Tensor:
-    """Layer normalisation over the last axis (Ba et al. 2016)."""
-    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-    return centred * tf.math.rsqrt(variance + norm.epsilon) * _array(norm.gamma) + _array(norm.beta)
+class ConstantArithmetic(Arithmetic):
+    """The operations of an encoder as TFLite runs them best, on weights that are constants.
 
+    Hidden states are laid out row after row, [batch * length, width], so that every product is one of two matrices
+    (`FULLY_CONNECTED`); nothing is dropped; attention scores are scaled in the query weights.
 
-def _attend(x: tf.Tensor, attention: Any, bias: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
-    """Self-attention, [batch * length, width] to the same; scores are scaled in the query weights."""
-    heads, size = attention._num_heads, attention._key_dim
+    Args:
+        tokens: looks up word pieces.
+        positions: looks up the sum of position and segment embeddings.
+        multiple: the width of a feed-forward network is filled up to a multiple of this.
+        unread: see `UNREAD`.
+    """
 
-    def per_head(dense: Any, factor: float = 1.0) -> tf.Tensor:
-        kernel = _array(dense.kernel).reshape(-1, heads * size) * np.float32(factor)
-        projected = tf.matmul(x, kernel) + _array(dense.bias).reshape(-1) * np.float32(factor)
-        return tf.transpose(tf.reshape(projected, tf.concat([shape, [heads, size]], axis=0)), [0, 2, 1, 3])
+    def __init__(self, *, tokens: "Lookup", positions: "Lookup", multiple: int, unread: float) -> None:
+        self.multiple = multiple
+        self._tokens, self._positions, self._unread = tokens, positions, unread
 
-    queries = per_head(attention._query_dense, 1 / math.sqrt(size))
-    scores = tf.matmul(queries, per_head(attention._key_dense), transpose_b=True)  # [batch, heads, length, length]
-    read = tf.matmul(tf.nn.softmax(scores + bias), per_head(attention._value_dense))
-    joined = tf.reshape(tf.transpose(read, [0, 2, 1, 3]), [-1, heads * size])
-    output = attention._output_dense
-    kernel = _array(output.kernel)
-    return tf.matmul(joined, kernel.reshape(heads * size, -1)) + _array(output.bias)
+    def embed(
+        self, model: Any, tokens: tf.Tensor, segments: tf.Tensor, windows: tf.Tensor, *, replace: Replace
+    ) -> list[tf.Tensor]:
+        positions = tf.reshape(compute_positions(windows), [-1])
+        return [self._tokens(tf.reshape(tokens, [-1])), self._positions(positions)]
+
+    def add(self, model: Any, parts: Sequence[tf.Tensor], added: tf.Tensor | None) -> tf.Tensor:
+        tokens, positions = parts
+        return tokens + positions if added is None else tokens + positions + added
+
+    def mask(self, windows: tf.Tensor) -> tf.Tensor:
+        """What is added to attention scores, float32 [batch, 1, length, length]."""
+        return tf.expand_dims((1.0 - tf.cast(compare_windows(windows), tf.float32)) * self._unread, 1)
+
+    def run(self, layer: Any, x: tf.Tensor, mask: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        return run_layer(layer, x, mask, arithmetic=self, training=training)
+
+    def attend(
+        self, attention: Any, asking: tf.Tensor, states: tf.Tensor, mask: tf.Tensor, *, training: bool | None
+    ) -> tf.Tensor:
+        parts = attention_parts_of(attention)
+        return attend(parts, asking, states, mask, batch=tf.shape(mask)[0], arithmetic=self, training=training)
+
+    def product(self, x: tf.Tensor, dense: Any, *, divisor: float = 1.0) -> tf.Tensor:
+        kernel, bias = _array(dense.kernel), _array(dense.bias)
+        factor = np.float32(1 / divisor)
+        return tf.matmul(x, kernel.reshape(-1, bias.size) * factor) + bias.reshape(-1) * factor
+
+    def weigh(
+        self, attention: AttentionParts, scores: tf.Tensor, mask: tf.Tensor, *, training: bool | None
+    ) -> tf.Tensor:
+        return tf.nn.softmax(scores + mask)
+
+    def expand(self, x: tf.Tensor, inner: Any) -> tf.Tensor:
+        more = -inner.kernel.shape[1] % self.multiple  # columns that nothing reads; zeros would have no scale
+        kernel = np.pad(_array(inner.kernel), [(0, 0), (0, more)], mode="wrap")
+        return _activation(inner.activation)(tf.matmul(x, kernel) + np.pad(_array(inner.bias), (0, more)))
+
+    def contract(self, x: tf.Tensor, outer: Any) -> tf.Tensor:
+        more = -outer.kernel.shape[0] % self.multiple
+        return tf.matmul(x, np.pad(_array(outer.kernel), [(0, more), (0, 0)])) + _array(outer.bias)
+
+    def normalise(self, x: tf.Tensor, norm: Any) -> tf.Tensor:
+        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        return centred * tf.math.rsqrt(variance + norm.epsilon) * _array(norm.gamma) + _array(norm.beta)
+
+    def drop(self, x: tf.Tensor, dropout: Any, *, training: bool | None) -> tf.Tensor:
+        return x
 
 
 def _activation(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:

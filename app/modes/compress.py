@@ -12,6 +12,7 @@ from app.compression.steps import STEPS
 from app.config import Config
 from app.config.rules import require_steps
 from app.encoder.bundle import read_layer_count
+from app.encoder.parts import parts_of
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score, score_again, score_run
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
@@ -151,8 +152,8 @@ def _measure(folder: Path, config: Config, other: Corpus | None) -> dict[str, An
 def _structure(tagger: TaskModel) -> dict[str, float]:
     """What pruning and clustering left in the kernels and the word embeddings."""
     model = tagger.backbone.model
-    kernels = [variable.numpy() for variable in model.variables if variable.name.split("/")[-1].startswith("kernel")]
-    kernels = [*kernels[:-1], model.token_embedding.embeddings.numpy()]  # the last is the pooler's
+    kernels = [dense.kernel.numpy() for layer in model.transformer_layers for dense in parts_of(layer).dense]
+    kernels.append(model.token_embedding.embeddings.numpy())
     zeros = sum(array.size - int(np.count_nonzero(array)) for array in kernels)
     return {
         "sparsity": zeros / sum(array.size for array in kernels),

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
-from keras_nlp.layers import TransformerEncoder
 
 from app.config import DataConfig, ModelConfig
 from app.config.rules import check_row_length
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths
-from app.encoder.forward import Replace, compute_positions, connect_encoder
+from app.encoder.forward import Replace, compute_positions, run_encoder
 from app.one_keras import keras
 from app.tasks.task import Facts, Head, Task
 from app.text.word_pieces import WordPieces
@@ -53,6 +52,7 @@ class TaskModel:
             their own window only. A plain 0/1 mask is the case of one window a row.
         encoder: the network below the head: the same inputs -> hidden states [batch, length, width].
         backbone: the pretrained encoder inside, which shares its weights with the network.
+        shapes: the word-shape embedding inside; None if there is none.
         head: of the task, inside.
         config: how it was assembled.
         task: what it is for.
@@ -62,6 +62,7 @@ class TaskModel:
     network: keras.Model
     encoder: keras.Model
     backbone: Backbone
+    shapes: keras.layers.Embedding | None
     head: Any
     config: ModelConfig
     task: Task
@@ -72,10 +73,9 @@ class TaskModel:
         return self.head.labels
 
     def own_variables(self) -> dict[str, tf.Variable]:
-        """Variables that are not the backbone's, by a short name."""
-        backbone = {id(variable) for variable in self.backbone.model.variables}
-        own = [v for v in self.network.trainable_variables if id(v) not in backbone]
-        return {variable.name.split(":")[0]: variable for variable in own}
+        """Variables that are not the backbone's, by their names in the file of a bundle."""
+        shapes = {} if self.shapes is None else {"word_shape/embeddings": self.shapes.embeddings}
+        return shapes | {f"{self.head.name}/{name}": variable for name, variable in self.head.own_variables().items()}
 
     def layer_depths(self) -> list[int]:
         """Depth of each trainable variable of the network, in its order; see `find_depths`."""
@@ -113,14 +113,7 @@ def build_model(
         )
 
     facts = facts or {}
-    view = _connect(
-        backbone,
-        shapes,
-        lambda: task.build_head(labels, config, facts),
-        lambda layer: layer,
-        segments=task.segments(facts),
-    )
-    return TaskModel(*view, config, task, facts)
+    return _assemble(backbone, config, shapes, lambda: task.build_head(labels, config, facts), task=task, facts=facts)
 
 
 def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:
@@ -131,87 +124,99 @@ def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:
         replace: a transformer layer, or the word-piece embedding, to what stands in its place; the layer itself where
             nothing does. What it returns is called like the layer and shares the layer's weights.
     """
-    names = {layer.name: layer for layer in tagger.network.layers}
-    view = _connect(
+    return _assemble(
         tagger.backbone,
-        names.get("word_shape"),
+        tagger.config,
+        tagger.shapes,
         lambda: tagger.head,
         replace,
-        segments=tagger.task.segments(tagger.facts),
+        task=tagger.task,
+        facts=tagger.facts,
     )
-    return TaskModel(*view, tagger.config, tagger.task, tagger.facts)
+
+
+def connect(
+    backbone: Backbone,
+    shapes: keras.layers.Layer | None,
+    *,
+    replace: Replace = lambda layer: layer,
+    segments: bool = False,
+) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+    """Keras inputs of a network and, on top of them, the hidden states of all layers, see `run_encoder`.
+
+    Args:
+        backbone: the encoder.
+        shapes: the word-shape embedding.
+        replace: see `with_layers`.
+        segments: whether pieces after the first `[SEP]` of a window are in segment 1, see `Task.segments`.
+    """
+    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
+    return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace)
+
+
+def _run(
+    backbone: Backbone,
+    shapes: keras.layers.Layer | None,
+    features: dict[str, tf.Tensor],
+    *,
+    segments: bool,
+    **guise: Any,
+) -> list[tf.Tensor]:
+    """Hidden states of rows; `guise` is for `run_encoder`."""
+    added = None if shapes is None else shapes(features["shape_ids"])
+    tokens, windows = features["token_ids"], features["padding_mask"]
+    segment_ids = tf.zeros_like(tokens)
+    if segments:
+        segment_ids = SegmentIds(backbone.vocabulary.index("[SEP]"), name="segment_ids")(tokens, windows)
+    return run_encoder(backbone.model, tokens, segment_ids, windows, added=added, **guise)
 
 
 @tf.autograph.experimental.do_not_convert
-def _connect(
+def _assemble(
     backbone: Backbone,
+    config: ModelConfig,
     shapes: keras.layers.Layer | None,
     make_head: Callable[[], Head],
-    replace: Replace,
+    replace: Replace = lambda layer: layer,
     *,
-    segments: bool,
-) -> tuple[keras.Model, keras.Model, Backbone, Head]:
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
-    added = shapes(inputs["shape_ids"]) if shapes else None
-    segment_ids = tf.zeros_like(inputs["token_ids"])
-    if segments:
-        end_id = backbone.vocabulary.index("[SEP]")
-        segment_ids = SegmentIds(end_id, name="segment_ids")(inputs["token_ids"], inputs["padding_mask"])
-    states = connect_encoder(
-        backbone.model, inputs["token_ids"], segment_ids, inputs["padding_mask"], added=added, replace=replace
-    )
+    task: Task,
+    facts: Facts,
+) -> TaskModel:
+    inputs, states = connect(backbone, shapes, replace=replace, segments=task.segments(facts))
     head = make_head()
     network = keras.Model(inputs, head.connect(states[-1], inputs), name="tagger")
-    return network, keras.Model(inputs, states[-1], name="encoder"), backbone, head
-
-
-# The logits of chosen pieces alone, for whoever reads no others.
-#
-# Only the first piece of a word, and only in the window the word is scored in, becomes a tag: about half of the pieces
-# of long texts. The last transformer layer need not compute what nobody reads; it still reads all pieces.
+    encoder = keras.Model(inputs, states[-1], name="encoder")
+    return TaskModel(
+        network=network,
+        encoder=encoder,
+        backbone=backbone,
+        shapes=shapes,
+        head=head,
+        config=config,
+        task=task,
+        facts=facts,
+    )
 
 
 def build_word_network(tagger: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]:
     """A function that gives what the network of a tagger gives at some places, with its weights and without dropout.
 
+    Only the first piece of a word, and only in the window the word is scored in, becomes a tag: about half of the
+    pieces of long texts. The last transformer layer need not compute what nobody reads; it still reads all pieces.
+
     Returns:
         (features int32 [batch, length], places int32 [chosen, 2] as row and piece, rows ascending) ->
             logits float32 [chosen, labels].
     """
-    last = tagger.backbone.model.transformer_layers[-1]
-
-    def is_left_out(x: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
-        return x
-
-    below = with_layers(tagger, lambda layer: is_left_out if layer is last else layer).encoder
 
     def compute_logits(features: dict[str, tf.Tensor], places: tf.Tensor) -> tf.Tensor:
-        states = below(features, training=False)
-        return tagger.head(_run_at(last, states, features["padding_mask"], places), training=False)
+        if tagger.head.pools:  # a logit needs the last hidden states of other pieces too
+            return tf.gather_nd(tagger.network(features, training=False), places)
+        segments = tagger.task.segments(tagger.facts)
+        states = _run(tagger.backbone, tagger.shapes, features, segments=segments, places=places, training=False)
+        return tagger.head(states[-1], training=False)
 
     return compute_logits
-
-
-def _run_at(layer: TransformerEncoder, states: tf.Tensor, windows: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    """Output of a layer that normalises after each block, as BERT's do, at some places: float32 [chosen, width].
-
-    Args:
-        layer: the layer.
-        states: its input, float32 [batch, length, width].
-        windows: int32 [batch, length], see `connect_encoder`.
-        places: int32 [chosen, 2].
-    """
-    rows = places[:, 0]
-    by_row = tf.RaggedTensor.from_value_rowids(places[:, 1], rows, nrows=tf.shape(states)[0], validate=False)
-    pieces = by_row.to_tensor()  # [batch, most]; a row with fewer asks for its first piece again
-    asking = tf.gather(states, pieces, batch_dims=1)
-    may_read = tf.equal(tf.gather(windows, pieces, batch_dims=1)[:, :, tf.newaxis], windows[:, tf.newaxis, :])
-    read = layer._self_attention_layer.call_for(asking, states, may_read)
-    column = tf.range(tf.size(rows)) - tf.gather(by_row.row_starts(), rows)
-    x = tf.gather_nd(asking + read, tf.stack([rows, column], axis=1))[tf.newaxis]  # as one row, without padding
-    x = layer._self_attention_layer_norm(x)
-    inner = layer._feedforward_intermediate_dense(x)
-    return layer._feedforward_layer_norm(x + layer._feedforward_output_dense(inner))[0]
 
 
 def build_encoder(model: TaskModel, data: DataConfig) -> Encoder:

@@ -76,23 +76,14 @@ class Head(keras.layers.Layer, ABC):
         """Hidden states [batch, length, width] -> logits float32 [batch, length, labels]."""
         return self(states)
 
-    def connect_at(
-        self, states: tf.Tensor, read: tf.Tensor, features: Mapping[str, tf.Tensor], places: tf.Tensor
-    ) -> tf.Tensor:
-        """Logits float32 [units, labels] at some places alone, without dropout.
-
-        Args:
-            states: hidden states of all pieces, which a head that pools needs; None where it does not (`pools`).
-            read: hidden states at the places, float32 [units, width].
-            features: int32 [batch, length] each.
-            places: int32 [units, 2] as row and piece.
-        """
-        return self(read, training=False)
-
     @property
     def pools(self) -> bool:
         """Whether a logit depends on the last hidden states of other pieces."""
         return False
+
+    @abstractmethod
+    def own_variables(self) -> dict[str, tf.Variable]:
+        """All variables, by their names in the file of a bundle."""
 
     @abstractmethod
     def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:

@@ -9,11 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from app.config import DistillConfig, InputError, TrainingConfig
-from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, make_bert_backbone, read_settings
-from app.encoder.forward import connect_encoder
+from app.encoder.parts import attention_parts_of, parts_of
 from app.one_keras import keras
-from app.tasks.network import TaskModel
+from app.tasks.network import TaskModel, connect
 from app.tasks.task import ChainLoss
 from app.training.fine_tuner import FineTuner, SpecialIds
 
@@ -42,7 +41,7 @@ class AttentionVectors(keras.layers.Layer):
         """Input of the attention layer [batch, length, width] -> {kind: [batch, length, heads * size]}."""
         found = {}
         for kind in self._kinds:
-            vectors = getattr(self._attention, f"_{kind}_dense")(inputs)  # [batch, length, heads, size]
+            vectors = getattr(attention_parts_of(self._attention), kind)(inputs)  # [batch, length, heads, size]
             batch, length = tf.unstack(tf.shape(vectors)[:2])
             found[kind] = tf.reshape(vectors, [batch, length, vectors.shape[2] * vectors.shape[3]])
         return found
@@ -50,8 +49,7 @@ class AttentionVectors(keras.layers.Layer):
 
 def attention_width(tagger: TaskModel, layer: int) -> int:
     """Width of the queries, keys and values of a layer, all heads together."""
-    attention = tagger.backbone.model.transformer_layers[layer]._self_attention_layer
-    return attention._num_heads * attention._key_dim
+    return parts_of(tagger.backbone.model.transformer_layers[layer]).attention_parts.width
 
 
 def build_view(
@@ -76,11 +74,8 @@ def build_view(
         hidden_N: float [batch, length, width], query, key, value: float [batch, length, heads * size]}.
     """
     model = tagger.backbone.model
-    inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
-    added = tagger.network.get_layer("word_shape")(inputs["shape_ids"]) if tagger.config.word_shape else None
-    segments = tf.zeros_like(inputs["token_ids"])
-    states = connect_encoder(model, inputs["token_ids"], segments, inputs["padding_mask"], added=added)
-    outputs = {LOGITS: tagger.head(states[-1])}
+    inputs, states = connect(tagger.backbone, tagger.shapes, segments=tagger.task.segments(tagger.facts))
+    outputs = {LOGITS: tagger.head.connect(states[-1], inputs)}
     for layer in hidden_layers:
         state = states[layer + 1]
         if projected_width and projected_width != model.hidden_dim:
@@ -88,7 +83,7 @@ def build_view(
             state = keras.layers.Dense(projected_width, kernel_initializer=normal, name=f"projection_{layer}")(state)
         outputs[hidden_name(layer)] = state
     if relations:
-        attention = model.transformer_layers[relation_layer]._self_attention_layer
+        attention = parts_of(model.transformer_layers[relation_layer]).attention
         vectors = AttentionVectors(attention, relations, name="attention_vectors")
         outputs |= vectors(states[relation_layer])
     return keras.Model(inputs, outputs, name="view")

@@ -16,6 +16,7 @@ from tensorflow.experimental import dtensor
 
 from app.config import InputError, TrainingConfig
 from app.encoder.bert import SlimBertBackbone
+from app.encoder.parts import find_path
 from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import Batch, MaskedLmTuner
@@ -27,12 +28,12 @@ from app.training.workers import read_cluster
 _CUTS = {
     r"(token|segment)_embedding\.embeddings": (False, True),  # [rows, width]
     r"position_embedding\.position_embeddings": (False, True),
-    r".*_self_attention_layer\._(query|key|value)_dense\.kernel": (False, True, False),  # [width, heads, size]
-    r".*_self_attention_layer\._(query|key|value)_dense\.bias": (True, False),
-    r".*_self_attention_layer\._output_dense\.kernel": (True, False, False),  # [heads, size, width]
-    r".*_feedforward_intermediate_dense\.kernel": (False, True),  # [width, inner width]
-    r".*_feedforward_intermediate_dense\.bias": (True,),
-    r".*_feedforward_output_dense\.kernel": (True, False),
+    **{find_path(f"attention.{name}.kernel"): (False, True, False) for name in ("query", "key", "value")},
+    **{find_path(f"attention.{name}.bias"): (True, False) for name in ("query", "key", "value")},
+    find_path("attention.output.kernel"): (True, False, False),  # [heads, size, width]
+    find_path("inner.kernel"): (False, True),  # [width, inner width]
+    find_path("inner.bias"): (True,),
+    find_path("outer.kernel"): (True, False),
 }
 
 

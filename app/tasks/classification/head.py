@@ -82,6 +82,10 @@ class TextHead(Head):
             x = average_windows(tf.cast(x, tf.float32), same)
         return self._dense(self._dropout(x, training=training))
 
+    def own_variables(self) -> dict[str, tf.Variable]:
+        """All variables, by their names in the file of a bundle."""
+        return {"kernel": self._dense.kernel, "bias": self._dense.bias}
+
     def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
         if self.pools:
             shape = tf.shape(same)

@@ -5,7 +5,7 @@ from keras_nlp.layers import MaskedLMHead
 
 from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths, read_settings
-from app.encoder.forward import connect_encoder
+from app.encoder.forward import run_encoder
 from app.one_keras import keras
 from app.tasks.network import TaskModel
 
@@ -46,7 +46,7 @@ def build_pretrainer(backbone: Backbone, *, pairs: bool) -> tuple[keras.Model, l
     names = ("token_ids", "segment_ids", "padding_mask")
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in names}
     positions = keras.Input((None,), dtype="int32", name="positions")
-    hidden = connect_encoder(model, *inputs.values())[-1]
+    hidden = run_encoder(model, *inputs.values())[-1]
     outputs = {LOGITS: _name_hidden_pieces(backbone, hidden, positions)}
     if pairs:
         normal = keras.initializers.TruncatedNormal(stddev=0.02)

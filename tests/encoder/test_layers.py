@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.encoder.attention import SelfAttention, use_matrix_products
+from app.encoder.layers import SelfAttention, use_matrix_products
 from app.encoder.bert import BertSettings, make_bert_backbone
 from app.one_keras import keras
 
@@ -58,7 +58,7 @@ def test_output_and_every_gradient_equal_those_of_keras(layers, hidden, mask):
 def test_some_pieces_may_ask_alone(layers, hidden):
     theirs, ours = layers
     mask = list(masks())[1]
-    some = ours.call_for(hidden[:, 1:4], hidden, mask[:, 1:4])
+    some = ours(hidden[:, 1:4], hidden, attention_mask=mask[:, 1:4])
     np.testing.assert_allclose(some, theirs(hidden[:, 1:4], hidden, attention_mask=mask[:, 1:4]), rtol=1e-4, atol=2e-5)
     np.testing.assert_allclose(some, ours(hidden, hidden, attention_mask=mask)[:, 1:4], rtol=1e-4, atol=2e-5)
 
