@@ -97,7 +97,7 @@ def saved_model(tmp_path_factory, vocabulary):
     from app.export.saved_model import save_as_saved_model
 
     tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
-    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",))  # both kinds of types
+    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)})  # both kinds of types
     encoder = toy.make_encoder(tagger)
     folder = tmp_path_factory.mktemp("saved_model") / "saved_model"
     path = save_as_saved_model(tagger, encoder, PredictConfig(), folder)

@@ -67,11 +67,13 @@ def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int
     """Weights depend on the seed alone, and are large enough that no comparison is about nothing."""
     from app.encoder.backbone import build_backbone
     from app.tasks.network import build_model
+    from app.tasks.tagging.task import TAGGING
     from app.text.shapes import NUM_SHAPES
 
     model = model or ModelConfig(head="softmax", head_dropout=0.0)
     backbone = build_backbone(backbone_config(vocabulary, **settings))
-    tagger = build_model(backbone, model, labels=LABELS, shape_count=NUM_SHAPES, freeze_embeddings=freeze)
+    settings = {"task": TAGGING, "labels": LABELS, "shape_count": NUM_SHAPES, "freeze_embeddings": freeze}
+    tagger = build_model(backbone, model, **settings)
     rng = np.random.default_rng(seed)
     for variable in tagger.network.variables:
         centre = 1.0 if variable.name.endswith("gamma:0") else 0.0

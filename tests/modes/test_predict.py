@@ -116,8 +116,8 @@ def test_what_is_no_name_is_dropped_unless_the_setting_or_the_training_corpus_ke
     assert found(tagger, True) == ["Ada", "Rome"]
     everything = ["Ada", "🎉", "ann@x.org", "12", "@ann", "Rome", ",", "3.5", "%", "~", "/", "Bob", "/", "x"]
     assert found(tagger, False) == everything
-    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("PER",)), True) == everything
-    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)), True) == ["Ada", "Rome"]
+    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("PER",)}), True) == everything
+    assert found(dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)}), True) == ["Ada", "Rome"]
 
 
 def test_every_line_is_a_document_empty_ones_too(run_predict):

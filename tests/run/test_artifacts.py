@@ -255,7 +255,7 @@ def test_what_does_not_change_training_may_change_and_config_yaml_takes_it(run_d
     assert (kept.serve.port, kept.data.test_path, kept.data.max_length) == (9000, "other.conll", 96)
     # Scores of a corpus that config.yaml no longer names.
     assert run_dir.read_metrics() == {"valid/entity_f1": 0.6, "train/seconds": 1.0}
-    assert not run_dir.predictions("test").exists()
+    assert not run_dir.predictions("test", "conll").exists()
 
 
 def test_numbers_of_a_training_stay_while_its_weights_are_the_same(run_dir):

@@ -88,7 +88,7 @@ def test_from_another_folder_the_same_relative_path_is_another_corpus(place, mon
     if recorded:
         note_corpora(place.run_dir, place.corpora)
     else:
-        place.run_dir.write_text(place.run_dir.predictions("test"), conll_rows(*predictions(OWN)))
+        place.run_dir.write_text(place.run_dir.predictions("test", "conll"), conll_rows(*predictions(OWN)))
     assert is_own(place, place.data)
     away = place.tmp_path / "away"
     away.mkdir()
@@ -110,7 +110,7 @@ def test_a_run_without_digests_is_known_by_path_and_by_what_it_predicted(place):
     assert is_own(place, place.data)  # it has no scores that could be lost
     place.run_dir.update_metrics({"test/entity_f1": 0.5})
     assert not is_own(place, place.data)  # scores of what is not known
-    place.run_dir.write_text(place.run_dir.predictions("test"), conll_rows(*predictions(OWN, "B-PER")))
+    place.run_dir.write_text(place.run_dir.predictions("test", "conll"), conll_rows(*predictions(OWN, "B-PER")))
     assert is_own(place, place.data)
     assert not is_own(place, with_test(place, OWN))  # on doubt it is another corpus
     (place.home / "test.conll").write_text(OTHER)

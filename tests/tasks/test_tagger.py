@@ -15,6 +15,7 @@ from app.encoder.backbone import build_backbone
 from app.one_keras import keras
 from app.tasks.bundle import load_model, save_model
 from app.tasks.network import build_model, with_layers
+from app.tasks.tagging.task import TAGGING
 from app.text.shapes import NUM_SHAPES
 
 HEADS = ("softmax", "crf")
@@ -56,7 +57,7 @@ def test_before_training_word_shapes_leave_the_output_of_the_published_network_n
     backbone = build_backbone(backbone_config(vocabulary))
     embedding = backbone.model.token_embedding.trainable_variables[0]
     embedding.assign(tf.random.stateless_normal(embedding.shape, seed=(1, 2)) * 0.1)  # of the size training gives it
-    built = build_model(backbone, ModelConfig(), labels=LABELS, shape_count=NUM_SHAPES)
+    built = build_model(backbone, ModelConfig(), task=TAGGING, labels=LABELS, shape_count=NUM_SHAPES)
     features = make_features()
     features["padding_mask"][:, 9:] = 0
     inputs = {"token_ids": features["token_ids"], "padding_mask": features["padding_mask"]}
@@ -68,7 +69,8 @@ def test_before_training_word_shapes_leave_the_output_of_the_published_network_n
 
 def test_without_word_shapes_the_network_is_the_backbone_exactly(vocabulary):
     backbone = build_backbone(backbone_config(vocabulary, num_layers=2))
-    built = build_model(backbone, ModelConfig(word_shape=False), labels=LABELS, shape_count=NUM_SHAPES)
+    config = ModelConfig(word_shape=False)
+    built = build_model(backbone, config, task=TAGGING, labels=LABELS, shape_count=NUM_SHAPES)
     features = make_features()
     features["padding_mask"][:, 9:] = 0
     inputs = {"token_ids": features["token_ids"], "padding_mask": features["padding_mask"]}
@@ -134,7 +136,7 @@ def test_depths_rise_from_the_embeddings_to_the_head_and_new_layers_count_as_hea
 @pytest.fixture(scope="module", params=HEADS)
 def saved(request, vocabulary, tmp_path_factory):
     tagger = make_tagger(vocabulary, model=ModelConfig(head=request.param, word_shape=request.param == "crf"))
-    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",))
+    tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)})
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_model(tagger, folder, shape_count=NUM_SHAPES, card="# card\n")
     return tagger, folder
@@ -144,8 +146,8 @@ def test_a_saved_tagger_comes_back_bit_for_bit(saved):
     tagger, folder = saved
     loaded = load_model(folder)
     assert loaded.labels == tagger.labels and loaded.config == tagger.config
-    assert loaded.non_name_types == ("LOC",)
-    assert with_layers(loaded, lambda layer: layer).non_name_types == ("LOC",)
+    assert loaded.facts == {"non_name_types": ("LOC",)} and loaded.task is TAGGING
+    assert with_layers(loaded, lambda layer: layer).facts == loaded.facts
     assert loaded.backbone.vocabulary == tagger.backbone.vocabulary
     assert [v.name for v in loaded.network.variables] == [v.name for v in tagger.network.variables]
     assert all(np.array_equal(a, b) for a, b in zip(weights_of(loaded), weights_of(tagger), strict=True))

@@ -31,7 +31,7 @@ def tagger(request, vocabulary):
     if request.param != "slim":
         return whole
     cut = cut_layers(whole.backbone, [KeptLayer(0, (0, 1), (0, 2, 5)), KeptLayer(1, (1,), (1, 3))])
-    return build_model(cut, whole.config, labels=whole.labels, shape_count=NUM_SHAPES)
+    return build_model(cut, whole.config, task=whole.task, labels=whole.labels, shape_count=NUM_SHAPES)
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import pytest
 
 from app.config import InputError
+from app.tasks.corpora import count_words
 from app.tasks.masked_lm.text_corpus import find_sources
-from app.tasks.tagging.unlabelled import count_unlabelled, read_unlabelled
+from app.tasks.tagging.task import TAGGING
+from app.tasks.tagging.unlabelled import read_unlabelled
 
 
 def test_lines_become_sentences_of_words_and_blank_lines_part_documents(tmp_path):
@@ -17,7 +19,7 @@ def test_lines_become_sentences_of_words_and_blank_lines_part_documents(tmp_path
         ("Rome is old .", (), 1),
         ("It lasts .", (), 1),
     ]
-    assert count_unlabelled(find_sources(str(path))) == 14
+    assert count_words(TAGGING, find_sources(str(path))) == 14
 
 
 def test_no_more_words_are_read_than_the_limit_says(tmp_path):
@@ -25,7 +27,7 @@ def test_no_more_words_are_read_than_the_limit_says(tmp_path):
     path.write_text("one two three.\nfour five.\n")
     sources = find_sources(str(path))
     assert [s.words for s in read_unlabelled(sources, limit_words=5)] == [("one", "two", "three", "."), ("four",)]
-    assert count_unlabelled(sources, limit_words=4) == 4
+    assert count_words(TAGGING, sources, limit_words=4) == 4
 
 
 def test_text_without_full_stops_and_blank_lines_is_cut_to_what_memory_holds(tmp_path):
@@ -42,4 +44,4 @@ def test_text_without_a_word_is_bad_input(tmp_path, text):
     path = tmp_path / "a.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=r"data.unlabelled_path: .*a.txt holds no word"):
-        count_unlabelled(find_sources(str(path)))
+        count_words(TAGGING, find_sources(str(path)))
