@@ -40,8 +40,8 @@ class SelfAttention(keras.layers.MultiHeadAttention):
 class TransformerEncoder(keras_nlp.TransformerEncoder):
     """A transformer layer that normalises after each of its two sums, as BERT's do.
 
-    Made from KerasNLP's built layer by `use_own_forward`; weights, names and settings stay as they are. It bears the same
-    name because weights files (`backbone.weights.h5`) call the layers of a backbone after their class.
+    Made from KerasNLP's built layer by `use_own_forward`; weights, names and settings stay as they are. It bears the
+    same name because weights files (`backbone.weights.h5`) call the layers of a backbone after their class.
     """
 
     def call(
