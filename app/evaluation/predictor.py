@@ -4,7 +4,7 @@ Rows come in corpus order, and the predictor asserts that every unit, a word or 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -39,7 +39,7 @@ class Predictor:
     make_rows: Callable[[Iterable[Any]], Iterable[Example]]
     forward: Forward
     batch_size: int
-    config: PredictConfig = PredictConfig()
+    config: PredictConfig = field(default_factory=PredictConfig)
 
     @property
     def task(self) -> Task:

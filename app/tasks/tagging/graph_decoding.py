@@ -1,9 +1,9 @@
-"""Tasks room: Viterbi decoding inside a TensorFlow graph, as `heads.decode_sentences` does it on arrays."""
+"""Tasks room: Viterbi decoding inside a TensorFlow graph, as `head.decode_sentences` does it on arrays."""
 
 import numpy as np
 import tensorflow as tf
 
-from app.tasks.tagging.crf import compute_marginals, decode_tags
+from app.tasks.tagging.crf import decode_tags
 from app.tasks.tagging.head import DecodingScores
 
 SENTENCES_AT_A_TIME = 256  # bounds memory; sentences of one length are decoded together
@@ -61,7 +61,7 @@ class GraphDecoder:
         batch += tf.where(start[:, tf.newaxis], self._scoring.start, 0.0)
         batch += tf.where(end[..., tf.newaxis], self._scoring.end, 0.0)
         tags = decode_tags(batch, lengths, self._scoring.transitions)
-        marginals = compute_marginals(batch, lengths, self._scoring.transitions)
+        marginals = self._scoring.find_marginals(batch, lengths)
         chances = tf.gather(marginals, tags, batch_dims=2)
         return (
             tf.boolean_mask(words, inside)[:, tf.newaxis],

@@ -86,7 +86,7 @@ class TaggingHead(Head):
         """What Viterbi needs beside the logits; the sentence boundaries count as `O`, as they do in training."""
         if self.transitions is None:
             return DecodingScores(self.start, self.constraints, np.zeros_like(self.start))
-        learnt = self.transitions.numpy()
+        learnt = read_constant(self.transitions)
         return DecodingScores(self.start + learnt[0], self.constraints + learnt, learnt[:, 0])
 
     def measure_loss(self, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> float:
@@ -116,11 +116,28 @@ class TaggingHead(Head):
 
 @dataclass(frozen=True)
 class DecodingScores:
-    """Start [labels], transitions [labels, labels] (from row to column), end [labels]: float32, constraints in."""
+    """Start [labels], transitions [labels, labels] (from row to column), end [labels]: float32, constraints in; and the
+    temperature of probabilities.
+    """
 
     start: np.ndarray
     transitions: np.ndarray
     end: np.ndarray
+    temperature: float = 1.0
+
+    def find_marginals(self, batch: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """Calibrated posterior probabilities of labels: all scores divided by the temperature, which moves no tag.
+
+        Args:
+            batch: emissions with start and end scores, float32 [sentences, words, labels].
+            lengths: int32 [sentences].
+
+        Returns:
+            float32 [sentences, words, labels].
+        """
+        if self.temperature == 1.0:
+            return compute_marginals(batch, lengths, self.transitions)
+        return compute_marginals(batch / self.temperature, lengths, self.transitions / self.temperature)
 
 
 def decode_sentences(
@@ -140,12 +157,32 @@ def decode_sentences(
     chances: list[np.ndarray] = [np.zeros(0, np.float32)] * len(emissions) if probabilities else []
     for chosen, lengths, batch in _in_batches(emissions, scoring):
         found = decode_tags(batch, lengths, scoring.transitions).numpy()
-        chance = compute_marginals(batch, lengths, scoring.transitions).numpy() if probabilities else None
+        chance = scoring.find_marginals(batch, lengths).numpy() if probabilities else None
         for row, i in enumerate(chosen):
             tags[i] = found[row, : lengths[row]]
             if chance is not None:
                 chances[i] = np.take_along_axis(chance[row, : lengths[row]], tags[i][:, None], axis=1)[:, 0]
     return tags, chances
+
+
+def measure_tag_likelihood(
+    emissions: Sequence[np.ndarray], labels: Sequence[np.ndarray], scoring: DecodingScores
+) -> float:
+    """Mean negative log posterior probability of the given label of each word, in nats.
+
+    Args:
+        emissions: for each sentence float32 [words, labels].
+        labels: for each sentence int32 [words].
+        scoring: with the temperature to be judged.
+    """
+    total, words = 0.0, 0
+    for chosen, lengths, batch in _in_batches(emissions, scoring):
+        chances = scoring.find_marginals(batch, lengths).numpy()
+        for row, i in enumerate(chosen):
+            found = np.take_along_axis(chances[row, : lengths[row]], labels[i][:, None], axis=1)
+            total -= float(np.log(np.maximum(found, 1e-12)).sum())
+            words += len(labels[i])
+    return total / max(words, 1)
 
 
 def _in_batches(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import IO, Any
 
 import numpy as np
 import tensorflow as tf
+from scipy.optimize import minimize_scalar
 
 from app.config import Config, DataConfig, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
@@ -23,7 +26,7 @@ from app.tasks.tagging.encoding import SentenceEncoder
 from app.tasks.tagging.errors import count_errors, error_rows
 from app.tasks.tagging.graph_decoding import GraphDecoder, decode_rows
 from app.tasks.tagging.graph_text import TEXT_OUTPUTS, GraphTagger
-from app.tasks.tagging.head import TaggingHead, decode_sentences
+from app.tasks.tagging.head import DecodingScores, TaggingHead, decode_sentences, measure_tag_likelihood
 from app.tasks.tagging.holdout import split_off
 from app.tasks.tagging.labels import spans, types_from
 from app.tasks.tagging.plain_text import Entity, as_texts, count_by_line
@@ -33,6 +36,9 @@ from app.tasks.tagging.unlabelled import read_unlabelled
 from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
 from app.text.shapes import word_shapes
 from app.text.word_pieces import WordPieces
+
+CALIBRATION_SENTENCES = 4000  # of the validation split, evenly spread
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.2, 5.0
 
 
 class Tagging(Task):
@@ -143,7 +149,7 @@ class Tagging(Task):
     def decode(
         self, model: TaskModel, emissions: Sequence[np.ndarray], *, probabilities: bool
     ) -> list[TaggedSentence]:
-        found, chances = decode_sentences(emissions, model.head.decoding_scores(), probabilities=probabilities)
+        found, chances = decode_sentences(emissions, _scoring(model), probabilities=probabilities)
         nothing = np.zeros(0, np.float32)
         return [
             TaggedSentence([model.labels[i] for i in ids], chances[at] if probabilities else nothing, emissions[at])
@@ -192,6 +198,24 @@ class Tagging(Task):
         counts = count_errors(*_columns(scored.examples, scored.answers))
         return build_report(scored.scores, counts, self.list_errors(scored), title=title)
 
+    def calibrate(
+        self, model: TaskModel, examples: Sequence[Sentence], answers: Sequence[TaggedSentence]
+    ) -> dict[str, Any]:
+        """`temperature`, with which the probabilities of tags are most nearly what they say (Guo et al. 2017)."""
+        ids = {label: number for number, label in enumerate(model.labels)}
+        step = max(1, len(examples) // CALIBRATION_SENTENCES)
+        emissions = [each.emissions for each in answers[::step]]
+        labels = [np.array([ids[tag] for tag in each.tags], np.int32) for each in examples[::step]]
+        scoring = model.head.decoding_scores()
+
+        def measure(log_temperature: float) -> float:
+            at = dataclasses.replace(scoring, temperature=math.exp(log_temperature))
+            return measure_tag_likelihood(emissions, labels, at)
+
+        bounds = (math.log(LEAST_TEMPERATURE), math.log(MOST_TEMPERATURE))
+        found = minimize_scalar(measure, bounds=bounds, method="bounded", options={"xatol": 0.01})
+        return {"temperature": math.exp(found.x) if found.fun < measure(0.0) else 1.0}
+
     # In use.
 
     def answer_texts(
@@ -219,7 +243,7 @@ class Tagging(Task):
         return GraphTagger(
             encoder,
             network,
-            GraphDecoder(model.head.decoding_scores()),
+            GraphDecoder(_scoring(model)),
             split_sentences=config.split_sentences,
             longest_sentence=LONGEST_SENTENCE_WORDS,
             non_names=find_non_names(model, config),
@@ -292,6 +316,12 @@ class Tagging(Task):
         found: Mapping[str, np.ndarray],
     ) -> bool:
         return [model.labels[i] for i in found["tags"][inputs[self.unit_input] > 0]] == list(vector["tags"])
+
+
+def _scoring(model: TaskModel) -> DecodingScores:
+    """What decoding needs beside the logits, with the temperature that validation found."""
+    found = model.head.decoding_scores()
+    return dataclasses.replace(found, temperature=float(model.facts.get("temperature", 1.0)))
 
 
 def _columns(
