@@ -8,7 +8,7 @@ sixth less time (docs/results.md).
 import tensorflow as tf
 from keras_nlp import layers as keras_nlp
 
-from app.encoder.forward import attend_in_rows, run_layer
+from app.encoder.forward import attend, run_layer
 from app.encoder.parts import attention_parts_of, parts_of
 from app.one_keras import keras
 
@@ -34,14 +34,18 @@ class SelfAttention(keras.layers.MultiHeadAttention):
             attention_mask: bool [batch, 1 or asking, length], true where a piece (row) may read another (column).
             training: whether attention weights are dropped.
         """
-        return attend_in_rows(attention_parts_of(self), query, value, attention_mask, training=training)
+        batch, asking = tf.unstack(tf.shape(query)[:2])
+        askers = tf.reshape(query, [-1, query.shape[-1]])  # [batch * asking, width]
+        pieces = askers if value is query else tf.reshape(value, [-1, value.shape[-1]])
+        mixed = attend(attention_parts_of(self), askers, pieces, attention_mask, batch=batch, training=training)
+        return tf.reshape(mixed, [batch, asking, mixed.shape[-1]])
 
 
 class TransformerEncoder(keras_nlp.TransformerEncoder):
     """A transformer layer that normalises after each of its two sums, as BERT's do.
 
-    Made from KerasNLP's built layer by `use_own_forward`; weights, names and settings stay as they are. It bears the same
-    name because weights files (`backbone.weights.h5`) call the layers of a backbone after their class.
+    Made from KerasNLP's built layer by `use_own_forward`; weights, names and settings stay as they are. It bears the
+    same name because weights files (`backbone.weights.h5`) call the layers of a backbone after their class.
     """
 
     def call(
