@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.encoder.layers import SelfAttention, use_matrix_products
 from app.encoder.bert import BertSettings, make_bert_backbone
+from app.encoder.layers import SelfAttention, use_matrix_products
 from app.one_keras import keras
 
 BATCH, LENGTH, HEADS, SIZE = 2, 7, 3, 4
