@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from app.compression.step import Bench
-from app.encoder.forward import Arithmetic, attend_in_rows, run_layer
+from app.encoder.forward import Arithmetic, attend, run_layer
 from app.encoder.parts import attention_parts_of, count_outputs, input_axes, is_transformer_layer, parts_of
 from app.one_keras import keras
 
@@ -109,10 +109,11 @@ class RoundedArithmetic(Arithmetic):
         *,
         training: bool | None,
     ) -> tf.Tensor:
-        parts = attention_parts_of(attention)
-        return attend_in_rows(parts, asking, states, mask, arithmetic=self, training=training)
+        parts, batch = attention_parts_of(attention), tf.shape(asking)[0]
+        mixed = attend(parts, asking, states, mask, batch=batch, arithmetic=self, training=training)
+        return tf.reshape(mixed, tf.shape(asking))
 
-    def product(self, x: tf.Tensor, dense: keras.layers.Layer, *, divisor: float = 1.0) -> tf.Tensor:
+    def product(self, x: tf.Tensor, dense: keras.layers.Layer) -> tf.Tensor:
         """Float [..., inputs] -> [..., outputs]."""
         kernel = fake_quantize(tf.convert_to_tensor(dense.kernel), input_axes(dense))
         kernel = tf.cast(tf.reshape(kernel, [-1, count_outputs(dense)]), x.dtype)
@@ -120,8 +121,7 @@ class RoundedArithmetic(Arithmetic):
         pieces = tf.reshape(x, [-1, x.shape[-1]])
         pieces = fake_quantize(pieces, [1]) if self._rounds_inputs else pieces
         product = tf.nn.bias_add(tf.matmul(pieces, kernel), bias)
-        product = tf.reshape(product, tf.concat([tf.shape(x)[:-1], [product.shape[-1]]], axis=0))
-        return product if divisor == 1.0 else product / divisor
+        return tf.reshape(product, tf.concat([tf.shape(x)[:-1], [product.shape[-1]]], axis=0))
 
     def expand(self, x: tf.Tensor, inner: keras.layers.Layer) -> tf.Tensor:
         return inner.activation(self.product(x, inner))

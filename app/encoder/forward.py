@@ -65,9 +65,8 @@ class WindowPositions(keras.layers.Layer):
 class Arithmetic:
     """How the operations of the forward pass are computed: here, by the layers of the backbone themselves.
 
-    A subclass overrides the operations that it computes in another way. It may also lay out hidden states in another
-    way than [batch, length, width], as long as all its operations agree; `attend` below is what `run_layer` leaves to
-    that layout.
+    A subclass overrides the operations that it computes in another way. Its `enter` may lay out hidden states otherwise
+    than as [batch, length, width] if its operations of a layer agree to that.
     """
 
     def embed(
@@ -83,6 +82,10 @@ class Arithmetic:
         if added is None:
             return model.embeddings_add(list(parts))
         return keras.layers.Add(name="inputs_add")([*parts, added])
+
+    def enter(self, model: BertBackbone, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        """Normalised input embeddings [batch, length, width] to the input of the first layer: here by dropout."""
+        return self.drop(x, model.embeddings_dropout, training=training)
 
     def mask(self, windows: tf.Tensor) -> Any:
         """Window numbers to what `attend` takes as a mask: here bool [batch, length, length]."""
@@ -104,16 +107,17 @@ class Arithmetic:
         """What the pieces that ask read in all states, laid out as `asking` is."""
         return attention(query=asking, value=states, attention_mask=mask, training=training)
 
-    def product(self, x: tf.Tensor, dense: keras.layers.Layer, *, divisor: float = 1.0) -> tf.Tensor:
-        """A projection of the attention, divided by a number: float [pieces, inputs] -> [pieces, outputs]."""
+    def queries(self, x: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor) -> tf.Tensor:
+        """Queries divided by the square root of their width: [pieces, width] -> [batch, heads, asking, size]."""
+        return split_heads(self.product(x, attention.query), attention, batch) / math.sqrt(attention.size)
+
+    def product(self, x: tf.Tensor, dense: keras.layers.Layer) -> tf.Tensor:
+        """A projection of the attention: float [pieces, inputs] -> [pieces, outputs]."""
         outputs = count_outputs(dense)
         kernel, bias = tf.reshape(dense.kernel, [-1, outputs]), tf.reshape(dense.bias, [outputs])
-        projected = tf.nn.bias_add(tf.matmul(x, kernel), bias)
-        return projected if divisor == 1.0 else projected / divisor
+        return tf.nn.bias_add(tf.matmul(x, kernel), bias)
 
-    def weigh(
-        self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None
-    ) -> tf.Tensor:
+    def weigh(self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
         """Attention scores to attention weights, float [batch, heads, asking, length]."""
         return attention.dropout(attention.masked_softmax(scores, mask), training=training)
 
@@ -196,7 +200,7 @@ def run_encoder(
     """
     parts = arithmetic.embed(model, tokens, segments, windows, replace=replace)
     x = arithmetic.normalise(arithmetic.add(model, parts, added), model.embeddings_layer_norm)
-    states = [arithmetic.drop(x, model.embeddings_dropout, training=training)]
+    states = [arithmetic.enter(model, x, training=training)]
     mask = arithmetic.mask(windows)
     layers = model.transformer_layers[:depth]
     for layer in layers if places is None else layers[:-1]:
@@ -233,27 +237,10 @@ def run_layer(
     parts = parts_of(layer)
     asking, may_read = (x, mask) if chosen is None else (chosen.asking(x), chosen.asking(mask))
     read = arithmetic.attend(parts.attention, asking, x, may_read, training=training)
-    total = arithmetic.drop(read, parts.attention_dropout, training=training) + asking
+    total = asking + arithmetic.drop(read, parts.attention_dropout, training=training)
     x = arithmetic.normalise(total if chosen is None else chosen.pick(total), parts.attention_norm)
     narrow = arithmetic.contract(arithmetic.expand(x, parts.inner), parts.outer)
-    return arithmetic.normalise(arithmetic.drop(narrow, parts.dropout, training=training) + x, parts.norm)
-
-
-def attend_in_rows(
-    attention: AttentionParts,
-    asking: tf.Tensor,
-    states: tf.Tensor,
-    mask: tf.Tensor | None,
-    *,
-    arithmetic: Arithmetic = KERAS,
-    training: bool | None,
-) -> tf.Tensor:
-    """`attend` for hidden states [batch, asking, width] and [batch, length, width]; returns [batch, asking, width]."""
-    batch, length = tf.unstack(tf.shape(asking)[:2])
-    askers = tf.reshape(asking, [-1, asking.shape[-1]])  # [batch * asking, width]
-    pieces = askers if states is asking else tf.reshape(states, [-1, states.shape[-1]])
-    mixed = attend(attention, askers, pieces, mask, batch=batch, arithmetic=arithmetic, training=training)
-    return tf.reshape(mixed, [batch, length, mixed.shape[-1]])
+    return arithmetic.normalise(x + arithmetic.drop(narrow, parts.dropout, training=training), parts.norm)
 
 
 def attend(
@@ -270,8 +257,9 @@ def attend(
 
     Args:
         attention: whose weights are used.
-        askers: hidden states of those that ask, row after row, float [batch * asking, width].
-        pieces: hidden states of all they may read, float [batch * length, width].
+        askers: hidden states of those that ask, row after row, float [batch * asking, width] or whatever else
+            `Arithmetic.product` takes.
+        pieces: hidden states of all they may read, likewise; often the same tensor.
         mask: what `Arithmetic.weigh` takes.
         batch: number of rows, int32.
         arithmetic: how products and weights are computed.
@@ -280,14 +268,15 @@ def attend(
     Returns:
         float [batch * asking, width].
     """
-
-    def per_head(x: tf.Tensor, dense: keras.layers.Layer, divisor: float = 1.0) -> tf.Tensor:
-        projected = arithmetic.product(x, dense, divisor=divisor)
-        return tf.transpose(tf.reshape(projected, [batch, -1, attention.heads, attention.size]), [0, 2, 1, 3])
-
-    queries = per_head(askers, attention.query, math.sqrt(attention.size))
-    keys, values = per_head(pieces, attention.key), per_head(pieces, attention.value)
+    queries = arithmetic.queries(askers, attention, batch=batch)
+    keys = split_heads(arithmetic.product(pieces, attention.key), attention, batch)
+    values = split_heads(arithmetic.product(pieces, attention.value), attention, batch)
     scores = tf.matmul(queries, keys, transpose_b=True)  # [batch, heads, asking, length]
     weights = arithmetic.weigh(attention, scores, mask, training=training)
     read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, attention.width])
     return arithmetic.product(read, attention.output)
+
+
+def split_heads(x: tf.Tensor, attention: AttentionParts, batch: tf.Tensor) -> tf.Tensor:
+    """[batch * length, heads * size] -> [batch, heads, length, size]."""
+    return tf.transpose(tf.reshape(x, [batch, -1, attention.heads, attention.size]), [0, 2, 1, 3])

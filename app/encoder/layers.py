@@ -8,7 +8,7 @@ sixth less time (docs/results.md).
 import tensorflow as tf
 from keras_nlp import layers as keras_nlp
 
-from app.encoder.forward import attend_in_rows, run_layer
+from app.encoder.forward import attend, run_layer
 from app.encoder.parts import attention_parts_of, parts_of
 from app.one_keras import keras
 
@@ -34,7 +34,11 @@ class SelfAttention(keras.layers.MultiHeadAttention):
             attention_mask: bool [batch, 1 or asking, length], true where a piece (row) may read another (column).
             training: whether attention weights are dropped.
         """
-        return attend_in_rows(attention_parts_of(self), query, value, attention_mask, training=training)
+        batch, asking = tf.unstack(tf.shape(query)[:2])
+        askers = tf.reshape(query, [-1, query.shape[-1]])  # [batch * asking, width]
+        pieces = askers if value is query else tf.reshape(value, [-1, value.shape[-1]])
+        mixed = attend(attention_parts_of(self), askers, pieces, attention_mask, batch=batch, training=training)
+        return tf.reshape(mixed, [batch, asking, mixed.shape[-1]])
 
 
 class TransformerEncoder(keras_nlp.TransformerEncoder):

@@ -4,6 +4,7 @@ The forward pass is that of `app/encoder/forward.py`; what is here is how its op
 it with the Keras network, and every export is scored before it is kept.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from app.data.packing import FEATURES
-from app.encoder.forward import Arithmetic, Replace, attend, compare_windows, compute_positions, run_encoder, run_layer
+from app.encoder.forward import (
+    Arithmetic,
+    Replace,
+    attend,
+    compare_windows,
+    compute_positions,
+    run_encoder,
+    run_layer,
+    split_heads,
+)
 from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
 from app.tasks.network import compute_segments
 
@@ -61,10 +71,10 @@ class InferenceModule(tf.Module):
 
     def compute_logits(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Int32 [batch, length] three times -> logits float32 [batch, length, labels]."""
-        added = None if self._shapes is None else tf.gather(self._shapes, tf.reshape(shape_ids, [-1]))
+        added = None if self._shapes is None else tf.gather(self._shapes, shape_ids)
         if self._second_segment is not None:
             segments = compute_segments(token_ids, windows, self._boundary_ids[1])
-            rest = tf.gather(self._second_segment, tf.reshape(segments, [-1]))
+            rest = tf.gather(self._second_segment, segments)
             added = rest if added is None else added + rest
         states = run_encoder(
             self._backbone,
@@ -108,8 +118,8 @@ def _array(variable: tf.Variable) -> np.ndarray:
 class ConstantArithmetic(Arithmetic):
     """The operations of an encoder as TFLite runs them best, on weights that are constants.
 
-    Hidden states are laid out row after row, [batch * length, width], so that every product is one of two matrices
-    (`FULLY_CONNECTED`); nothing is dropped; attention scores are scaled in the query weights.
+    In the layers, hidden states are laid out row after row, [batch * length, width], so that every product is one of
+    two matrices (`FULLY_CONNECTED`); nothing is dropped; attention scores are scaled in the query weights.
 
     Args:
         tokens: looks up word pieces.
@@ -125,12 +135,14 @@ class ConstantArithmetic(Arithmetic):
     def embed(
         self, model: Any, tokens: tf.Tensor, segments: tf.Tensor, windows: tf.Tensor, *, replace: Replace
     ) -> list[tf.Tensor]:
-        positions = tf.reshape(compute_positions(windows), [-1])
-        return [self._tokens(tf.reshape(tokens, [-1])), self._positions(positions)]
+        return [self._tokens(tokens), self._positions(compute_positions(windows))]
 
     def add(self, model: Any, parts: Sequence[tf.Tensor], added: tf.Tensor | None) -> tf.Tensor:
         tokens, positions = parts
         return tokens + positions if added is None else tokens + positions + added
+
+    def enter(self, model: Any, x: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+        return tf.reshape(x, [-1, x.shape[-1]])
 
     def mask(self, windows: tf.Tensor) -> tf.Tensor:
         """What is added to attention scores, float32 [batch, 1, length, length]."""
@@ -145,10 +157,13 @@ class ConstantArithmetic(Arithmetic):
         parts = attention_parts_of(attention)
         return attend(parts, asking, states, mask, batch=tf.shape(mask)[0], arithmetic=self, training=training)
 
-    def product(self, x: tf.Tensor, dense: Any, *, divisor: float = 1.0) -> tf.Tensor:
-        kernel, bias = _array(dense.kernel), _array(dense.bias)
-        factor = np.float32(1 / divisor)
-        return tf.matmul(x, kernel.reshape(-1, bias.size) * factor) + bias.reshape(-1) * factor
+    def queries(self, x: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor) -> tf.Tensor:
+        return split_heads(self.product(x, attention.query, factor=1 / math.sqrt(attention.size)), attention, batch)
+
+    def product(self, x: tf.Tensor, dense: Any, *, factor: float = 1.0) -> tf.Tensor:
+        """A projection of the attention, times a number."""
+        kernel, bias = _array(dense.kernel) * np.float32(factor), _array(dense.bias) * np.float32(factor)
+        return tf.matmul(x, kernel.reshape(-1, bias.size)) + bias.reshape(-1)
 
     def weigh(
         self, attention: AttentionParts, scores: tf.Tensor, mask: tf.Tensor, *, training: bool | None

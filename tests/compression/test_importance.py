@@ -3,6 +3,7 @@ import tensorflow as tf
 import toy
 
 from app.compression.importance import measure_importance
+from app.encoder.parts import parts_of
 
 
 def test_importance_is_the_change_of_the_loss_to_first_order(vocabulary):
@@ -17,7 +18,7 @@ def test_importance_is_the_change_of_the_loss_to_first_order(vocabulary):
     found = measure_importance(layers, [batch], loss)
     assert [len(layer.heads) for layer in found] == [2, 2] and [len(layer.columns) for layer in found] == [32, 32]
 
-    kernel = layers[1]._feedforward_output_dense.kernel
+    kernel = parts_of(layers[1]).outer.kernel
     before, whole, step = kernel.numpy(), float(loss(batch)), 1e-2
     for column in (0, 5, 31):
         gated = before.copy()

@@ -9,6 +9,7 @@ from app.config import InputError
 from app.encoder import activation as room
 from app.encoder.activation import compile_activations, compiled_gelu
 from app.encoder.bert import BertSettings, make_bert_backbone, read_settings
+from app.encoder.parts import parts_of
 
 X = np.linspace(-6, 6, 601)
 
@@ -35,7 +36,7 @@ def test_a_backbone_computes_the_same_with_it_and_its_settings_stay(activation):
     batch = {"token_ids": np.arange(8)[None], "segment_ids": np.zeros((1, 8)), "padding_mask": np.ones((1, 8))}
     before = model(batch)["sequence_output"].numpy()
     compile_activations(model)
-    compiled = [layer._feedforward_intermediate_dense.activation is compiled_gelu for layer in model.transformer_layers]
+    compiled = [parts_of(layer).inner.activation is compiled_gelu for layer in model.transformer_layers]
     assert all(compiled) is (activation == "gelu")
     np.testing.assert_allclose(model(batch)["sequence_output"], before, atol=1e-5)
     assert read_settings(model) == settings
@@ -47,7 +48,7 @@ def make_model():
 
 
 def compiled_layers(model) -> int:
-    return sum(layer._feedforward_intermediate_dense.activation is compiled_gelu for layer in model.transformer_layers)
+    return sum(parts_of(layer).inner.activation is compiled_gelu for layer in model.transformer_layers)
 
 
 @pytest.mark.parametrize(("setting", "layers"), [("auto", 2), ("true", 2), ("false", 0)])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from app.encoder.backbone import BertSettings, apply_settings, make_bert_backbone, read_settings
+from app.encoder.parts import parts_of
 from app.one_keras import keras
 
 SETTINGS = BertSettings(
@@ -45,9 +46,9 @@ def test_attention_dropout_takes_effect_in_a_compiled_graph_at_its_own_rate():
     batch = {name: tf.constant(values, tf.int32) for name, values in BATCH.items()}
     assert np.abs(compiled(batch) - compiled(batch)).max() > 1e-4
     for layer in model.transformer_layers:
-        dropped = layer._self_attention_layer._dropout_layer(tf.ones((100, 100)), training=True)
+        dropped = parts_of(layer).attention_parts.dropout(tf.ones((100, 100)), training=True)
         assert np.mean(dropped.numpy() == 0) == pytest.approx(0.4, abs=0.03)
-        assert layer._self_attention_dropout.rate == layer._feedforward_dropout.rate == 0.0
+        assert parts_of(layer).attention_dropout.rate == parts_of(layer).dropout.rate == 0.0
 
 
 def test_settings_are_read_back_as_given():

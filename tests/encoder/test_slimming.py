@@ -7,6 +7,7 @@ import toy
 
 from app.config import InputError
 from app.encoder.backbone import build_backbone, load_backbone, save_backbone
+from app.encoder.parts import parts_of
 from app.encoder.slimming import KeptLayer, cut_layers
 
 
@@ -34,9 +35,9 @@ def test_a_cut_backbone_computes_what_the_whole_one_does_with_the_other_units_at
     assert {name: getattr(cut.model, name) for name in settings} == settings
     layers = backbone.model.transformer_layers
     for kept in KEPT:
-        output = layers[kept.number]._self_attention_layer._output_dense.kernel
+        output = parts_of(layers[kept.number]).attention_parts.output.kernel
         output.assign(np.where(np.isin(np.arange(4), kept.heads)[:, None, None], output, 0))
-        output = layers[kept.number]._feedforward_output_dense.kernel
+        output = parts_of(layers[kept.number]).outer.kernel
         output.assign(np.where(np.isin(np.arange(32), kept.columns)[:, None], output, 0))
     whole = cut_layers(backbone, [KeptLayer(n, (0, 1, 2, 3), tuple(range(32))) for n in (0, 2)])
     np.testing.assert_allclose(hidden(cut.model), hidden(whole.model), rtol=0, atol=1e-5)

@@ -6,6 +6,7 @@ import tensorflow as tf
 from toy import PIECES, make_tagger
 
 from app.config import ModelConfig
+from app.encoder.parts import parts_of
 from app.encoder.slimming import KeptLayer, cut_layers
 from app.tasks.network import build_model, build_word_network
 from app.text.shapes import NUM_SHAPES
@@ -52,7 +53,7 @@ def test_it_follows_the_weights_of_the_tagger(vocabulary):
     features, place = make_features([6], longest=6), tf.constant([[0, 2]])
     compute = build_word_network(tagger)
     before = compute(features, place).numpy()
-    kernel = tagger.backbone.model.transformer_layers[-1]._feedforward_output_dense.kernel
+    kernel = parts_of(tagger.backbone.model.transformer_layers[-1]).outer.kernel
     kernel.assign_add(tf.random.stateless_normal(kernel.shape, seed=(1, 2)))
     after = compute(features, place).numpy()
     assert not np.allclose(before, after)

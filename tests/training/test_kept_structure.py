@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 import toy
 
+from app.encoder.parts import parts_of
 from app.training.kept_structure import KeptStructure
 
 
@@ -18,7 +19,7 @@ def train(tagger, *, keep, steps: int = 4) -> None:
 
 
 def kernel_of(tagger):
-    return tagger.backbone.model.transformer_layers[0]._feedforward_output_dense.kernel
+    return parts_of(tagger.backbone.model.transformer_layers[0]).outer.kernel
 
 
 def test_pruned_weights_stay_0_and_the_others_learn(vocabulary):
