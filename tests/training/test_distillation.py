@@ -257,7 +257,7 @@ def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_the
 
     def cut(layers):
         backbone = build_from_layers(teacher.backbone, layers, dropout=0.0, attention_dropout=0.0)
-        student = build_model(backbone, CRF, labels=teacher.labels, shape_count=NUM_SHAPES)
+        student = build_model(backbone, CRF, task=teacher.task, labels=teacher.labels, shape_count=NUM_SHAPES)
         copy_head(teacher, student)
         return student
 
