@@ -33,6 +33,7 @@ from app.evaluation.timing import load_batches, time_in_rounds
 from app.run.directory import Request, RunDirectory
 from app.run.environment import describe_environment
 from app.run.screen import heartbeat, say
+from app.tasks import find_task
 from app.tasks.corpora import describe_corpora, read_scored_split
 from app.tasks.task import Summary
 
@@ -178,7 +179,7 @@ def _write(
     metrics: dict[str, float],
     corpus: Summary,
 ) -> dict[str, float]:
-    settings = config.benchmark.frontier
+    settings, task = config.benchmark.frontier, find_task(config.task)
     first = next(each for each in contestants if each.variant == "Keras")
     notes = [
         f"F1 of {config.evaluation.split} ({corpus.source}); words/s: logits of pieces cut beforehand, "
@@ -188,12 +189,12 @@ def _write(
     lengths = sorted(settings.lengths)
     setting = (lengths[len(lengths) // 2], max(settings.threads))
     best = find_frontier(contestants, setting=setting)
-    title = f"{first.run}: size, entity F1 and latency"
+    title = f"{first.run}: size, {task.headline_name} and latency"
     table = text_table(contestants, best=best, title=title, notes=notes)
     picture = frontier_png(contestants, best=best, setting=setting)
     page = frontier_page(contestants, picture=picture, best=best, title=title, notes=notes)
     report = {
-        "contestants": [_record(each, on_frontier=each.name in best) for each in contestants],
+        "contestants": [_record(each, headline=task.headline, on_frontier=each.name in best) for each in contestants],
         "frontier_latency": {"pieces": setting[0], "threads": setting[1]},
         "summary": metrics,
         "corpora": describe_corpora(config.data, {config.evaluation.split: corpus}),
@@ -233,9 +234,10 @@ def _summaries(contestants: list[Contestant], first: Contestant, metrics: dict[s
     return lines
 
 
-def _record(each: Contestant, *, on_frontier: bool) -> dict[str, Any]:
+def _record(each: Contestant, *, headline: str, on_frontier: bool) -> dict[str, Any]:
     latencies = [
         {"pieces": pieces, "threads": threads, "milliseconds": value}
         for (pieces, threads), value in each.latency_ms.items()
     ]
-    return {**dataclasses.asdict(each), "latency_ms": latencies, "on_frontier": on_frontier}
+    columns = {headline if name == "f1" else name: value for name, value in dataclasses.asdict(each).items()}
+    return {**columns, "latency_ms": latencies, "on_frontier": on_frontier}

@@ -79,7 +79,8 @@ class Predictor:
             return emissions / times_scored[:, np.newaxis].astype(np.float32)
         if not (times_scored == 1).all():
             wrong = int(np.flatnonzero(times_scored != 1)[0])
-            raise AssertionError(f"unit {wrong} of {units} was scored {times_scored[wrong]} times, not once")
+            unit = self.task.unit.removesuffix("s")
+            raise AssertionError(f"{unit} {wrong} of {units} was scored {times_scored[wrong]} times, not once")
         return emissions
 
     def _parts(self, examples: Iterable[Any]) -> Iterator[list[Any]]:

@@ -26,6 +26,11 @@ from app.training.opening import open_finished_run
 
 def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
     """Answers a corpus and scores it; each example is held once, with its answer."""
+    return predictor.task.score(predictor.model, *_answer(predictor, examples), predictor.config)
+
+
+def _answer(predictor: Predictor, examples: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Examples, and the answer to each."""
     kept: list[Any] = []
 
     def remembered() -> Iterator[Any]:
@@ -34,7 +39,17 @@ def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
             yield example
 
     answers = list(predictor.answer(remembered()))
-    return predictor.task.score(predictor.model, kept, answers, predictor.config)
+    return kept, answers
+
+
+def _score_timed(predictor: Predictor, examples: Iterable[Any], *, split: str) -> tuple[Scored, float]:
+    """What `score` gives, and the units that were answered each second; scoring itself takes no part in that."""
+    began = time.monotonic()
+    with heartbeat(f"scoring {split}"):
+        answered = _answer(predictor, examples)
+    seconds = time.monotonic() - began
+    scored = predictor.task.score(predictor.model, *answered, predictor.config)
+    return scored, scored.units / seconds
 
 
 def score_split(
@@ -61,9 +76,7 @@ def score_split(
     Returns:
         the scores, flat, under `SPLIT/`.
     """
-    began = time.monotonic()
-    with heartbeat(f"scoring {split}"):
-        scored = score(predictor, examples)
+    scored, measured = _score_timed(predictor, examples, split=split)
     return write_scores(
         predictor,
         scored,
@@ -71,7 +84,7 @@ def score_split(
         run_dir=run_dir,
         headline=headline,
         title=title,
-        per_second=per_second or scored.units / (time.monotonic() - began),
+        per_second=per_second or measured,
     )
 
 
@@ -190,10 +203,8 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
         check_same_corpora(run_dir, corpora)
         note_corpora(run_dir, corpora)
     for split, corpus in splits.items():
-        began = time.monotonic()
-        with heartbeat(f"scoring {split}"):
-            found = score(predictor, corpus.examples())
-        per_second = known.get(f"{split}/{model.task.unit}_per_second") or found.units / (time.monotonic() - began)
+        found, measured = _score_timed(predictor, corpus.examples(), split=split)
+        per_second = known.get(f"{split}/{model.task.unit}_per_second") or measured
         if split == "valid" and (facts := model.task.calibrate(model, found.examples, found.answers)):
             model = dataclasses.replace(model, facts={**model.facts, **facts})
             save_facts(model, run_dir.model)

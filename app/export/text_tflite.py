@@ -45,7 +45,13 @@ def write_text_tflite(model: TaskModel, encoder: Encoder, config: Config) -> byt
 
 
 def compare_text_tflite(
-    content: bytes, model: TaskModel, examples: Iterable[Any], predictor: Predictor, config: PredictConfig
+    content: bytes,
+    model: TaskModel,
+    examples: Iterable[Any],
+    predictor: Predictor,
+    config: PredictConfig,
+    *,
+    labelled: int,
 ) -> Comparison:
     """The file beside the float model, on a corpus read as plain text, whose words the models must find.
 
@@ -55,19 +61,20 @@ def compare_text_tflite(
         examples: of the corpus.
         predictor: of the float model.
         config: how texts are cut and answers chosen, as in the file.
+        labelled: entities or texts of the corpus.
     """
     task, exported = model.task, TextModel(content, threads=os.cpu_count() or 1)
     ours: list[Sequence[int]] = []
     floats: list[Sequence[int]] = []
     for part in _batches(task.texts_of(examples), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
-        plains = task.answer_texts(model, list(texts), predictor, config)
+        plains = task.answer_texts(model, list(texts), predictor, task.graph_settings(config))
         answers = zip(exported.answer(model, list(texts)), plains, strict=True)
         for text, expected, (found, plain) in zip(texts, gold, answers, strict=True):
             ours += task.count_text(model, text, expected, found)
             floats += task.count_text(model, text, expected, plain)
     counts = np.array(ours, np.int64)
-    return Comparison.of(task, counts, np.array(floats, np.int64), labelled=len(counts))
+    return Comparison.of(task, counts, np.array(floats, np.int64), labelled=labelled)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

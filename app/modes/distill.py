@@ -214,12 +214,15 @@ def _train(subject: _Subject, text: _Text, training: TaskTraining) -> dict:
 def _card(config: Config, task: Task, labels: Sequence[str], metrics: dict) -> str:
     """The model card beside the weights."""
     texts = ", ".join(f"`{path}`" for path in (*labelled_sources(config.data), config.data.unlabelled_path) if path)
+    distill = config.distill
     weights = {
-        field.name: getattr(config.distill, field.name)
-        for field in dataclasses.fields(config.distill)
-        if field.name.endswith("_weight")
+        "labels": distill.labels_weight,
+        "soft": distill.soft_weight,
+        "chain": distill.chain_weight,
+        "hidden": distill.hidden.weight,
+        "relation": distill.relation.weight,
     }
-    losses = ", ".join(f"{name.removesuffix('_weight')} {weight:g}" for name, weight in weights.items() if weight)
+    losses = ", ".join(f"{name} {weight:g}" for name, weight in weights.items() if weight)
     return f"""# {task.title}, distilled
 
 - {task.describe_labels(labels)}

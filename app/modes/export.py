@@ -178,7 +178,14 @@ def export_text(job: Exporting) -> dict[str, float]:
     path = folder / "int8_text.tflite"
     say("int8_text    converting")
     content = write_text_tflite(job.model, job.encoder, job.config)
-    found = compare_text_tflite(content, job.model, job.corpus.examples(), job.predictor, job.config.predict)
+    found = compare_text_tflite(
+        content,
+        job.model,
+        job.corpus.examples(),
+        job.predictor,
+        job.config.predict,
+        labelled=job.scored.labelled,
+    )
     job.gate.decide("int8_text", path.name, found)
     job.run_dir.write_bytes(path, content)
     manifest = {

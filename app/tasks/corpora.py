@@ -258,7 +258,7 @@ def check_other_splits(
         for warning in task.find_oddities(summaries[split], config, training=False, labels=labels):
             say(f"warning: {warning}")
         if split == "valid" and config.data.valid_fraction:
-            say(f"{corpus.source}: {task.describe(summaries[split])}")
+            say(f"{corpus.source}: {task.describe_part(summaries[split])}")
     if "valid" not in others and train and not config.data.train_on_valid:
         say(
             "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "

@@ -219,6 +219,10 @@ class Task(ABC):
     def describe(self, summary: Any) -> str:
         """The size and labels of a corpus, in words."""
 
+    def describe_part(self, summary: Any) -> str:
+        """The size of a part that was set aside of a corpus, in words."""
+        return self.describe(summary)
+
     @abstractmethod
     def describe_labels(self, labels: Sequence[str]) -> str:
         """A line of a model card."""
@@ -355,6 +359,10 @@ class Task(ABC):
         self, model: TaskModel, encoder: Encoder, network: NetworkAt, config: PredictConfig
     ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         """The way from raw strings to answers inside a TensorFlow graph: string [texts] -> `text_outputs`."""
+
+    def graph_settings(self, config: PredictConfig) -> PredictConfig:
+        """The settings with which `answer_texts` gives what the text graph of `config` gives."""
+        return config
 
     @property
     @abstractmethod

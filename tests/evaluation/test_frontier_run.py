@@ -21,6 +21,7 @@ from app.modes import export
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.corpora import open_split
+from app.tasks.tagging.task import TAGGING
 
 QUICK = (
     "benchmark.objective=frontier", "benchmark.frontier.rounds=2", "benchmark.frontier.lengths=8,16",
@@ -95,13 +96,13 @@ def test_scores_are_remembered_by_the_checksums_of_model_and_corpus(exported, me
 
 def test_a_sample_is_whole_documents_from_all_over_the_corpus(exported):
     config = request_of(exported).config
-    sentences = list(open_split(config.data, "test").examples())
-    sample = sample_documents(sentences, 150)
+    sentences = list(open_split(config, "test").examples())
+    sample = sample_documents(TAGGING, sentences, 150)
     chosen = {sentence.document for sentence in sample}
     assert sample == [sentence for sentence in sentences if sentence.document in chosen]
     assert max(chosen) > 0.7 * sentences[-1].document
     assert 75 < sum(len(sentence.words) for sentence in sample) < 300
-    assert sample_documents(sentences, 0) == sentences
+    assert sample_documents(TAGGING, sentences, 0) == sentences
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,9 @@ def test_a_run_without_exports_and_the_same_run_again_are_refused(exported, trai
 def test_a_format_that_was_refused_is_named_where_there_are_no_exports(trained_run, tmp_path):
     bare = trained_run.copy(tmp_path / "bare")
     gate = Gate(RunDirectory(bare), 0.5, {"corpus": "test.conll", "split": "test"})
+    found = Comparison.of(TAGGING, np.array([[0, 1, 1]] * 50), np.ones((50, 3), int), labelled=50)
     with pytest.raises(Refused):
-        gate.decide("int8", "int8.tflite", Comparison.of(np.array([[0, 1, 1]] * 50), np.ones((50, 3), int)))
+        gate.decide("int8", "int8.tflite", found)
     with pytest.raises(InputError, match="int8 was refused by --mode=export at .* 100.00 points below"):
         frontier.measure_frontier(request_of(bare, *QUICK))
 
@@ -162,7 +164,7 @@ def test_onnx_runtime_computes_the_same_network(exported, tmp_path):
         pytest.skip("set PEER_PYTHON to a Python with onnxruntime, torch and transformers")
     request = request_of(exported)
     run = open_runs(request.run_dir, (), request.config.data)[0]
-    sentences = list(open_split(request.config.data, "test").examples())
+    sentences = list(open_split(request.config, "test").examples())
     batches = make_batches(run, sentences, 3)[:4]
     save_batches(tmp_path / "batches.npz", batches)
     keras = build_keras_forward(load_model(request.run_dir.model))

@@ -9,6 +9,7 @@ import pytest
 from app.config import InputError
 from app.evaluation.gate import Comparison, Gate, Refused, mention_refusal, read_refusals
 from app.run.directory import RunDirectory
+from app.tasks.tagging.task import TAGGING
 
 
 def entities(sentences: int, *, wrong: range) -> np.ndarray:
@@ -23,20 +24,24 @@ LARGE_LOSS = entities(3000, wrong=range(420))  # 2 points of 6,000 entities
 SMALL_LOSS = entities(158, wrong=range(2, 54))  # four lost, two gained, of 316
 
 
+def compare(counts: np.ndarray, float_counts: np.ndarray) -> Comparison:
+    return Comparison.of(TAGGING, counts, float_counts, labelled=int(counts[:, 2].sum()))
+
+
 @pytest.fixture
 def gate(tmp_path) -> Gate:
     return Gate(RunDirectory(tmp_path), 0.5, {"corpus": "test.conll", "split": "test"})
 
 
 def test_a_real_loss_on_a_large_corpus_is_refused_with_its_interval(gate):
-    found = Comparison.of(LARGE_LOSS, FLOAT_LARGE)
+    found = compare(LARGE_LOSS, FLOAT_LARGE)
     message = r"int8\.tflite refused: entity F1 0\.9300 on test is 2\.00 points below the float model's 0\.9500, "
     with pytest.raises(Refused, match=message + r"95 % interval 1\.\d\d to 2\.\d\d, export\.max_f1_loss allows 0\.5"):
         gate.decide("int8", "int8.tflite", found)
 
 
 def test_a_loss_that_may_be_chance_on_a_small_corpus_is_kept_with_a_warning(gate, capsys):
-    found = Comparison.of(SMALL_LOSS, FLOAT_SMALL)
+    found = compare(SMALL_LOSS, FLOAT_SMALL)
     assert round(found.loss.value, 2) == 0.63 > gate.allowed
     gate.decide("int8", "int8.tflite", found)
     warning = capsys.readouterr().err
@@ -45,14 +50,14 @@ def test_a_loss_that_may_be_chance_on_a_small_corpus_is_kept_with_a_warning(gate
 
 
 def test_the_same_answers_lose_nothing_and_nothing_is_said(gate, capsys):
-    found = Comparison.of(FLOAT_SMALL, FLOAT_SMALL)
+    found = compare(FLOAT_SMALL, FLOAT_SMALL)
     assert str(found) == "loses 0.00 points, 95 % interval 0.00 to 0.00"
     gate.decide("int8", "int8.tflite", found)
     assert capsys.readouterr().err == ""
 
 
 def test_a_small_loss_that_a_large_corpus_proves_is_kept_within_the_budget_and_refused_without_one(tmp_path, capsys):
-    found = Comparison.of(entities(3000, wrong=range(312)), FLOAT_LARGE)  # .2 points
+    found = compare(entities(3000, wrong=range(312)), FLOAT_LARGE)  # .2 points
     corpus = {"corpus": "test.conll", "split": "test"}
     Gate(RunDirectory(tmp_path), 0.5, corpus).decide("int8", "int8.tflite", found)
     assert capsys.readouterr().err == ""
@@ -61,20 +66,20 @@ def test_a_small_loss_that_a_large_corpus_proves_is_kept_within_the_budget_and_r
 
 
 def test_what_is_better_is_kept_and_said_to_gain(tmp_path):
-    found = Comparison.of(FLOAT_LARGE, LARGE_LOSS)
+    found = compare(FLOAT_LARGE, LARGE_LOSS)
     assert re.fullmatch(r"gains 2\.00 points, 95 % interval 1\.\d\d to 2\.\d\d", str(found))
     Gate(RunDirectory(tmp_path), 0.0, {"corpus": "test.conll", "split": "test"}).decide("int8", "int8.tflite", found)
 
 
 def test_a_loss_of_everything_is_allowed_by_a_budget_of_100(tmp_path):
-    found = Comparison.of(np.array([[0, 0, 2]] * 40), np.array([[2, 2, 2]] * 40))
+    found = compare(np.array([[0, 0, 2]] * 40), np.array([[2, 2, 2]] * 40))
     assert found.loss.value == found.loss.low == 100
     Gate(RunDirectory(tmp_path), 100.0, {"corpus": "test.conll", "split": "test"}).decide("int8", "x.tflite", found)
 
 
 def test_the_loss_is_recorded_with_its_interval():
-    found = Comparison.of(SMALL_LOSS, FLOAT_SMALL)
-    assert found.record() == Comparison.of(SMALL_LOSS, FLOAT_SMALL).record()
+    found = compare(SMALL_LOSS, FLOAT_SMALL)
+    assert found.record() == compare(SMALL_LOSS, FLOAT_SMALL).record()
     low, high = found.record()["points_lost_95_percent_interval"]
     assert low < 0 < found.record()["points_lost"] < high
     assert found.metrics("export/int8/test")["export/int8/test/points_lost_high"] == pytest.approx(high, abs=1e-4)
@@ -82,7 +87,7 @@ def test_the_loss_is_recorded_with_its_interval():
 
 def test_a_mode_that_misses_a_refused_format_says_so_until_it_is_kept(gate, capsys):
     with pytest.raises(Refused):
-        gate.decide("int8", "int8.tflite", Comparison.of(LARGE_LOSS, FLOAT_LARGE))
+        gate.decide("int8", "int8.tflite", compare(LARGE_LOSS, FLOAT_LARGE))
     mention_refusal(gate.run_dir, "int4", there=False)  # nothing is known of it
     message = r"^int8 was refused by --mode=export at 20\d\d-.*: entity F1 0\.9300 .* 2\.00 points below .*max_f1_loss$"
     with pytest.raises(InputError, match=message):
@@ -97,7 +102,7 @@ def test_a_mode_that_misses_a_refused_format_says_so_until_it_is_kept(gate, caps
 def test_other_refusals_stay_when_one_format_is_refused_or_kept(gate):
     for name in ("int8", "int4"):
         with pytest.raises(Refused):
-            gate.decide(name, f"{name}.tflite", Comparison.of(LARGE_LOSS, FLOAT_LARGE))
+            gate.decide(name, f"{name}.tflite", compare(LARGE_LOSS, FLOAT_LARGE))
     gate.passed("int8")
     assert list(json.loads(gate.run_dir.refused_exports.read_text())) == ["int4"]
 
@@ -107,5 +112,5 @@ def test_a_damaged_file_of_refusals_explains_less_and_stops_nothing(gate, conten
     gate.run_dir.write_text(gate.run_dir.refused_exports, content)
     mention_refusal(gate.run_dir, "int8", there=False)
     with pytest.raises(Refused):
-        gate.decide("int8", "int8.tflite", Comparison.of(LARGE_LOSS, FLOAT_LARGE))
+        gate.decide("int8", "int8.tflite", compare(LARGE_LOSS, FLOAT_LARGE))
     assert list(read_refusals(gate.run_dir)) == ["int8"]

@@ -24,23 +24,20 @@ def predictor_of(tagger, *, batch_size: int = 4, **encoder) -> Predictor:
     return build_predictor(tagger, make_encoder(tagger, **encoder), batch_size=batch_size)
 
 
-def spelling_predictor(rows) -> Predictor:
+def spelling_predictor(tagger, rows) -> Predictor:
     """Its logits are the piece ids it was given, so that every emission tells which word it is of."""
 
     def forward(features):
-        return np.repeat(features["token_ids"][..., None], 2, axis=-1).astype(np.float32)
+        return np.repeat(features["token_ids"][..., None], len(tagger.labels), axis=-1).astype(np.float32)
 
-    def decode(emissions, probabilities):
-        return [np.zeros(len(e), int) for e in emissions], []
-
-    return Predictor(("O", "B-X"), rows, forward, decode, 3)
+    return Predictor(tagger, rows, forward, 3)
 
 
 @pytest.mark.parametrize("max_length", [12, 32, 64])
 def test_every_word_gets_the_logits_of_its_own_first_piece_in_the_order_of_the_corpus(tagger, max_length):
     encoder = make_encoder(tagger, max_length=max_length, overlap=4)
     words = [word for sentence in SENTENCES for word in sentence.words]
-    emissions = spelling_predictor(encoder.scoring_rows).compute_emissions(
+    emissions = spelling_predictor(tagger, encoder.scoring_rows).compute_emissions(
         encoder.scoring_rows(SENTENCES), units=len(words)
     )
     rows = encoder.pieces.encode(words)
@@ -67,7 +64,7 @@ def test_tags_and_probabilities_do_not_depend_on_the_batch_size(tagger):
 
 def test_a_corpus_read_in_parts_is_tagged_like_one_read_at_once(tagger, monkeypatch):
     whole = [one.tags for one in predictor_of(tagger).answer(SENTENCES)]
-    monkeypatch.setattr(predictor_module, "SENTENCES_AHEAD", 10)
+    monkeypatch.setattr(predictor_module, "EXAMPLES_AHEAD", 10)
     monkeypatch.setattr(predictor_module, "BATCHES_AHEAD", 2)
     read = []
 
@@ -85,7 +82,7 @@ def test_a_corpus_read_in_parts_is_tagged_like_one_read_at_once(tagger, monkeypa
 def test_a_word_scored_twice_or_never_is_an_assertion_error(tagger):
     rows = list(make_encoder(tagger).scoring_rows(SENTENCES))
     words = sum(len(sentence.words) for sentence in SENTENCES)
-    predictor = spelling_predictor(None)
+    predictor = spelling_predictor(tagger, None)
     with pytest.raises(AssertionError, match=r"word 0 of \d+ was scored 2 times, not once"):
         predictor.compute_emissions([*rows, rows[0]], units=words)
     with pytest.raises(AssertionError, match=r"was scored 0 times, not once"):

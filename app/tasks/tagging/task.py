@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import IO, Any
 
@@ -81,6 +82,9 @@ class Tagging(Task):
 
     def describe(self, summary: CorpusSummary) -> str:
         return f"{summary.sentences:,} sentences, {summary.words:,} words, types {', '.join(summary.types)}"
+
+    def describe_part(self, summary: CorpusSummary) -> str:
+        return f"{summary.sentences:,} sentences, {summary.documents:,} documents"
 
     def describe_labels(self, labels: Sequence[str]) -> str:
         return f"Entity types: {', '.join(types_from(labels))}"
@@ -248,6 +252,9 @@ class Tagging(Task):
             longest_sentence=LONGEST_SENTENCE_WORDS,
             non_names=find_non_names(model, config),
         )
+
+    def graph_settings(self, config: PredictConfig) -> PredictConfig:
+        return replace(config, min_score=0.0)  # every entity comes with its score, and the caller chooses
 
     @property
     def text_outputs(self) -> dict[str, dict[str, Any]]:
