@@ -1,6 +1,5 @@
 """Modes room: a small tagger learns from finished runs, on labelled and unlabelled text."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass

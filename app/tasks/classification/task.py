@@ -370,10 +370,10 @@ def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], 
         chosen = [label for label, given in zip(model.labels, answer.predicted[0], strict=True) if given]
         return {"labels": [] if is_empty else chosen, "scores": named}
     chances = np.exp(log_softmax(logits[np.newaxis], settings["temperature"]))[0]
-    named = {label: round(float(chance), 4) for label, chance in zip(model.labels, chances, strict=True)}
+    shown = {label: round(float(chance), 4) for label, chance in zip(model.labels, chances, strict=True)}
     number = int(answer.predicted[0])
     label = None if number == NO_LABEL or is_empty else model.labels[number]
-    return {"label": label, "score": round(float(answer.score[0]), 4), "scores": named}
+    return {"label": label, "score": round(float(answer.score[0]), 4), "scores": shown}
 
 
 def find_min_score(facts: Facts, config: PredictConfig) -> float:

@@ -8,8 +8,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.data.encoding import Encoder
 from app.data.graph_rows import GraphRows, Stream, Windows, run_words
+from app.tasks.tagging.encoding import SentenceEncoder
 from app.tasks.tagging.graph_names import GraphNames
 from app.text.graph_sentences import GraphSentences, number_parts
 from app.text.graph_words import GraphShapes, GraphWords, changes
@@ -45,7 +45,7 @@ class GraphTagger:
 
     def __init__(
         self,
-        encoder: Encoder,
+        encoder: SentenceEncoder,
         network: Network,
         decode: Decode,
         *,

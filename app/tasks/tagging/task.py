@@ -244,6 +244,7 @@ class Tagging(Task):
     def build_text_graph(
         self, model: TaskModel, encoder: Encoder, network: NetworkAt, config: PredictConfig
     ) -> GraphTagger:
+        assert isinstance(encoder, SentenceEncoder)
         return GraphTagger(
             encoder,
             network,
