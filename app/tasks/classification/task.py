@@ -290,7 +290,7 @@ class Classification(Task):
     def rows_from_graph(self, model: TaskModel, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         several = bool(model.facts.get("multi_label"))
         thresholds = _settings(model, PredictConfig()).get("thresholds")
-        rows = []
+        rows: list[dict[str, Any]] = []
         for label, score, scores in zip(found["label"], found["score"], found["scores"], strict=True):
             named = {name: round(float(each), 4) for name, each in zip(model.labels, scores, strict=True)}
             if several:
