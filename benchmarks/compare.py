@@ -23,6 +23,9 @@ METRICS = {
         "words_per_s": "train/words_per_second",  # words trained on a second, over whole epochs
         "seconds": "train/seconds",
         "entity_f1": "test/entity_f1",
+        "texts_per_s": "train/texts_per_second",
+        "accuracy": "test/accuracy",
+        "macro_f1": "test/macro_f1",
     },
     "pretrain": {"pieces_per_s": "train/pieces_per_second", "seconds": "train/seconds"},
     "benchmark": {"steady_pieces_per_s": "benchmark/train_pieces_per_second"},

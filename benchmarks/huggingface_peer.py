@@ -35,7 +35,7 @@ def encode(sentences: list, tokenizer: BertTokenizerFast, ids: dict[str, int]) -
     rows = []
     for words, tags in sentences:
         row = tokenizer(words, is_split_into_words=True, truncation=True, max_length=256)
-        owners = row.unit_ids()
+        owners = row.word_ids()
         firsts = [owner is not None and owner != before for before, owner in zip([None, *owners], owners, strict=False)]
         row["labels"] = [ids[tags[owner]] if first else IGNORED for first, owner in zip(firsts, owners, strict=True)]
         rows.append(dict(row))
