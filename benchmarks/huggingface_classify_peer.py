@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer on text classification, for `compare.py`; needs an environment of its own (benchmarks/README.md).
+"""Hugging Face's Trainer on text classification, for `compare.py`; needs its own environment (benchmarks/README.md).
 
 Sequence classification the way its `run_classification.py` does it: one text a row, rows padded to the longest of the
 batch.
