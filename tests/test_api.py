@@ -83,7 +83,6 @@ def test_three_lines_answer_in_a_fresh_python_and_nothing_else_is_on_the_screen(
     )
     assert (done.returncode, done.stderr) == (0, "")
     expected = rows_of_the_mode(trained_run.path, tmp_path, ["Ada Lovelace lived in London."])
-    assert [{**row, "entities": []} for row in expected] == [{"text": expected[0]["text"], "entities": []}]
     assert done.stdout == f"{expected}\n"
 
 
@@ -110,7 +109,7 @@ def _rounded(value):
     return pytest.approx(value, abs=1e-3) if isinstance(value, float) else value
 
 
-def test_labels_and_settings_are_those_of_the_run_until_the_caller_says_otherwise(tagger, classifier, tmp_path):
+def test_labels_and_settings_are_those_of_the_run_until_the_caller_says_otherwise(tagger, tmp_path):
     (tmp_path / "mine.yaml").write_text("predict: {min_score: 0.999}")
     model = load(tagger)
     assert set(model.labels) == set(toy.LABELS) and repr(model).startswith("<tagging model of ")
@@ -123,6 +122,8 @@ def test_labels_and_settings_are_those_of_the_run_until_the_caller_says_otherwis
     whole = load_config(None, [f"predict.min_score={limit}"], defaults=str(tagger / "config.yaml"))
     assert load(tagger, config=whole).predict(TEXTS) == kept
 
+
+def test_a_classifier_gives_only_the_labels_that_are_sure_enough(classifier, tmp_path):
     path = classifier[0]
     model = load(path, min_score=1)
     assert model.labels == ("house", "other")
@@ -255,7 +256,7 @@ def test_a_run_of_train_is_one_of_the_command_line(trained_run, tmp_path):
     assert {name: written[name] for name in metrics} == metrics
     again = train(run_dir=tmp_path / "run", **settings)  # which is finished
     assert again["test/entity_f1"] == metrics["test/entity_f1"]
-    assert len(load(tmp_path / "run").predict("Ada met Bob in Rome .")[0]["entities"]) == 3
+    assert load(tmp_path / "run").predict("the old Bob met Ada in Rome .")[0]["entities"]
 
 
 def test_train_returns_the_metrics_of_a_classifier_and_gives_the_precision_back(classifier):
@@ -275,9 +276,9 @@ def test_settings_are_the_same_as_sections_keys_files_and_a_whole_config(tmp_pat
     assert resolved(sections, seed=4) == expected
     assert resolved({"training.epochs": 3}, training={"learning_rate": 3e-5}, seed=4) == expected
     assert resolved(str(tmp_path / "mine.yaml"), seed=4) == expected
-    steps = ("prune_structured", "distill")
+    steps = ("prune_structured", "cluster")
     listed = load_config(None, [f"compression.steps={','.join(steps)}", "data.strict=true"])
-    for written in (steps, list(steps), "prune_structured, distill"):
+    for written in (steps, list(steps), "prune_structured, cluster"):
         assert resolved({"compression": {"steps": written}, "data": {"strict": True}}) == listed
 
 
