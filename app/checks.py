@@ -119,9 +119,15 @@ def check_evaluate(request: Request) -> None:
         _check_saved_model(run_dir)
 
 
+def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
+    """The model of a run that is to answer."""
+    facts = check_tagger(run_dir.model)
+    _check_length(config.data, facts.positions)
+    return facts
+
+
 def check_predict(request: Request) -> None:
-    facts = check_tagger(request.run_dir.model)
-    _check_length(request.config.data, facts.positions)
+    check_model(request.config, request.run_dir)
     inputs = [each for each in (request.input, *request.more_inputs) if each]
     if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")
@@ -210,8 +216,7 @@ def _check_training(request: Request, mode: str, *, found_by_trial: bool = False
 def _check_scored(request: Request, purpose: str) -> TaggerFacts:
     """A finished run that is to be scored on `evaluation.split`."""
     config, run_dir = request.config, request.run_dir
-    facts = check_tagger(run_dir.model)
-    _check_length(config.data, facts.positions)
+    facts = check_model(config, run_dir)
     require_split(config.data, config.evaluation.split, purpose)
     _check_splits(config, (config.evaluation.split,), facts.labels)
     _check_writable(run_dir.path, "--run_dir")

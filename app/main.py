@@ -11,74 +11,24 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from absl import app as absl_app
 from absl import flags, logging
 
-from app.config import TASK_MODES, Config, InputError, LostWorkerError, RunError, Terminated
-from app.config.loading import load_config, load_setting, to_yaml
+from app.config import InputError, LostWorkerError, RunError, Terminated
+from app.config.loading import to_yaml
 from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory
 from app.run.files import first_line, full_disk, reason_of
+from app.run.request import MODES, load_run_config
 from app.run.screen import heartbeat
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
 LOST_WORKER = 138  # Kubeflow's code for a failure that starting again may mend
 
-
-class Mode(NamedTuple):
-    """A mode: `module` has `run(request: Request) -> dict[str, float]`."""
-
-    module: str
-    description: str
-    works_on: str = ""  # works on the finished run of this mode, with that run's configuration
-    starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
-    learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
-    accepts: tuple[str, ...] = ()  # flags that only some modes take
-
-
-MODES = {
-    "pretrain": Mode(
-        "app.modes.pretrain",
-        "train a backbone on raw text; an interrupted run resumes",
-        accepts=("overwrite",),
-    ),
-    "finetune": Mode(
-        "app.modes.finetune",
-        "train on a corpus, score on its test split; an interrupted run resumes",
-        learns_from=("init_from",),
-        accepts=("overwrite",),
-    ),
-    "distill": Mode(
-        "app.modes.distill",
-        "train a small network to answer like finished runs; an interrupted run resumes",
-        learns_from=("init_from", "distill.teachers"),
-        accepts=("overwrite",),
-    ),
-    "compress": Mode(
-        "app.modes.compress",
-        "make the model of a finished run (init_from) smaller and faster; an interrupted run resumes",
-        starts_from="finetune",
-        accepts=("overwrite",),
-    ),
-    "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
-    "predict": Mode(
-        "app.modes.predict",
-        "find the entities of plain text: lines, JSON lines or whole files",
-        works_on="finetune",
-        accepts=("input", "output"),
-    ),
-    "export": Mode(
-        "app.modes.export",
-        "write a run as TFLite files and a SavedModel, each scored before it is kept",
-        works_on="finetune",
-    ),
-    "serve": Mode("app.modes.serve", "answer over HTTP with the exported SavedModel", works_on="finetune"),
-    "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
-}
 
 _MODE = flags.DEFINE_string("mode", "", "what to do")
 _CONFIG = flags.DEFINE_string("config", "", "YAML file; keys it leaves out keep their defaults")
@@ -201,38 +151,10 @@ def build_request() -> tuple[str, Request]:
     if "input" in mode.accepts and not any(_INPUT.value):
         raise InputError(f"--mode={name} needs --input=FILE, or --input=- for stdin")
     run_dir = RunDirectory(expand(_RUN_DIR.value, name="--run_dir") or f"runs/{mode.works_on or name}")
-    if mode.works_on:
-        run_dir.require_run()
-    config = load_run_config(mode, run_dir)
+    config = load_run_config(name, run_dir, expand(_CONFIG.value, name="--config") or None, list(_SET.value))
     first, *others = [expand_list(path, name="--input") for path in _INPUT.value or [""]]
     target = expand("" if _OUTPUT.value == "-" else _OUTPUT.value, name="--output")  # "-" is standard output
     return name, Request(config, run_dir, _OVERWRITE.value, first, target, tuple(others))
-
-
-def load_run_config(mode: Mode, run_dir: RunDirectory) -> Config:
-    """The configuration from the flags, over that of the run which the mode works on or starts from."""
-    path, settings = expand(_CONFIG.value, name="--config") or None, list(_SET.value)
-    if mode.works_on:
-        return load_config(path, settings, defaults=str(run_dir.config_yaml))
-    if mode.starts_from:
-        source = RunDirectory(load_setting("init_from", path, settings) or f"runs/{mode.starts_from}")
-        source.require_run("init_from")
-        return load_config(path, [*settings, f"init_from={source}"], defaults=str(source.config_yaml))
-    if mode is MODES["benchmark"] and load_setting("benchmark.objective", path, settings) == "frontier":
-        run_dir.require_run()  # its exports are what is measured
-        return load_config(path, settings, defaults=str(run_dir.config_yaml))
-    return load_config(path, settings, mode=_MODE.value, starts=_find_starts(mode, path, settings))
-
-
-def _find_starts(mode: Mode, path: str | None, settings: Sequence[str]) -> list[str]:
-    """The config.yaml of each run that a mode learns from. What is no run is for the mode to complain about."""
-    named: list[str] = []
-    for key in mode.learns_from:
-        value = load_setting(key, path, settings)
-        named += [value] if isinstance(value, str) else value
-    runs = [RunDirectory(source) for source in named if source]
-    # A pretrained backbone may be the teacher of any task.
-    return [str(run.config_yaml) for run in runs if run.is_run() and run.read_state().get("mode") in TASK_MODES]
 
 
 def describe(name: str, request: Request) -> str:

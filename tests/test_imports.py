@@ -31,11 +31,13 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LIGHT = [
     "__init__",
     "main",
+    "api",
     "checks",
     *(f"config/{path.stem}" for path in sorted((APP / "config").glob("*.py"))),
     "run/directory",
     "run/environment",
     "run/files",
+    "run/request",
     "run/screen",
     "run/surroundings",
     "data/sentence",

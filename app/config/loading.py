@@ -11,6 +11,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from app.config import (
 )
 from app.config.paths import expand, expand_list, split_list
 from app.config.renamed import RENAMED, refuse_old_keys
-from app.config.rules import impossible_combinations, left_out_samples, settings_of_other_tasks
+from app.config.rules import KEYWORDS, impossible_combinations, left_out_samples, settings_of_other_tasks
 
 _FIELDS = fields_by_key()
 _PARTS = [key.split(".") for key in _FIELDS]
@@ -42,6 +43,9 @@ _TYPE_NAMES = {
     "tuple[str, ...]": "a list of texts, such as [a, b]",
     "tuple[int, ...]": "a list of integers, such as [0, 2]",
 }
+# What a user sets: a YAML file or a mapping of sections; and over that "section.key=value", or a mapping of keys.
+Source = str | Mapping[str, Any] | None
+Settings = Sequence[str] | Mapping[str, Any]
 _BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -54,8 +58,8 @@ class _Layer(NamedTuple):
 
 
 def load_config(
-    path: str | None,
-    overrides: Sequence[str] = (),
+    path: Source,
+    overrides: Settings = (),
     *,
     mode: str = "",
     defaults: str | None = None,
@@ -64,8 +68,9 @@ def load_config(
     """Builds the configuration: default (of task, of mode) < `defaults` < `base:` of `path` < `path` < `overrides`.
 
     Args:
-        path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base.
-        overrides: "section.key=value"; the value may itself contain "=".
+        path: YAML file. Its key `base` may name another one, relative to its own folder; a base has no base. Or what
+            could stand in one, as a mapping with Python's values.
+        overrides: "section.key=value"; the value may itself contain "=". Or a mapping {"section.key": value}.
         mode: whose own defaults hold, see `MODE_DEFAULTS`.
         defaults: YAML file below `path`: the config.yaml of the run to evaluate or compress. Its paths stay as they
             are, and keys of earlier versions are understood.
@@ -106,13 +111,18 @@ def _raise_first(broken: Iterable[tuple[tuple[str, ...], str]], config: Config, 
         raise InputError(f"{rule}; received {received}")
 
 
-def load_setting(key: str, path: str | None, overrides: Sequence[str] = ()) -> Any:
+def load_setting(key: str, path: Source, overrides: Settings = ()) -> Any:
     """One setting as a user set it, or its default, whatever the others are."""
     value = _DEFAULTS[key]
     for layer in _user_layers(path, overrides):
         if key in layer.raw:
             value = _expand_paths(key, _coerce(key, layer.raw[key], origin=layer.origin))
     return value
+
+
+def with_setting(settings: Settings, key: str, value: str) -> Settings:
+    """The settings and one more, which wins."""
+    return {**settings, key: value} if isinstance(settings, Mapping) else [*settings, f"{key}={value}"]
 
 
 def to_yaml(config: Config) -> str:
@@ -182,9 +192,11 @@ def _run_settings(path: str) -> dict[str, Any]:
     return {key: _as_text(_DEFAULTS[key]) for key in OF_THE_MODEL} | flat
 
 
-def _user_layers(path: str | None, overrides: Sequence[str]) -> Iterator[_Layer]:
-    """The user's files and `--set`, the weakest first."""
-    if path:
+def _user_layers(path: Source, overrides: Settings) -> Iterator[_Layer]:
+    """The user's files, or mapping, and settings over them, the weakest first."""
+    if isinstance(path, Mapping):
+        yield _user_layer(_as_written(path, origin="config"), origin="config")
+    elif path:
         content = read_yaml(path)
         base = content.pop("base", "")
         if not isinstance(base, str):
@@ -196,6 +208,9 @@ def _user_layers(path: str | None, overrides: Sequence[str]) -> Iterator[_Layer]
                 raise InputError(f"{base_path} is the base of {path} and may not have a base itself")
             yield _user_layer(base_content, origin=base_path)
         yield _user_layer(content, origin=path)
+    if isinstance(overrides, Mapping):
+        yield _user_layer(_as_written(overrides, origin=KEYWORDS), origin=KEYWORDS)
+        return
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -210,6 +225,26 @@ def _user_layer(content: Mapping[str, Any], *, origin: str) -> _Layer:
     flat = _flat_keys(content, origin=origin)
     _require_all_known(flat, origin=origin)
     return _Layer(flat, origin, "user")
+
+
+def _as_written(value: Any, name: str = "", *, origin: str) -> Any:
+    """Python's value of a key, or a mapping of such, as YAML is read here: texts, lists and mappings of them.
+
+    Raises:
+        InputError: YAML has no such value.
+    """
+    if isinstance(value, Mapping):
+        prefix = f"{name}." if name else ""
+        return {str(key): _as_written(inner, f"{prefix}{key}", origin=origin) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_written(inner, name, origin=origin) for inner in value]
+    if isinstance(value, bool | str | Real):
+        return _as_text(value)
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    raise InputError(
+        f"{name} must be a text, a number, true or false, a list or a mapping, received {value!r:.80} in {origin}"
+    )
 
 
 def _with_task_defaults(layers: list[_Layer]) -> list[_Layer]:

@@ -20,6 +20,7 @@ from app.config import (
 )
 
 FEWEST_PIECES = 8  # in a sequence
+KEYWORDS = "keyword arguments"  # where a program's own settings come from, as "--set" is the command line's
 _DEFAULTS = flatten(Config())
 # A training corpus, and what is only of use beside it.
 _CORPORA = {
@@ -78,7 +79,7 @@ def settings_of_other_tasks(config: Config, chosen: Mapping[str, str]) -> Iterat
 
     Args:
         config: as it would be.
-        chosen: the keys that the user set, and where: "--set", or the name of a file.
+        chosen: the keys that the user set, and where: "--set", `KEYWORDS`, or the name of a file.
     """
     if config.task not in TASKS:
         return
@@ -86,7 +87,7 @@ def settings_of_other_tasks(config: Config, chosen: Mapping[str, str]) -> Iterat
     for task, names in _SETTINGS_OF.items():
         for key, origin in chosen.items() if task != config.task else ():
             other = any(key.startswith(name) if name.endswith(".") else key == name for name in names)
-            if other and (origin == "--set" or flat[key] != _DEFAULTS[key]):
+            if other and (origin in ("--set", KEYWORDS) or flat[key] != _DEFAULTS[key]):
                 yield (key, "task"), f"{key} is only for task={task}"
 
 

@@ -12,7 +12,7 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, NoReturn
@@ -114,6 +114,35 @@ def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
             raise fault
     if waiting:
         yield waiting
+
+
+def check_texts(texts: str | Iterable[str]) -> list[str]:
+    """Documents that a program has in memory; one text is a list of one.
+
+    Raises:
+        InputError: naming the number of the text: it is no text, too long, or has half of a surrogate pair in it.
+    """
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a list of texts, received {_short(texts)}")
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{number}] must be a text, received {_short(text)}")
+        if fault := surrogate_fault(text):
+            raise InputError(f"texts[{number}] {fault}")
+        if 4 * len(text) > MAX_DOCUMENT_BYTES and (size := len(text.encode("utf-8"))) > MAX_DOCUMENT_BYTES:
+            raise InputError(_too_long(f"texts[{number}] ({size:,} bytes)"))
+    return found
+
+
+def divide_texts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts in their order, in lists of about 64 KB: memory need not hold what all of them become."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size >= BYTES_AT_A_TIME or number == len(texts) - 1:
+            yield texts[first : number + 1]
+            first, size = number + 1, 0
 
 
 def _parts(value: str) -> list[str]:

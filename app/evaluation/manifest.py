@@ -51,8 +51,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def find_export(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
+def find_export(
+    folder: Path, name: str, *, setting: str = "evaluation.tflite_file"
+) -> tuple[Path, dict[str, Any]]:
     """The path of `NAME.tflite` and the manifest that lists it.
+
+    Args:
+        folder: `export/tflite` of a run.
+        name: of the file, without its ending.
+        setting: where the name comes from, for messages.
 
     Raises:
         InputError: the file is not listed or not there.
@@ -61,7 +68,7 @@ def find_export(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
     path = folder / f"{name}.tflite"
     if path.name not in manifest["files"]:
         there = ", ".join(sorted(each.removesuffix(".tflite") for each in manifest["files"])) or "none"
-        raise InputError(f"evaluation.tflite_file must be one of the exports in {folder} ({there}), received {name!r}")
+        raise InputError(f"{setting} must be one of the exports in {folder} ({there}), received {name!r}")
     if not path.is_file():
         raise InputError(f"{path} does not exist: make it with --mode=export")
     return path, manifest

@@ -1,7 +1,10 @@
-"""Evaluation room: a `.tflite` file run by LiteRT, as a `Forward` of the one predictor."""
+"""Evaluation room: what can compute the logits of a run's model: Keras, a `.tflite` file in LiteRT, a SavedModel.
+
+Each is a `Forward` of the one predictor, by its name in `FORWARDS`.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ from app.config import InputError, PredictConfig
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.evaluation.manifest import MANIFEST, find_export, newest_version
+from app.evaluation.gate import mention_refusal
+from app.evaluation.manifest import MANIFEST, find_export, newest_version, versions
 from app.evaluation.predictor import Features, Forward, Predictor
-from app.run.directory import sha256_of_file
+from app.run.directory import RunDirectory, sha256_of_file
 from app.run.files import reason_of
 from app.tasks.network import TaskModel
 
@@ -146,3 +150,26 @@ class SavedModelForward:
     def __call__(self, features: dict[str, np.ndarray]) -> np.ndarray:
         inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
         return self.loaded.signatures["tokenized"](**inputs)["logits"].numpy()
+
+
+# Runtime, which is what the setting `predictor` may name, to the forward pass of a run's model by it; None for the
+# Keras network. Takes the run, the name of the TFLite file without its ending, and the model of the run.
+FORWARDS: dict[str, Callable[[RunDirectory, str, TaskModel], Forward | None]] = {
+    "keras": lambda run_dir, file, model: None,
+    "tflite": lambda run_dir, file, model: load_tflite_forward(run_dir.tflite, file, labels=model.labels),
+    "saved_model": lambda run_dir, file, model: SavedModelForward.of(
+        load_saved_model(run_dir.saved_model), labels=len(model.labels)
+    ),
+}
+
+
+def mention_refused(run_dir: RunDirectory, runtime: str, file: str) -> None:
+    """Says that the export which a runtime needs was refused when it was made last, see `mention_refusal`.
+
+    Raises:
+        InputError: it is not there because it was refused.
+    """
+    if runtime == "tflite":
+        mention_refusal(run_dir, file, there=(run_dir.tflite / f"{file}.tflite").is_file())
+    elif runtime == "saved_model":
+        mention_refusal(run_dir, "saved_model", there=bool(versions(run_dir.saved_model)))

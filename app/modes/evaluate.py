@@ -1,18 +1,14 @@
 """Modes room: score a finished run on its own or on another corpus."""
 
 import sys
-from collections.abc import Callable
 
 from app.config import Config
-from app.evaluation.gate import mention_refusal
-from app.evaluation.manifest import versions
-from app.evaluation.predictor import Forward
-from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model, load_tflite_forward
+from app.evaluation.runtimes import FORWARDS, build_predictor, mention_refused
 from app.evaluation.scoring import score_split, show_results
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora, read_scored_split
-from app.tasks.network import TaskModel, build_encoder
+from app.tasks.network import build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
@@ -23,11 +19,11 @@ def run(request: Request) -> dict[str, float]:
     """
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
-    _mention_refusal(config, run_dir)
+    mention_refused(run_dir, config.predictor, config.evaluation.tflite_file)
     tagger = load_model(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
     corpus, summary = read_scored_split(config, split, labels=tagger.labels, purpose=purpose)
-    forward = FORWARDS[config.predictor](config, run_dir, tagger)
+    forward = FORWARDS[config.predictor](run_dir, config.evaluation.tflite_file, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(
         tagger, encoder, batch_size=config.evaluation.batch_size, forward=forward, config=config.predict
@@ -52,24 +48,3 @@ def _runtime(config: Config) -> str:
     """Distinguishes the scores of an export; empty for the model itself."""
     names = {"keras": "", "tflite": f".tflite-{config.evaluation.tflite_file}"}
     return names.get(config.predictor, f".{config.predictor}")
-
-
-def _mention_refusal(config: Config, run_dir: RunDirectory) -> None:
-    """Raises InputError if the export to be scored is not there because it was refused."""
-    name = config.evaluation.tflite_file
-    if config.predictor == "tflite":
-        mention_refusal(run_dir, name, there=(run_dir.tflite / f"{name}.tflite").is_file())
-    elif config.predictor == "saved_model":
-        mention_refusal(run_dir, "saved_model", there=bool(versions(run_dir.saved_model)))
-
-
-# What `predictor` may name: a forward pass, or None for the Keras network.
-FORWARDS: dict[str, Callable[[Config, RunDirectory, TaskModel], Forward | None]] = {
-    "keras": lambda config, run_dir, tagger: None,
-    "tflite": lambda config, run_dir, tagger: load_tflite_forward(
-        run_dir.tflite, config.evaluation.tflite_file, labels=tagger.labels
-    ),
-    "saved_model": lambda config, run_dir, tagger: SavedModelForward.of(
-        load_saved_model(run_dir.saved_model), labels=len(tagger.labels)
-    ),
-}

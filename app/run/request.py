@@ -1,0 +1,102 @@
+"""Run room: the modes by name, and the configuration that a user's settings make for one. Imports no TensorFlow.
+
+What is asked of a mode is the same whoever asks: the command line (`app.main`) or a program (`app.api`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from app.config import TASK_MODES, Config
+from app.config.loading import Settings, Source, load_config, load_setting, with_setting
+from app.run.directory import RunDirectory
+
+
+class Mode(NamedTuple):
+    """A mode: `module` has `run(request: Request) -> dict[str, float]`."""
+
+    module: str
+    description: str
+    works_on: str = ""  # works on the finished run of this mode, with that run's configuration
+    starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
+    learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
+    accepts: tuple[str, ...] = ()  # flags that only some modes take
+
+
+MODES = {
+    "pretrain": Mode(
+        "app.modes.pretrain",
+        "train a backbone on raw text; an interrupted run resumes",
+        accepts=("overwrite",),
+    ),
+    "finetune": Mode(
+        "app.modes.finetune",
+        "train on a corpus, score on its test split; an interrupted run resumes",
+        learns_from=("init_from",),
+        accepts=("overwrite",),
+    ),
+    "distill": Mode(
+        "app.modes.distill",
+        "train a small network to answer like finished runs; an interrupted run resumes",
+        learns_from=("init_from", "distill.teachers"),
+        accepts=("overwrite",),
+    ),
+    "compress": Mode(
+        "app.modes.compress",
+        "make the model of a finished run (init_from) smaller and faster; an interrupted run resumes",
+        starts_from="finetune",
+        accepts=("overwrite",),
+    ),
+    "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
+    "predict": Mode(
+        "app.modes.predict",
+        "find the entities of plain text: lines, JSON lines or whole files",
+        works_on="finetune",
+        accepts=("input", "output"),
+    ),
+    "export": Mode(
+        "app.modes.export",
+        "write a run as TFLite files and a SavedModel, each scored before it is kept",
+        works_on="finetune",
+    ),
+    "serve": Mode("app.modes.serve", "answer over HTTP with the exported SavedModel", works_on="finetune"),
+    "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
+}
+
+
+def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: Settings) -> Config:
+    """The configuration of a mode: the user's settings over those of the run that it works on or starts from.
+
+    Args:
+        name: of the mode.
+        run_dir: where it will work.
+        source: a YAML file, or sections.
+        settings: those over the source.
+
+    Raises:
+        InputError: a setting is wrong, or a run that the mode needs is not there.
+    """
+    mode = MODES[name]
+    if mode.works_on:
+        run_dir.require_run()
+        return load_config(source, settings, defaults=str(run_dir.config_yaml))
+    if mode.starts_from:
+        start = RunDirectory(load_setting("init_from", source, settings) or f"runs/{mode.starts_from}")
+        start.require_run("init_from")
+        settings = with_setting(settings, "init_from", str(start))
+        return load_config(source, settings, defaults=str(start.config_yaml))
+    if name == "benchmark" and load_setting("benchmark.objective", source, settings) == "frontier":
+        run_dir.require_run()  # its exports are what is measured
+        return load_config(source, settings, defaults=str(run_dir.config_yaml))
+    return load_config(source, settings, mode=name, starts=_find_starts(mode, source, settings))
+
+
+def _find_starts(mode: Mode, source: Source, settings: Settings) -> list[str]:
+    """The config.yaml of each run that a mode learns from. What is no run is for the mode to complain about."""
+    named: list[str] = []
+    for key in mode.learns_from:
+        value = load_setting(key, source, settings)
+        named += [value] if isinstance(value, str) else value
+    runs = [RunDirectory(each) for each in named if each]
+    # A pretrained backbone may be the teacher of any task.
+    return [str(run.config_yaml) for run in runs if run.is_run() and run.read_state().get("mode") in TASK_MODES]
