@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +19,16 @@ from absl.testing import flagsaver
 from app.config import TASK_DEFAULTS, InputError, task_names
 from app.config.loading import load_config
 from app.evaluation.runtimes import TFLiteModel, build_predictor, load_saved_model
-from app.main import MODES, build_request, load_run_config
+from app.main import MODES, build_request
 from app.run.directory import RunDirectory
 from app.tasks import HANDED_ON, TASKS, Registered, find_task, import_tasks, register
 from app.tasks.bundle import load_model
 from app.tasks.examples import ExampleCorpus, join_examples, split_off_examples, summarize_examples
 from app.tasks.network import build_encoder
+from app.tasks.task import Task
+from app.tasks.whole_text import WholeTextTask
 
+PROJECT = Path(__file__).parents[2]
 MOST_WORDS = 12
 TEXTS = ["the old house was in Rome", "Ada", "Bob met Cleo and Dan and Ada in the old house in Oslo", ""]
 
@@ -158,14 +162,30 @@ def test_a_fault_in_a_corpus_is_one_sentence(trained, tmp_path):
         run_mode("evaluate", trained.path, f"data.test_path={tmp_path / 'bad.csv'}")
 
 
-# Registration.
+# The page about tasks, and registration.
+
+
+def test_the_page_shows_the_task_that_is_tested():
+    page = (PROJECT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    shown = [block.removesuffix("```") for block in re.findall(r"(?s)```python\n(.*?```)", page)]
+    assert shown == [(PROJECT / "tests" / "third_task" / name).read_text() for name in ("__init__.py", "task.py")]
+
+
+def test_what_the_page_calls_a_method_is_one():
+    page = (PROJECT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    asked = {row for row in re.findall(r"(?m)^\| (`.*?) \|", page)}
+    named = {name for row in asked for name in re.findall(r"`(\w+)`", row)} - {*MODES, "tune"}
+    known = {*dir(WholeTextTask), *Task.__annotations__}
+    assert len(named) > 25 and named <= known, named - known
+    assert Task.__abstractmethods__ | WholeTextTask.__abstractmethods__ <= named
+
 
 
 def test_a_run_of_a_task_that_is_not_registered_is_told_how_to_be_read(trained, registry):
     task_names.remove("text_length")
     try:
-        with flagsaver.flagsaver(config="", set=[]), pytest.raises(InputError) as refused:
-            load_run_config(MODES["predict"], RunDirectory(trained.path))
+        with pytest.raises(InputError) as refused:
+            load_config(None, defaults=str(trained.path / "config.yaml"))
     finally:
         task_names.append("text_length")
     said = "task must be one of tagging, classification, or one that --task_module registers, received 'text_length'"
@@ -177,8 +197,7 @@ def test_processes_that_are_started_know_the_task(registry):
     register("other", task="somewhere.task:OTHER")
     assert os.environ[HANDED_ON] == "text_length=third_task.task:TEXT_LENGTH;other=somewhere.task:OTHER"
     code = "from app.tasks import TASKS; from app.config import task_names; print(task_names, TASKS)"
-    folder = Path(__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
     assert done.stdout == f"{task_names} {TASKS}\n" and "other" in task_names
 
 

@@ -1,4 +1,4 @@
-"""A task of one's own: how many words a text has. Imports nothing heavy; the task is imported when it is needed."""
+"""A task of one's own. Imports nothing heavy: the task itself is imported when it is needed."""
 
 from app.tasks import register
 
