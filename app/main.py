@@ -24,6 +24,7 @@ from app.run.directory import Request, RunDirectory
 from app.run.files import first_line, full_disk, reason_of
 from app.run.request import MODES, load_run_config
 from app.run.screen import heartbeat
+from app.tasks import import_tasks
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 TERMINATED = 143  # 128 + SIGTERM: schedulers start it again
@@ -40,7 +41,10 @@ _INPUT = flags.DEFINE_multi_string(
     "input", [], "predict: text or .jsonl file, folder, glob, several of these (a,b); or - for stdin"
 )
 _OUTPUT = flags.DEFINE_string("output", "", "predict: file for the JSON lines (default: stdout)")
-_FLAGS = (_MODE, _CONFIG, _SET, _RUN_DIR, _DRY_RUN, _OVERWRITE, _INPUT, _OUTPUT)
+_TASK_MODULE = flags.DEFINE_string(
+    "task_module", "", "module that registers a task of your own, such as my_task (docs/tasks.md)"
+)
+_FLAGS = (_MODE, _CONFIG, _SET, _RUN_DIR, _DRY_RUN, _OVERWRITE, _INPUT, _OUTPUT, _TASK_MODULE)
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort", "-helpfull", "--helpfull"}
 
 
@@ -150,6 +154,8 @@ def build_request() -> tuple[str, Request]:
             raise InputError(f"--{flag.name} belongs to --mode={' or '.join(takers)}, received --mode={name}")
     if "input" in mode.accepts and not any(_INPUT.value):
         raise InputError(f"--mode={name} needs --input=FILE, or --input=- for stdin")
+    if _TASK_MODULE.value:
+        import_tasks(_TASK_MODULE.value)
     run_dir = RunDirectory(expand(_RUN_DIR.value, name="--run_dir") or f"runs/{mode.works_on or name}")
     config = load_run_config(name, run_dir, expand(_CONFIG.value, name="--config") or None, list(_SET.value))
     first, *others = [expand_list(path, name="--input") for path in _INPUT.value or [""]]

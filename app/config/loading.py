@@ -320,6 +320,8 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     faults = [_fault(each, known.metadata) for each in (value if isinstance(value, tuple) else (value,))]
     fault = next(filter(None, faults), "")
     if fault:
+        if key == "task" and "did you mean" not in fault:
+            fault += ", or one that --task_module registers"
         fault = f"a list of which each is {fault}" if isinstance(value, tuple) else fault
         raise InputError(f"{key} must be {fault}, received {_describe(raw)} in {origin}")
     return value

@@ -27,9 +27,12 @@ TASK_DEFAULTS: dict[str, Mapping[str, str]] = {
 def register_task(name: str, defaults: Mapping[str, str] | None = None) -> None:
     """Adds a task of one's own to what the setting `task` may be; to be called before a configuration is loaded.
 
+    `app.tasks.register` calls it, and knows where the task is.
+
     Args:
         name: a lower-case identifier. A name that is known already keeps its place.
-        defaults: {"section.key": value} where the task's own differ from the general ones, see `TASK_DEFAULTS`.
+        defaults: {"section.key": value} where the task's own differ from the general ones, see `TASK_DEFAULTS`. The
+            samples of other tasks are not among them: a corpus that is not named here has no path.
 
     Raises:
         ValueError: the name is no lower-case identifier.
@@ -38,8 +41,9 @@ def register_task(name: str, defaults: Mapping[str, str] | None = None) -> None:
         raise ValueError(f"a task is named by a lower-case identifier, such as relation_extraction; received {name!r}")
     if name not in task_names:
         task_names.append(name)
-    if defaults is not None:
-        TASK_DEFAULTS[name] = dict(defaults)
+    if defaults is not None or (name not in TASKS and name not in TASK_DEFAULTS):
+        none = dict.fromkeys(("data.train_path", "data.valid_path", "data.test_path"), "")
+        TASK_DEFAULTS[name] = none | dict(defaults or {})
 
 
 @dataclass(frozen=True)

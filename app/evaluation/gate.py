@@ -45,7 +45,7 @@ class Comparison:
 
     @classmethod
     def of(cls, task: Task, counts: np.ndarray, float_counts: np.ndarray, *, labelled: int) -> "Comparison":
-        """Compares counts of each example, int [examples, columns] (`Scored.counts`)."""
+        """Compares counts of each example, [examples, columns] (`Scored.counts`)."""
         loss = compute_loss(float_counts, counts, lambda sums: 100 * task.headline_of(sums))
         f1, float_f1 = (float(task.headline_of(each.sum(axis=0))) for each in (counts, float_counts))
         return cls(task, f1, float_f1, loss, labelled)

@@ -112,7 +112,7 @@ def write_scores(
         page = render_page(
             report,
             title=title,
-            curves=task.curves,
+            curves=task.curves or {task.headline_name: f"valid/{task.headline}"},
             history=run_dir.read_history(),
             config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
             environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),

@@ -63,8 +63,8 @@ def compute_loss(
     is too narrow, as the bootstrap's are.
 
     Args:
-        reference: counts of the reference system, int [examples, counts], for example (right, predicted, gold)
-            entities of each sentence.
+        reference: counts of the reference system, [examples, counts], for example (right, predicted, gold) entities
+            of each sentence; or other numbers that are summed, such as (error, 1).
         other: counts of the other system on the same examples in the same order.
         statistic: of sums of such counts.
         resamples: number of draws.
@@ -87,7 +87,7 @@ def compute_loss(
     examples = len(reference)
     drawn = np.random.default_rng(seed).multinomial(examples, times / examples, size=resamples)  # [resamples, kinds]
     tail = (1 - confidence) / 2
-    # Counts are whole and small, so floats hold their sums exactly, and their product is many times faster.
+    # Floats hold sums of counts exactly, which are whole and small, and their product is many times faster.
     sums = drawn.astype(np.float64) @ kinds.astype(np.float64)
     low, high = np.quantile(loss_of(sums), [tail, 1 - tail])
     return Loss(float(loss_of(times @ kinds)), float(low), float(high))

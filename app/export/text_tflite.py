@@ -64,8 +64,8 @@ def compare_text_tflite(
         labelled: entities or texts of the corpus.
     """
     task, exported = model.task, TextModel(content, threads=os.cpu_count() or 1)
-    ours: list[Sequence[int]] = []
-    floats: list[Sequence[int]] = []
+    ours: list[Sequence[float]] = []
+    floats: list[Sequence[float]] = []
     for part in _batches(task.texts_of(examples), TEXTS_AT_A_TIME):
         texts, gold = zip(*part, strict=True)
         plains = task.answer_texts(model, list(texts), predictor, task.graph_settings(config))
@@ -73,8 +73,7 @@ def compare_text_tflite(
         for text, expected, (found, plain) in zip(texts, gold, answers, strict=True):
             ours += task.count_text(model, text, expected, found)
             floats += task.count_text(model, text, expected, plain)
-    counts = np.array(ours, np.int64)
-    return Comparison.of(task, counts, np.array(floats, np.int64), labelled=labelled)
+    return Comparison.of(task, np.array(ours), np.array(floats), labelled=labelled)
 
 
 def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

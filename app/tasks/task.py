@@ -16,8 +16,10 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import tensorflow as tf
 
-from app.config import Config, DataConfig, ModelConfig, PredictConfig
+from app.config import Config, DataConfig, InputError, ModelConfig, PredictConfig
+from app.config.paths import escape_controls
 from app.one_keras import keras
+from app.tasks.examples import join_examples, split_off_examples, summarize_examples
 from app.tasks.report import Report
 
 if TYPE_CHECKING:
@@ -116,7 +118,7 @@ class Scored:
         headline: the number that chooses the best weights, 0 to 1.
         units: words or texts scored.
         labelled: entities or texts: what the headline is about.
-        counts: int64 [examples, columns], whose sums over examples give the headline (`Task.headline_of`).
+        counts: numbers [examples, columns], whose sums over examples give the headline (`Task.headline_of`).
         metrics: all scores, flat, without the name of the split.
         curve: those of them that the history of a training shows.
         examples: what was scored; answers: the answer to each.
@@ -156,8 +158,26 @@ class Answers(Protocol):
     def answer(self, examples: Iterable[Any], *, probabilities: bool = False) -> Iterator[Any]: ...
 
 
+class PlainDisplay:
+    """Shows the answer to each text below it, value by value.
+
+    Args:
+        file: where to.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        values = ", ".join(f"{name} {value}" for name, value in row.items() if name != "text")
+        self._file.write(f"{escape_controls(str(row.get('text', '')))}\n  {escape_controls(values)}\n")
+
+
 class Task(ABC):
     """One task. It has no state: what differs from model to model is in its labels, its facts and its head.
+
+    What is not abstract has a default that a task of one's own can leave as it is. `WholeTextTask` (whole_text.py) adds
+    those of tasks about whole texts.
 
     Attributes:
         name: in the configuration (`task`).
@@ -168,7 +188,7 @@ class Task(ABC):
             headline is about, plural.
         suffix: of `predictions/SPLIT.SUFFIX`.
         speed_name: of the speed of answering, in `metrics.json` after `benchmark/`.
-        curves: what the learning curve of a report shows: name in words -> key in history.jsonl.
+        curves: what the learning curve of a report shows: name in words -> key in history.jsonl; empty = the headline.
         caution: what a user of a model has to mind; lines of its card.
         unit_input: name of the input of TFLite files that says where units are; empty = they have none.
         unit_input_meaning: of it.
@@ -179,20 +199,23 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    title: ClassVar[str]
+    title: ClassVar[str] = "Model"
     headline: ClassVar[str]
     headline_name: ClassVar[str]
     unit: ClassVar[str]
     example: ClassVar[str]
     labelled: ClassVar[str]
-    suffix: ClassVar[str]
-    speed_name: ClassVar[str]
-    curves: ClassVar[dict[str, str]]
-    caution: ClassVar[str]
+    suffix: ClassVar[str] = "jsonl"
+    speed_name: ClassVar[str] = "answers_per_second"
+    curves: ClassVar[dict[str, str]] = {}
+    caution: ClassVar[str] = (
+        "- On text unlike the training corpus it is right less often: measure it\n  with `--mode=evaluate` on text of "
+        "your own."
+    )
     unit_input: ClassVar[str] = ""
     unit_input_meaning: ClassVar[str] = ""
-    pieces_meaning: ClassVar[str]
-    warmup_text: ClassVar[str]
+    pieces_meaning: ClassVar[str] = "word pieces: [CLS] text [SEP], 0 after the end"
+    warmup_text: ClassVar[str] = "Ann Smith met Bob Jones on Monday. It rained. "
     averages_windows: ClassVar[bool] = False
 
     # Corpora.
@@ -203,35 +226,41 @@ class Task(ABC):
     ) -> Corpus:
         """A corpus of any source; with `labels`, an example with another one is an InputError where it is read."""
 
-    @abstractmethod
     def join(self, parts: Sequence[Any]) -> Corpus:
         """Corpora one after the other as one."""
+        return join_examples(parts)
 
-    @abstractmethod
     def split_off(self, corpus: Any, *, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
-        """What is trained on, and about `fraction` of the corpus to validate on; both have one label set."""
+        """What is trained on, and about `fraction` of the corpus to validate on; both have one label set.
 
-    @abstractmethod
+        By default each example is set aside, or not, for itself.
+        """
+        return split_off_examples(corpus, fraction=fraction, seed=seed)
+
+    def labels_of(self, example: Any) -> Iterable[str]:
+        """Labels that `summarize` finds at an example; by default one, of the task's own name: the output of a head."""
+        return (self.name,)
+
     def summarize(self, corpus: Any, config: Config) -> Summary:
         """One pass over a corpus."""
+        return summarize_examples(corpus, labels_of=self.labels_of, words_of=self.words_of)
 
-    @abstractmethod
     def describe(self, summary: Any) -> str:
         """The size and labels of a corpus, in words."""
+        return f"{summary.examples:,} {self.example}, {summary.words:,} words"
 
     def describe_part(self, summary: Any) -> str:
         """The size of a part that was set aside of a corpus, in words."""
         return self.describe(summary)
 
-    @abstractmethod
     def describe_labels(self, labels: Sequence[str]) -> str:
         """A line of a model card."""
+        return f"Labels: {', '.join(labels)}"
 
     def describe_head(self, config: ModelConfig) -> str:
         """The kind of head, in a model card."""
-        return "softmax"
+        return self.name
 
-    @abstractmethod
     def find_oddities(
         self, summary: Any, config: Config, *, training: bool, labels: Sequence[str] = ()
     ) -> list[str]:
@@ -243,18 +272,19 @@ class Task(ABC):
             training: whether it is trained on.
             labels: of the model that it is scored with.
         """
+        return []
 
     def find_repairs(self, summary: Any) -> str:
         """What was repaired in a training corpus, a sentence; empty if nothing was."""
         return ""
 
-    @abstractmethod
     def find_shared(self, train: Any, others: Mapping[str, Any]) -> list[str]:
         """A sentence for each corpus that has too much text in common with the training corpus."""
+        return []
 
-    @abstractmethod
     def read_unlabelled(self, sources: Sequence[Any], *, limit_words: int = 0) -> Iterator[Any]:
         """Examples without labels from running text (`find_sources`)."""
+        raise InputError(f"data.unlabelled_path must be empty, task={self.name} has no use for text without labels")
 
     @abstractmethod
     def words_of(self, example: Any) -> Sequence[str]:
@@ -298,9 +328,9 @@ class Task(ABC):
     def count_units(self, example: Any) -> int:
         """Units of an example: its words, or 1."""
 
-    @abstractmethod
     def group_of(self, example: Any) -> int:
-        """A number that the examples share which must be read together (a document)."""
+        """A number that neighbours share which must be read together (a document); by default each is read alone."""
+        return id(example)
 
     @abstractmethod
     def decode(self, model: TaskModel, emissions: Sequence[np.ndarray], *, probabilities: bool) -> list[Any]:
@@ -328,9 +358,14 @@ class Task(ABC):
     def list_errors(self, scored: Scored) -> list[dict[str, Any]]:
         """The rows of `errors/SPLIT.jsonl`: every wrong example."""
 
-    @abstractmethod
     def report(self, scored: Scored, *, title: str) -> Report:
-        """What is shown of a split."""
+        """What is shown of a split; by default all its scores."""
+        size = f"{scored.units:,} {self.unit}"
+        names = {self.headline: self.headline_name[0].upper() + self.headline_name[1:]}
+        tiles = tuple((names.get(name, name), f"{value:.4f}") for name, value in scored.metrics.items())
+        width = max(len(name) for name, _ in tiles)
+        lines = [title, size, "", *(f"{name:<{width}}  {value:>10}" for name, value in tiles)]
+        return Report(size=size, text="\n".join(lines) + "\n", tiles=tiles)
 
     def calibrate(self, model: TaskModel, examples: Sequence[Any], answers: Sequence[Any]) -> dict[str, Any]:
         """Facts that the validation split teaches a trained model, such as a temperature."""
@@ -348,9 +383,9 @@ class Task(ABC):
         """Entities, or labels, of a row of `answer_texts`."""
         return 1
 
-    @abstractmethod
     def open_display(self, file: IO[str], labels: Sequence[str]) -> Any:
         """What shows rows to a person at a terminal; has `show(row)`."""
+        return PlainDisplay(file)
 
     # Exports.
 
@@ -378,7 +413,7 @@ class Task(ABC):
         """A corpus as raw texts, each with what is right about it."""
 
     @abstractmethod
-    def count_text(self, model: TaskModel, text: str, gold: Any, row: Mapping[str, Any]) -> list[Sequence[int]]:
+    def count_text(self, model: TaskModel, text: str, gold: Any, row: Mapping[str, Any]) -> list[Sequence[float]]:
         """Counts, as in `Scored.counts`, of the parts of a text of `texts_of` beside a row of `answer_texts`."""
 
     @property

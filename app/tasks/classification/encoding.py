@@ -1,22 +1,16 @@
 """Tasks room: texts to rows in which the `[CLS]` that opens each text, or each window of a long one, is labelled."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-import numpy as np
-
-from app.data.encoding import Encoder
-from app.data.packing import IGNORED, EncodedDocument, Example, Span, cut_windows, encode_document, fill_rows
+from app.data.packing import IGNORED
 from app.tasks.classification.labelled_text import LabelledText
-from app.text.words import split_words
-
-TEXTS_PER_CALL = 1024  # texts tokenized by one call into TF Text
+from app.tasks.whole_text import WholeTextEncoder
 
 
 @dataclass(frozen=True)
-class TextEncoder(Encoder):
-    """Texts to rows. A text longer than a row is cut into windows; none of its words is left out.
+class TextEncoder(WholeTextEncoder):
+    """Texts with their labels to rows.
 
     Attributes:
         label_ids: numbers of the labels of training texts, by label or, with several to a text, by their sorted tuple.
@@ -24,77 +18,8 @@ class TextEncoder(Encoder):
 
     label_ids: Mapping[tuple[str, ...], int]
 
-    def training_rows(self, examples: Iterable[LabelledText]) -> Iterator[Example]:
-        """Rows to learn from: many texts share a row, each a window of its own; no piece is read twice.
+    def texts_in(self, example: LabelledText) -> Sequence[str]:
+        return example.texts
 
-        Raises:
-            AssertionError: a text with a label is in no row.
-        """
-        expected: set[int] = set()
-
-        def remembered() -> Iterator[LabelledText]:
-            for number, text in enumerate(examples):
-                if text.labels in self.label_ids and not text.out_of_scope:
-                    expected.add(number)
-                yield text
-
-        for row in fill_rows(
-            self._spans(remembered(), context=0), max_length=self.max_length, share_rows=True, pad_id=self.pieces.pad_id
-        ):
-            expected.difference_update(row.unit_ids[row.labels != IGNORED].tolist())
-            yield row
-        if expected:
-            raise AssertionError(f"{len(expected):,} labelled texts are in no row, the first is {min(expected) + 1}")
-
-    def scoring_rows(self, examples: Iterable[LabelledText]) -> Iterator[Example]:
-        spans = self._spans(examples, context=self.overlap)
-        return fill_rows(spans, max_length=self.max_length, share_rows=False, pad_id=self.pieces.pad_id)
-
-    def _spans(self, examples: Iterable[LabelledText], *, context: int) -> Iterator[Span]:
-        stream, first = iter(examples), 0
-        while group := list(islice(stream, TEXTS_PER_CALL)):
-            for number, (text, document) in enumerate(zip(group, self._encode(group), strict=True), start=first):
-                label = IGNORED if text.out_of_scope else self.label_ids.get(text.labels, IGNORED)
-                if document is None:  # a text without a word: `[CLS]` and `[SEP]` alone
-                    yield self._span(np.array([self.pieces.end_id], np.int32), np.zeros(1, np.int32), label, number)
-                    continue
-                for window in cut_windows(document, capacity=self.max_length - 1, context=context):
-                    part = slice(document.starts[window.left], document.starts[window.right])
-                    yield self._span(document.ids[part], document.shapes[part], label, number)
-            first += len(group)
-
-    def _span(self, ids: np.ndarray, shapes: np.ndarray, label: int, number: int) -> Span:
-        labels, unit_ids = np.full((2, len(ids) + 1), IGNORED, np.int32)
-        labels[0], unit_ids[0] = label, number
-        token_ids = np.concatenate([np.array([self.pieces.start_id], np.int32), ids])
-        return Span(token_ids, np.concatenate([np.zeros(1, np.int32), shapes]), labels, unit_ids)
-
-    def _encode(self, group: Sequence[LabelledText]) -> Iterator[EncodedDocument | None]:
-        words = [[spell_words(text) for text in example.texts] for example in group]
-        flat = [word for texts in words for text in texts for word in text]
-        rows, shapes, at = self.pieces.encode(flat), self.shapes(flat), 0
-        for texts in words:
-            sizes = [len(text) for text in texts if text]
-            end = at + sum(sizes)
-            if not sizes:
-                yield None
-                continue
-            splits = rows.splits[at : end + 1]
-            yield encode_document(
-                sizes,
-                rows.ids[splits[0] : splits[-1]],
-                splits - splits[0],
-                shapes[at:end],
-                np.full(end - at, IGNORED, np.int32),
-                np.zeros(end - at, bool),
-                end_id=self.pieces.end_id,
-                first_word=at,
-                max_pieces_per_word=self.max_pieces_per_word,
-            )
-            at = end
-
-
-def spell_words(text: str) -> list[str]:
-    """The words of a text, as word pieces are made of them."""
-    return [text[word.start : word.end] for word in split_words(text)]
-
+    def label_of(self, example: LabelledText) -> int:
+        return IGNORED if example.out_of_scope else self.label_ids.get(example.labels, IGNORED)

@@ -1,18 +1,15 @@
 """Tasks room: the head of text classification, on top of any backbone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from app.one_keras import keras
-from app.tasks.task import Head, read_constant
-
-POOLINGS = ("cls", "mean")
+from app.tasks.whole_text import PooledHead
 
 
-class TextHead(Head):
+class TextHead(PooledHead):
     """Dropout and a dense layer over `[CLS]`, or over the mean of the window that `[CLS]` opens.
 
     Args:
@@ -38,60 +35,10 @@ class TextHead(Head):
         class_weights: Sequence[float] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, received {pooling!r}")
-        self.labels = tuple(labels)
-        self.pooling = pooling
+        super().__init__(labels, pooling=pooling, dropout=dropout, **kwargs)
         self.multi_label = multi_label
         self._targets = _make_targets(len(labels), label_sets, multi_label=multi_label, smoothing=label_smoothing)
         self._weights = np.asarray(class_weights or np.ones(len(labels)), np.float32)
-        self._dropout = keras.layers.Dropout(dropout)
-        self._dense = keras.layers.Dense(
-            len(labels),
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-            dtype="float32",
-            name="logits",
-        )
-
-    def build(self, input_shape: tf.TensorShape) -> None:
-        self._dense.build(input_shape)
-        super().build(input_shape)
-
-    @property
-    def pools(self) -> bool:
-        return self.pooling == "mean"
-
-    def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return self(states, windows=features["padding_mask"])
-
-    def call(
-        self, inputs: tf.Tensor, windows: tf.Tensor | None = None, training: bool | None = None
-    ) -> tf.Tensor:
-        """Hidden states [batch, length, width] -> logits float32 [batch, length, labels].
-
-        Args:
-            inputs: hidden states.
-            windows: int32 [batch, length], the number of each piece's window; the mean needs it.
-            training: whether dropout is on.
-        """
-        x = inputs
-        if self.pools:
-            assert windows is not None
-            same = tf.equal(windows[:, :, tf.newaxis], windows[:, tf.newaxis, :])
-            x = average_windows(tf.cast(x, tf.float32), same)
-        return self._dense(self._dropout(x, training=training))
-
-    def own_variables(self) -> dict[str, tf.Variable]:
-        """All variables, by their names in the file of a bundle."""
-        return {"kernel": self._dense.kernel, "bias": self._dense.bias}
-
-    def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
-        if self.pools:
-            shape = tf.shape(same)
-            x = average_windows(tf.reshape(x, [shape[0], shape[1], x.shape[-1]]), same)
-            x = tf.reshape(x, [-1, x.shape[-1]])
-        return tf.matmul(x, read_constant(self._dense.kernel)) + read_constant(self._dense.bias)
 
     def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         """Summed loss of the texts that have a label; `boundaries` mean nothing here.
@@ -105,20 +52,6 @@ class TextHead(Head):
         else:
             losses = -targets * tf.nn.log_softmax(logits) * self._weights
         return tf.reduce_sum(tf.where(labels >= 0, tf.reduce_sum(losses, axis=-1), 0.0))
-
-
-def average_windows(states: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
-    """The mean of each piece's window.
-
-    Args:
-        states: float32 [batch, length, width].
-        same: bool [batch, length, length], true within one window.
-
-    Returns:
-        float32 [batch, length, width].
-    """
-    weights = tf.cast(same, tf.float32)
-    return tf.matmul(weights / tf.reduce_sum(weights, axis=-1, keepdims=True), states)
 
 
 def _make_targets(

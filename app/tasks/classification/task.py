@@ -26,7 +26,7 @@ from app.tasks.classification.corpus_checks import (
     find_shared_texts,
 )
 from app.tasks.classification.display import LabelDisplay
-from app.tasks.classification.encoding import TextEncoder, spell_words
+from app.tasks.classification.encoding import TextEncoder
 from app.tasks.classification.graph import GraphClassifier
 from app.tasks.classification.head import TextHead
 from app.tasks.classification.holdout import split_off_texts
@@ -49,6 +49,7 @@ from app.tasks.report import Report
 from app.tasks.tagging.unlabelled import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
 from app.tasks.task import Facts, Head, NetworkAt, Scored, Task
+from app.tasks.whole_text import spell_words
 from app.text.shapes import word_shapes
 from app.text.word_pieces import WordPieces
 
