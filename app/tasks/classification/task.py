@@ -306,7 +306,7 @@ class Classification(Task):
 
     def count_text(
         self, model: TaskModel, text: str, gold: LabelledText, row: Mapping[str, Any]
-    ) -> list[Sequence[int]]:
+    ) -> list[Sequence[float]]:
         right = _gold(model, [gold])
         if right.ndim == 2:
             found = np.array([[label in row["labels"] for label in model.labels]])

@@ -27,7 +27,7 @@ def as_texts(sentences: Iterable[Sentence]) -> Iterator[tuple[str, set[Entity]]]
         yield text, entities
 
 
-def count_by_line(text: str, gold: set[Entity], row: Mapping[str, Any]) -> list[Sequence[int]]:
+def count_by_line(text: str, gold: set[Entity], row: Mapping[str, Any]) -> list[Sequence[float]]:
     """Right, predicted and gold entities that begin in each line of a text.
 
     An entity counts when label, first and last character are right.

@@ -275,7 +275,7 @@ class Tagging(Task):
 
     def count_text(
         self, model: TaskModel, text: str, gold: set[Entity], row: Mapping[str, Any]
-    ) -> list[Sequence[int]]:
+    ) -> list[Sequence[float]]:
         return count_by_line(text, gold, row)
 
     @property
