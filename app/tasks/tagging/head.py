@@ -56,6 +56,7 @@ class TaggingHead(Head):
 
     def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x, read_constant(self._dense.kernel)) + read_constant(self._dense.bias)
+
     def own_variables(self) -> dict[str, tf.Variable]:
         """All variables, by their names in the file of a bundle."""
         learnt = {} if self.transitions is None else {"transitions": self.transitions}
@@ -86,7 +87,7 @@ class TaggingHead(Head):
         """What Viterbi needs beside the logits; the sentence boundaries count as `O`, as they do in training."""
         if self.transitions is None:
             return DecodingScores(self.start, self.constraints, np.zeros_like(self.start))
-        learnt = self.transitions.numpy()
+        learnt = read_constant(self.transitions)
         return DecodingScores(self.start + learnt[0], self.constraints + learnt, learnt[:, 0])
 
     def measure_loss(self, emissions: Sequence[np.ndarray], tags: Sequence[Sequence[str]]) -> float:
