@@ -16,7 +16,7 @@ from app.data.packing import FEATURES, IGNORED
 from app.data.sentence import Sentence
 from app.encoder.backbone import SOURCES, build_backbone, detect_source
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.scoring import Tagged
+from app.evaluation.scoring import score
 from app.one_keras import keras
 from app.run.directory import sha256_of_arrays
 from app.tasks.bundle import load_model, save_model
@@ -27,6 +27,7 @@ from app.tasks.tagging.errors import count_errors
 from app.tasks.tagging.head import HEADS, TaggingHead
 from app.tasks.tagging.report import text_report
 from app.tasks.tagging.scores import compute_scores, flat_metrics
+from app.tasks.tagging.task import TAGGING
 from app.text.shapes import NUM_SHAPES, word_shapes
 from app.text.word_pieces import WordPieces
 from app.training.fine_tuner import FineTuner, SpecialIds
@@ -67,7 +68,7 @@ def make_tagger(vocabulary_path: str, *, head: str = "crf", dropout: float = 0.0
         attention_dropout=dropout,
     )
     config = ModelConfig(head=head, head_dropout=dropout)
-    return build_model(build_backbone(backbone), config, labels=LABELS, shape_count=NUM_SHAPES)
+    return build_model(build_backbone(backbone), config, task=TAGGING, labels=LABELS, shape_count=NUM_SHAPES)
 
 
 def make_encoder(tagger: TaskModel, *, max_length: int = 48, overlap: int = 8) -> SentenceEncoder:
@@ -188,7 +189,7 @@ def test_rows_of_padding_leave_the_loss_and_the_trained_weights_as_they_are(voca
 def test_a_report_counts_every_word_once_and_no_padding(vocabulary_path):
     tagger = make_tagger(vocabulary_path)
     predictor = build_predictor(tagger, make_encoder(tagger), batch_size=2)
-    scores = Tagged.by(predictor, CORPUS).scores()
+    scores = score(predictor, CORPUS).scores
     assert scores.words == scores.token.macro.support == sum(len(each.words) for each in CORPUS)
 
 
@@ -221,7 +222,7 @@ def test_evaluation_leaves_every_weight_bit_identical(vocabulary_path, head):
 
     before = digest()
     predictor = build_predictor(tagger, make_encoder(tagger), batch_size=2)
-    first, second = (Tagged.by(predictor, CORPUS).predicted for _ in range(2))
+    first, second = ([each.tags for each in score(predictor, CORPUS).answers] for _ in range(2))
     assert digest() == before and first == second
 
 

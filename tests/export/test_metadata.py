@@ -12,10 +12,11 @@ from toy import make_tagger
 
 from app.config import ExportConfig, ModelConfig
 from app.evaluation.runtimes import TFLiteModel
-from app.export.graph import INPUTS, OUTPUTS
 from app.export.metadata import VALUE_LABELS, VOCABULARY, AttachedFile, ModelDescription
 from app.export.tflite import TFLiteWriter
+from app.tasks.tagging.task import TAGGING
 
+INPUTS, OUTPUTS = ("token_ids", "shape_ids", "padding_mask", "word_starts"), tuple(TAGGING.tflite_outputs)
 ABOUT = ModelDescription(
     name="a name",
     description="tags – words",
@@ -112,12 +113,12 @@ def test_the_metadata_describes_the_tensors_in_the_order_of_the_graph(files, nam
 def test_metadata_changes_no_answer(files, tmp_path, name):
     rng = np.random.default_rng(1)
     features = {"token_ids": rng.integers(5, 20, (2, 9)), "shape_ids": rng.integers(0, 5, (2, 9))}
-    features["padding_mask"] = np.ones((2, 9))
+    features["padding_mask"] = features["word_starts"] = np.ones((2, 9))
     answers = []
     for number, content in enumerate(files[name]):
         path = tmp_path / f"{number}.tflite"
         path.write_bytes(content)
-        answers.append(TFLiteModel(path, threads=1).run(features, np.ones((2, 9))))
+        answers.append(TFLiteModel(path, threads=1).run(features))
     for output in OUTPUTS:
         np.testing.assert_array_equal(answers[0][output], answers[1][output])
 

@@ -217,7 +217,7 @@ def test_all_of_conll_2003_gets_the_answers_of_predict(conll_2003, tmp_path):
         for text in documents
     ]
     entities = sum(
-        assert_same_answers(loaded, predictor, texts[at : at + 16], non_names=tagger.non_name_types)
+        assert_same_answers(loaded, predictor, texts[at : at + 16], non_names=tagger.facts["non_name_types"])
         for at in range(0, len(texts), 16)
     )
     assert entities > 5000

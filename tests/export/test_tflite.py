@@ -87,13 +87,13 @@ def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
 
     run_dir, corpus = conll_2003
     config, loaded = run_dir.read_config(), load_model(run_dir.model)
-    data = dataclasses.replace(config.data, test_path=str(corpus))
-    encoder = build_encoder(loaded, data)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, test_path=str(corpus)))
+    encoder = build_encoder(loaded, config.data)
     path = tmp_path / "float32.tflite"
     path.write_bytes(make_writer(loaded).write("float32"))
     keras, lite = (
         build_predictor(loaded, encoder, batch_size=32, **more) for more in ({}, {"forward": TFLiteModel(path).forward})
     )
-    sentences = list(open_split(data, "test", labels=loaded.labels).examples())
+    sentences = list(open_split(config, "test", labels=loaded.labels).examples())
     expected, found = (list(chain.from_iterable(s.tags for s in each.answer(sentences))) for each in (keras, lite))
     assert found == expected and len(found) == sum(len(sentence.words) for sentence in sentences)

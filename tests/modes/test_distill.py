@@ -123,6 +123,8 @@ def test_a_run_may_be_the_student_and_a_backbone_the_teacher(trained_run, studen
     start = f"init_from={students / 'one'}"
     metrics = distil(trained_run, tmp_path / "run", f"distill.teachers={backbone.parent}", start, *losses)
     assert metrics["test/entity_f1"] > 0.5
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert re.search(r"losses: labels 0\.\d+, hidden \d[\d.]*, relation \d[\d.]*; temperature", card), card
     with pytest.raises(InputError, match=r"has no tagger; a backbone can only be the one teacher"):
         distil(trained_run, tmp_path / "other", f"distill.teachers={backbone.parent}")
 

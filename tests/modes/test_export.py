@@ -36,7 +36,7 @@ def load(path):
     return SimpleNamespace(
         tagger=tagger,
         encoder=build_encoder(tagger, config.data),
-        sentences=list(open_split(config.data, "test", labels=tagger.labels).examples()),
+        sentences=list(open_split(config, "test", labels=tagger.labels).examples()),
     )
 
 
@@ -97,7 +97,7 @@ def test_the_decoder_inside_the_file_answers_the_test_vectors(exported):
     for vector in vectors:
         rows = {name: np.array([vector[name]], np.int32) for name in ("token_ids", "shape_ids", "padding_mask")}
         starts = np.array([vector["word_starts"]], np.int32)
-        tags = lite.run(rows, starts)["tags"]
+        tags = lite.run({**rows, "word_starts": starts})["tags"]
         assert [labels[i] for i in tags[starts > 0]] == vector["tags"]
         assert (tags[starts == 0] == -1).all()
         for entity in vector["entities"]:

@@ -23,7 +23,6 @@ from app.modes import predict
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.network import build_encoder
-from app.tasks.tagging.answers import tag_texts
 
 
 @pytest.fixture
@@ -95,20 +94,18 @@ def test_random_unicode_keeps_the_contract(run_predict):
 
 
 def test_what_is_no_name_is_dropped_unless_the_setting_or_the_training_corpus_keeps_it(trained_run):
-    """The real predictor, with a decoder that takes every word for a person."""
+    """The real predictor, on logits that take every word for a person."""
     tagger = load_model(trained_run.path / "model")
     number = tagger.labels.index("B-PER")
 
-    def decode(emissions, _):
-        return [np.full(len(each), number) for each in emissions], [np.full(len(each), 0.9) for each in emissions]
+    def forward(features):
+        return np.tile(50 * np.eye(len(tagger.labels), dtype=np.float32)[number], (*features["token_ids"].shape, 1))
 
     config = load_config(None, [], defaults=str(trained_run.path / "config.yaml"))
-    predictor = build_predictor(tagger, build_encoder(tagger, config.data), batch_size=4)
-    predictor = dataclasses.replace(predictor, decode=decode)
+    predictor = build_predictor(tagger, build_encoder(tagger, config.data), batch_size=4, forward=forward)
 
     def found(tagger, drop):
-        non_names = predict.find_non_names(tagger, PredictConfig(drop_non_names=drop))
-        (row,) = tag_texts([text], predictor, non_names=non_names)
+        (row,) = tagger.task.answer_texts(tagger, [text], predictor, PredictConfig(drop_non_names=drop))
         check(row, text)
         return [entity["text"] for entity in row["entities"]]
 
@@ -262,9 +259,10 @@ def test_a_terminal_shows_the_entities_in_the_text(trained_run, tmp_path, monkey
     predict.run(Request(config, RunDirectory(trained_run.path), input=str(tmp_path / "in.txt")))
     text = re.sub(r"\x1b\[[0-9;]*m|[01]\.\d\d", "", sys.stdout.getvalue())
     assert text.splitlines()[1] == "the old [Ada Smith PER ] met and saw [Rome LOC ] ."
+    tagger = load_model(trained_run.path / "model")
     for form, to_file, begins in (("jsonl", False, "{"), ("auto", True, "{"), ("text", True, "entities: ")):
         target = Terminal()
-        predict._shown_in(target, form, ["LOC"], to_file=to_file)({"text": "", "entities": []})
+        predict._shown_in(target, form, tagger, to_file=to_file)({"text": "", "entities": []})
         assert target.getvalue().startswith(begins)
 
 

@@ -56,6 +56,7 @@ class TaggingHead(Head):
 
     def infer(self, x: tf.Tensor, same: tf.Tensor) -> tf.Tensor:
         return tf.matmul(x, read_constant(self._dense.kernel)) + read_constant(self._dense.bias)
+
     def own_variables(self) -> dict[str, tf.Variable]:
         """All variables, by their names in the file of a bundle."""
         learnt = {} if self.transitions is None else {"transitions": self.transitions}
