@@ -140,6 +140,9 @@ class Arithmetic:
 
 KERAS = Arithmetic()
 
+# What follows is marked `do_not_convert`: nothing in it branches on a tensor, and translating it takes a third of a
+# second a process.
+
 
 class Chosen:
     """Pieces for which alone a layer is computed; the layer reads all pieces.
@@ -165,6 +168,7 @@ class Chosen:
         return tf.gather_nd(values, self._at)[tf.newaxis]
 
 
+@tf.autograph.experimental.do_not_convert
 def run_encoder(
     model: BertBackbone,
     tokens: tf.Tensor,
@@ -212,6 +216,7 @@ def run_encoder(
     return states
 
 
+@tf.autograph.experimental.do_not_convert
 def run_layer(
     layer: TransformerEncoder,
     x: tf.Tensor,
@@ -243,6 +248,7 @@ def run_layer(
     return arithmetic.normalise(x + arithmetic.drop(narrow, parts.dropout, training=training), parts.norm)
 
 
+@tf.autograph.experimental.do_not_convert
 def attend(
     attention: AttentionParts,
     askers: tf.Tensor,
