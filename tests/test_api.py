@@ -24,7 +24,9 @@ from app.api import load
 model = load("runs/finetune")
 model.predict(["Ada Lovelace lived in London."])
 """
-TEXTS = ["the old Ada Smith met and saw Rome .", "", "Bob 🎉 went to Lima City .\nCleo was in Jordan .", "\x00 12 ann@x.org"]
+TEXTS = [
+    "the old Ada Smith met and saw Rome .", "", "Bob 🎉 went to Lima City .\nCleo was in Jordan .", "\x00 12 ann@x.org",
+]  # fmt: skip
 SETTINGS = {
     "data.max_length": toy.LENGTH, "data.overlap_tokens": 8, "backbone.source": "random", "backbone.num_layers": 1,
     "backbone.num_heads": 2, "backbone.hidden_dim": 16, "backbone.intermediate_dim": 32,

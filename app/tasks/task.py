@@ -413,7 +413,7 @@ class Task(ABC):
         """A corpus as raw texts, each with what is right about it."""
 
     @abstractmethod
-    def count_text(self, model: TaskModel, text: str, gold: Any, row: Mapping[str, Any]) -> list[Sequence[float]]:
+    def count_text(self, model: TaskModel, text: str, gold: Any, row: Mapping[str, Any]) -> Sequence[Sequence[float]]:
         """Counts, as in `Scored.counts`, of the parts of a text of `texts_of` beside a row of `answer_texts`."""
 
     @property
