@@ -76,7 +76,7 @@ def measure_frontier(request: Request) -> dict[str, float]:
 def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> tuple[Summary, list[Any]]:
     split = config.evaluation.split
     purpose = f"F1 and words/s are measured on evaluation.split={split}"
-    corpus, summary = read_scored_split(config, split, labels=runs[0].tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, model=runs[0].tagger, purpose=purpose)
     return summary, list(corpus.examples())
 
 

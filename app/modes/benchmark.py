@@ -20,7 +20,7 @@ from app.tasks.masked_lm.masking import PieceMasker, with_masks
 from app.tasks.masked_lm.network import build_pretrainer
 from app.tasks.network import build_encoder, build_model
 from app.text.shapes import NUM_SHAPES
-from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.masked_lm import MaskedLmTuner
 from app.training.opening import say_devices
 from app.training.optimizers import build_optimizer
@@ -69,13 +69,18 @@ def _measure_task(config: Config, _: RunDirectory, precision: str) -> dict[str, 
         task=task,
         labels=summary.labels,
         shape_count=NUM_SHAPES,
-        facts=task.find_facts(config, summary, {}),
+        facts=task.find_facts(config, summary, {}, labels=summary.labels),
     )
     encoder = build_encoder(model, config.data)
     store = store_in_memory(encoder.training_rows(train.examples()))
-    special = SpecialIds.of(encoder.pieces)
     tuner = FineTuner(
-        model.network, model.head.compute_loss, special=special, config=config.training, seed=config.seed
+        model.network,
+        model.head.compute_loss,
+        special=SpecialIds.of(encoder.pieces),
+        config=config.training,
+        seed=config.seed,
+        begins_word=find_beginnings(task, encoder.pieces),
+        independent=model.head.independent,
     )
     size = config.training.batch_size
     metrics = _measure_training(

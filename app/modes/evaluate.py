@@ -26,7 +26,7 @@ def run(request: Request) -> dict[str, float]:
     _mention_refusal(config, run_dir)
     tagger = load_model(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
-    corpus, summary = read_scored_split(config, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, model=tagger, purpose=purpose)
     forward = FORWARDS[config.predictor](config, run_dir, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(

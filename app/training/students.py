@@ -17,8 +17,9 @@ from app.encoder.bert import find_depths
 from app.run.directory import RunDirectory
 from app.tasks.bundle import read_labels, read_model
 from app.tasks.network import TaskModel, build_model
-from app.tasks.task import Task
+from app.tasks.task import Facts, Task
 from app.text.shapes import NUM_SHAPES
+from app.text.word_pieces import WordPieces
 from app.training.distillation import (
     Compared,
     DistillationTuner,
@@ -28,7 +29,7 @@ from app.training.distillation import (
     hidden_name,
     map_pieces,
 )
-from app.training.fine_tuner import SpecialIds
+from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.kept_structure import KeptStructure
 from app.training.teachers import check_teachers, has_tagger
 
@@ -47,7 +48,7 @@ def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
 
 
 def load_teachers(
-    config: DistillConfig, *, task: Task, labels: Sequence[str], compile_setting: str = "auto"
+    config: DistillConfig, *, task: Task, labels: Sequence[str], facts: Facts, compile_setting: str = "auto"
 ) -> list[TaskModel]:
     """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
 
@@ -55,6 +56,7 @@ def load_teachers(
         config: names them.
         task: of the student.
         labels: of those that are runs.
+        facts: of the student.
         compile_setting: `training.compile_activations`.
     """
     teachers = []
@@ -64,7 +66,7 @@ def load_teachers(
         else:  # its encoder alone is used, so the head and its labels mean nothing
             backbone = build_backbone(BackboneConfig(source=source))
             untrained = ModelConfig(head="softmax", word_shape=False)
-            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES)
+            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES, facts=facts)
         compile_activations(teacher.backbone.model, compile_setting)
         teachers.append(teacher)
     return teachers
@@ -76,7 +78,7 @@ def build_distillation(
     *,
     distill: DistillConfig,
     training: TrainingConfig,
-    special: SpecialIds,
+    pieces: WordPieces,
     seed: int,
 ) -> tuple[DistillationTuner, list[int]]:
     """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
@@ -124,12 +126,14 @@ def build_distillation(
         student.head.compute_loss,
         teachers=asked,
         distill=distill,
-        special=special,
+        special=SpecialIds.of(pieces),
         config=training,
         seed=seed,
         chain=chain,
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
+        begins_word=find_beginnings(student.task, pieces),
+        independent=student.head.independent,
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
 

@@ -52,11 +52,11 @@ def check_scored_texts(summary: TextSummary, text_format: TextFormat, *, labels:
     return found + _conflicts(summary, text_format)
 
 
-def check_same_kind(train: TextSummary, other: TextSummary) -> None:
-    """Fails if one corpus has pairs of texts and the other single ones."""
-    if train.pairs != other.pairs:
+def check_same_kind(summary: TextSummary, *, pairs: bool) -> None:
+    """Fails if a corpus has pairs of texts and its model reads single ones, or the reverse."""
+    if summary.pairs != pairs:
         kinds = ("single texts", "pairs of texts")
-        raise InputError(f"{other.source} has {kinds[other.pairs]}, {train.source} has {kinds[train.pairs]}")
+        raise InputError(f"{summary.source} has {kinds[summary.pairs]}, the model learns from {kinds[pairs]}")
 
 
 def _check_several(summary: TextSummary, text_format: TextFormat) -> None:

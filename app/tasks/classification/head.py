@@ -62,6 +62,10 @@ class TextHead(Head):
     def pools(self) -> bool:
         return self.pooling == "mean"
 
+    @property
+    def independent(self) -> bool:
+        return self.multi_label
+
     def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         return self(states, windows=features["padding_mask"])
 
