@@ -84,7 +84,7 @@ def warmup_requests(task: Task) -> list[predict_pb2.PredictRequest]:
     requests = []
     for repeats in _WARMUP_REPEATS:
         request = predict_pb2.PredictRequest(
-            model_spec=model_pb2.ModelSpec(name=task.model_name, signature_name="serving_default")
+            model_spec=model_pb2.ModelSpec(name=task.model_name or task.name, signature_name="serving_default")
         )
         texts = [(task.warmup_text * count).encode("utf-8") for count in repeats]
         request.inputs["text"].CopyFrom(tf.make_tensor_proto(texts, tf.string))

@@ -1,4 +1,4 @@
-"""Modes room: how fast this machine trains and tags with the given configuration, and at what share of its peak."""
+"""Modes room: how fast this machine trains and answers with the given configuration, and at what share of its peak."""
 
 import time
 from typing import Any
@@ -31,7 +31,7 @@ from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
-    """Measures training steps on real batches, and tagging of the validation corpus if a tagger is trained; or the
+    """Measures training steps on real batches, and the answers to the validation corpus if labels are learnt; or the
     exports of a run (`app/evaluation/frontier_run.py`).
 
     Nothing else should run on the machine. The result is printed and written to `metrics.json`.
@@ -44,7 +44,7 @@ def run(request: Request) -> dict[str, float]:
         precision = set_up(config.training, seed=config.seed)
         strategy = tf.distribute.get_strategy()
         say_devices(list_devices(strategy), precision, Workers(strategy))
-        measure = {"tagging": _measure_task, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
+        measure = _measure_masked_lm if config.benchmark.objective == "masked_lm" else _measure_task
         with heartbeat("measuring"):
             metrics = measure(config, run_dir, precision)
         run_dir.update_metrics({**metrics, "benchmark/precision": precision})

@@ -180,7 +180,7 @@ class Task(ABC):
         pieces_meaning: of the input token_ids.
         warmup_text: that a server warms up with.
         sample_text: that a server's page shows first.
-        model_name: in the paths of a server.
+        model_name: in the paths of a server; empty = the name of the task.
         averages_windows: whether the logits of a unit are the mean over several windows of a long text; else each unit
             is scored in one window, and the predictor asserts it.
         labels_words: whether what is labelled are words, so that labels say where words begin.
@@ -201,8 +201,8 @@ class Task(ABC):
     unit_input_meaning: ClassVar[str] = ""
     pieces_meaning: ClassVar[str]
     warmup_text: ClassVar[str]
-    sample_text: ClassVar[str]
-    model_name: ClassVar[str]
+    sample_text: ClassVar[str] = ""
+    model_name: ClassVar[str] = ""
     averages_windows: ClassVar[bool] = False
     labels_words: ClassVar[bool] = False
 
@@ -376,7 +376,7 @@ class Task(ABC):
         """What a server says of a model, JSON values."""
         return {
             "task": self.name,
-            "model": self.model_name,
+            "model": self.model_name or self.name,
             "title": self.title,
             "labels": list(labels),
             "sample_text": self.sample_text,

@@ -378,7 +378,7 @@ def split_pair(text: str) -> tuple[str, ...]:
 def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], *, is_empty: bool) -> dict[str, Any]:
     """The answer to one text; `settings` are those of `choose_answers`."""
     logits = np.zeros_like(logits) if is_empty else logits
-    answer = choose_answers(logits[np.newaxis], **settings)
+    answer = choose_answers(logits[np.newaxis], multi_label=bool(model.facts.get("multi_label")), **settings)
     if answer.best is None:
         named = {label: round(float(score), 4) for label, score in zip(model.labels, answer.score[0], strict=True)}
         chosen = [label for label, given in zip(model.labels, answer.predicted[0], strict=True) if given]
