@@ -28,7 +28,7 @@ from app.tasks.masked_lm.text_corpus import find_sources
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.fine_tuner import FineTuner
+from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.strategy import set_up
 from app.training.students import build_distillation, load_teachers
@@ -171,8 +171,9 @@ class Workbench:
             ),
             distill=distill,
             training=settings,
-            pieces=encoder.pieces,
+            special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
+            begins_word=find_beginnings(student.task, encoder.pieces),
         )
         return tuner
 

@@ -33,6 +33,7 @@ from app.tasks.network import TaskModel, build_encoder, build_model
 from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation import DistillationTuner, build_from_layers, copy_head
+from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
@@ -215,8 +216,9 @@ class _Subject:
             teachers,
             distill=config.distill,
             training=config.training,
-            pieces=encoder.pieces,
+            special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
+            begins_word=find_beginnings(student.task, encoder.pieces),
         )
         return cls(student, encoder, tuner, depths)
 

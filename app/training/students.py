@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from app.config import (
     BackboneConfig,
     DistillConfig,
@@ -19,7 +21,6 @@ from app.tasks.bundle import read_labels, read_model
 from app.tasks.network import TaskModel, build_model
 from app.tasks.task import Facts, Task
 from app.text.shapes import NUM_SHAPES
-from app.text.word_pieces import WordPieces
 from app.training.distillation import (
     Compared,
     DistillationTuner,
@@ -29,7 +30,7 @@ from app.training.distillation import (
     hidden_name,
     map_pieces,
 )
-from app.training.fine_tuner import SpecialIds, find_beginnings
+from app.training.fine_tuner import SpecialIds
 from app.training.kept_structure import KeptStructure
 from app.training.teachers import check_teachers, has_tagger
 
@@ -78,8 +79,9 @@ def build_distillation(
     *,
     distill: DistillConfig,
     training: TrainingConfig,
-    pieces: WordPieces,
+    special: SpecialIds,
     seed: int,
+    begins_word: np.ndarray | None = None,
 ) -> tuple[DistillationTuner, list[int]]:
     """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
 
@@ -126,13 +128,13 @@ def build_distillation(
         student.head.compute_loss,
         teachers=asked,
         distill=distill,
-        special=SpecialIds.of(pieces),
+        special=special,
         config=training,
         seed=seed,
         chain=chain,
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
-        begins_word=find_beginnings(student.task, pieces),
+        begins_word=begins_word,
         independent=student.head.independent,
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)

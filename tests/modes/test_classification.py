@@ -22,7 +22,9 @@ from app.serving.server import ModelServer
 from app.tasks.bundle import load_model
 from app.tasks.network import build_encoder
 
-TEXTS = ["Ada saw the house .", "", " ", "🎉 Ada\u0301 met 🇫🇷", "went to " * 40 + "Oslo .", "the\tRome", "\tAda", "\u200b"]
+TEXTS = [
+    "Ada saw the house .", "", " ", "🎉 Ada\u0301 met 🇫🇷", "went to " * 40 + "Oslo .", "the\tRome", "\tAda", "\u200b",
+]  # fmt: skip
 KINDS = {"single": (), "several": ("classification.multi_label=true",), "pairs": ()}
 
 
@@ -83,7 +85,7 @@ def test_texts_are_learnt_and_texts_out_of_scope_are_no_class_of_the_model(train
     metrics, model = metrics_of(run), load_model(run / "model")
     assert model.labels == toy.TEXT_LABELS and metrics["test/macro_f1"] > 0.9
     assert {"test/coverage", "test/out_of_scope_recall", "valid/out_of_scope_recall"} <= metrics.keys()
-    assert model.facts["temperature"] != 1.0 and len(model.facts["coverage"]) > 1
+    assert model.facts["temperature"] > 0 and len(model.facts["coverage"]) > 1
     outside = [line for line in (run / "errors" / "test.jsonl").read_text().splitlines() if "house" in line]
     assert len(outside) >= 6  # each is wrong without a minimum score
 
@@ -99,7 +101,7 @@ def test_a_minimum_score_and_a_precision_leave_unsure_texts_without_a_label(trai
     points = load_model(run / "model").facts["coverage"]
     wanted = max(right for _, right in points)
     exact = ask(evaluate, run, f"predict.target_precision={wanted}", defaults=run)
-    assert exact["test/coverage"] < 1.0 and exact["test/answer_accuracy"] >= before["test/answer_accuracy"]
+    assert exact["test/coverage"] < 1.0 and exact["test/answered_accuracy"] >= before["test/answered_accuracy"]
     impossible = [min(1.0, wanted + 1e-3)] if wanted < 1 else []
     for precision in impossible:
         with pytest.raises(InputError, match="no minimum score makes so many"):
@@ -129,14 +131,16 @@ def test_the_second_text_of_a_pair_is_told_from_the_first(trained):
 
 
 def test_a_corpus_of_pairs_is_no_corpus_for_a_model_of_single_texts_and_the_reverse(trained, tmp_path):
-    for kind, other, says in (("single", "pairs", "has pairs of texts, the model learns from single texts"),
-                              ("pairs", "single", "has single texts, the model learns from pairs of texts")):  # fmt: skip
+    cases = {
+        ("single", "pairs"): "has pairs of texts, the model learns from single texts",
+        ("pairs", "single"): "has single texts, the model learns from pairs of texts",
+    }
+    for (kind, other), says in cases.items():
         trained[other]
         run, corpus = trained[kind], trained.folder / f"{other}_corpora" / "valid.csv"
         for mode, more in ((evaluate, ()), (export, ("export.formats=float32",))):
             with pytest.raises(InputError, match=says):
-                ask(mode, run, f"data.test_path={corpus}", "classification.out_of_scope_label=out_of_scope", *more,
-                    defaults=run)  # fmt: skip
+                ask(mode, run, f"data.test_path={corpus}", *more, defaults=run)
     corpora = trained.folder / "pairs_corpora"
     with pytest.raises(InputError, match="has pairs of texts, the model learns from single texts"):
         ask(distill, tmp_path / "student", *trained.settings("pairs"), f"distill.teachers=[{trained['single']}]",
@@ -147,6 +151,7 @@ def test_a_corpus_of_pairs_is_no_corpus_for_a_model_of_single_texts_and_the_reve
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_off_resumes_to_the_same_bits(trained, tmp_path, monkeypatch):
     from app.training.run_keeper import RunKeeper
 
@@ -186,7 +191,7 @@ def test_two_replicas_end_with_the_weights_of_one_device(trained, tmp_path, app_
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["several", "pairs"])
 def test_a_student_learns_from_two_teachers_and_from_unlabelled_text(trained, tmp_path, kind):
     text, teacher = tmp_path / "text.txt", trained[kind]
     text.write_text("Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima.\n\n" * 8)
@@ -194,10 +199,10 @@ def test_a_student_learns_from_two_teachers_and_from_unlabelled_text(trained, tm
     metrics = ask(
         distill, tmp_path / "student", *trained.settings(kind), f"distill.teachers=[{teacher}, {teacher}]",
         "distill.student_layers=[0]", "distill.hidden.weight=0.1", "distill.relation.weight=0.1",
-        "distill.relation.heads=4", "training.epochs=2", "training.word_mask_fraction=0.1", *unlabelled,
+        "distill.relation.heads=4", "training.epochs=1", "training.word_mask_fraction=0.1", *unlabelled,
     )  # fmt: skip
     assert metrics["test/macro_f1"] > 0.9
-    assert metrics["train/texts"] == 2 * (150 + (24 if unlabelled else 0))
+    assert metrics["train/texts"] == 150 + (24 if unlabelled else 0)
     assert load_model(tmp_path / "student" / "model").facts["pairs"] == (kind == "pairs")
 
 
@@ -214,22 +219,21 @@ def test_a_student_of_fewer_labels_than_its_teacher_learns_the_right_ones(traine
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["single", "several"])
-def test_every_step_of_compression_works_on_a_classifier(trained, tmp_path, kind):
+def test_every_step_of_compression_works_on_a_classifier(trained, tmp_path):
     steps = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
     settings = {
         "steps": ",".join(steps), "trim_vocabulary.min_piece_count": 2, "trim_vocabulary.kept_first_pieces": 0,
         "prune_structured.rounds": 1, "prune_structured.last_epochs": 1, "prune_structured.importance_steps": 2,
         "prune_magnitude.epochs": 1, "prune_magnitude.sparsity": 0.3, "cluster.values": 16,
-        "quantize_aware.epochs": 1, "latency_length": 16, "distill": kind == "several",
+        "quantize_aware.epochs": 1, "latency_length": 16,
     }  # fmt: skip
-    flags = [f"compression.{key}={value}" for key, value in settings.items()]
+    flags, start = [f"compression.{key}={value}" for key, value in settings.items()], trained["several"]
     run = tmp_path / "run"
-    metrics = ask(compress, run, f"init_from={trained[kind]}", *flags, defaults=trained[kind])
+    metrics = ask(compress, run, f"init_from={start}", *flags, defaults=start)
     rows = json.loads((run / "compression.json").read_text())["rows"]
     assert [row["step"] for row in rows] == ["(nothing)", *steps]
     assert rows[-1]["parameters"] < rows[0]["parameters"] and metrics["test/macro_f1"] > 0.6
-    assert load_model(run / "model").facts.keys() == load_model(trained[kind] / "model").facts.keys()
+    assert load_model(run / "model").facts.keys() == load_model(start / "model").facts.keys()
 
 
 FORMATS = ("float32", "float16", "int8", "int4", "full_int8", "int8_text", "saved_model")
@@ -292,7 +296,8 @@ def test_a_server_says_what_its_model_is_and_answers_under_the_name_of_the_task(
     expected = answer(exported, TEXTS, "predict.min_score=0.6")
     for row, other in zip(rows, expected, strict=True):
         assert (row["label"] or None) == other["label"]
-        assert [about["labels"][i] for i, given in enumerate(row["given"]) if given] == [row["label"]][: bool(row["label"])]
+        given = [label for label, is_given in zip(about["labels"], row["given"], strict=True) if is_given]
+        assert given == [row["label"]] * bool(row["label"])
         assert row["scores"] == pytest.approx(list(other["scores"].values()), abs=1e-3)
 
 
@@ -305,7 +310,8 @@ def test_texts_of_a_file_are_answered_line_by_line(exported, tmp_path):
     )  # fmt: skip
     assert counts == {"predict/documents": 3, "predict/texts": 3}
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert [(row["text"], row["label"]) for row in rows] == list(zip(lines, ["person", "place", "neither"], strict=True))
+    assert [row["text"] for row in rows] == lines
+    assert [row["label"] for row in rows] == ["person", "place", "neither"]
 
 
 def test_the_speed_of_training_and_answering_is_measured_in_texts(trained, tmp_path):
@@ -324,3 +330,35 @@ def test_exports_are_compared_in_a_frontier(exported, tmp_path):
     )  # fmt: skip
     table = (run / "reports" / "frontier.txt").read_text()
     assert "size, macro-F1 and latency" in table and "texts/s" in table and "words" not in table
+
+
+def test_what_is_odd_about_corpora_is_said_before_training(tmp_path, vocabulary, capfd):
+    from app.tasks import find_task
+    from app.tasks.corpora import check_other_splits, read_training_corpus
+
+    train = [("Ada saw .", "person"), ("we went", "neither"), ("Rome", "place"), ("we went", "person")]
+    for name, rows in {"train": train, "test": [("we  went", "neither"), ("Bob", "person")]}.items():
+        toy.write_table(tmp_path / f"{name}.csv", [{"text": text, "label": label} for text, label in rows])
+    settings = toy.text_settings(tmp_path, vocabulary, "data.valid_path=")
+    config = load_config(None, settings)
+    corpus, summary = read_training_corpus(config)
+    facts = find_task("classification").find_facts(config, summary, {}, labels=summary.labels)
+    check_other_splits(config, summary.labels, train=corpus, words=summary.words, facts=facts)
+    said = capfd.readouterr().err
+    path = tmp_path / "train.csv"
+    assert f"{path} has a single text for each of 2 labels: 'neither', 'place'" in said
+    assert f"'we went' is 'neither' in {path}, line 3 and 'person' in {path}, line 5" in said
+    assert f"{tmp_path / 'test.csv'} has no text of label 'place'" in said
+    assert f"{tmp_path / 'test.csv'}: 1 of 2 texts are in the training corpus too" in said
+
+
+@pytest.mark.slow
+def test_a_row_length_found_by_trial_and_epochs_of_masked_words_come_before_the_labels(trained, tmp_path, app_process):
+    more = ["data.max_length=0", "training.epochs=1", "training.masked_lm.epochs=1", "training.memory_limit_mb=4000"]
+    flags = [f"--set={each}" for each in trained.settings("pairs", *more)]
+    process = app_process("--mode=finetune", f"--run_dir={tmp_path / 'run'}", *flags, cwd=tmp_path)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    metrics = metrics_of(tmp_path / "run")
+    assert metrics["masked_lm/epochs"] == 1 and metrics["train/texts"] == 150
+    assert RunDirectory(tmp_path / "run").read_config().data.max_length == 64
