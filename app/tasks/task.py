@@ -74,7 +74,7 @@ class Head(keras.layers.Layer, ABC):
 
     @property
     def independent(self) -> bool:
-        """Whether each label is decided for itself, by a sigmoid, so that there may be several; else one, by softmax."""
+        """Whether each label is decided for itself, by sigmoid, so that there may be several; else one, by softmax."""
         return False
 
     def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
