@@ -242,10 +242,8 @@ def _check_splits(config: Config, splits: Sequence[str], labels: Sequence[str] |
     data = config.data
     for split in splits:
         path = getattr(data, f"{split}_path")
-        is_there = os.path.exists if config.task != "tagging" else os.path.isfile
-        if path and not path.startswith(PREFIX) and not is_there(path):
-            kind = "a folder, not a file" if os.path.isdir(path) else "missing"
-            raise InputError(f"data.{split}_path: {path} is {kind}")
+        if path and not path.startswith(PREFIX) and not os.path.exists(path):
+            raise InputError(f"data.{split}_path: {path} is missing")
         if path:
             check_split_head(config.task, path, config=config, split=split, labels=labels)
 

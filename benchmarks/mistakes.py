@@ -56,7 +56,22 @@ CORPORA = settings(data__train_path="good.conll", data__valid_path="good.conll",
 TRAIN = ("--mode=finetune", *RANDOM, *CORPORA)
 EVALUATE = ("--mode=evaluate", "--run_dir=finished")
 PREDICT = ("--mode=predict", "--run_dir=finished")
+CLASSIFY = ("--mode=finetune", *RANDOM, "--set=task=classification")
+TEXTS = "text,label\nIt broke.,bad\nIt came.,good\nIt is late.,bad\nIt works.,good\n"
 TWO = '{"cluster": {"%s": ["localhost:%d", "localhost:1"]}, "task": {"type": "worker", "index": 0}}'
+
+
+SAMPLE = PROJECT / "data" / "sample" / "finance" / "train.csv"
+CLASSIFICATION = (  # what is wrong, training corpus, test corpus, part of the message
+    ("empty text", "empty_text.csv", "", "empty_text.csv, line 3: the text is empty"),
+    ("empty label", "empty_label.csv", "", "empty_label.csv, line 3: the label is empty"),
+    ("no label column", "no_label.csv", "", "no_label.csv, line 1: no column 'label' (data.label_column)"),
+    ("one label only", "one_label.csv", "", "one_label.csv has a single label ('bad'), at least two are needed"),
+    ("label that is not learnt", "texts.csv", "new_label.csv", "new_label.csv, line 3: unknown label 'ugly'"),
+    ("pairs beside single texts", "texts.csv", "pairs.csv", "pairs.csv has pairs of texts, texts.csv has single texts"),
+    ("folder without classes", "half_bert", "", "half_bert holds no folder for each class"),
+    ("empty class", "classes", "", "classes/good holds no .txt file"),
+)
 
 
 def mistakes(port: int) -> list[Call]:
@@ -112,6 +127,17 @@ def mistakes(port: int) -> list[Call]:
              "must not be the run that is compressed"),
         Call("benchmark of no exports", ("--mode=benchmark", "--run_dir=finished",
                                          "--set=benchmark.objective=frontier"), "--mode=export"),
+        *(Call(name, (*CLASSIFY, f"--set=data.train_path={train}", f"--set=data.test_path={test}"), says)
+          for name, train, test, says in CLASSIFICATION),
+        Call("wrong column of the sample", (*CLASSIFY, f"--set=data.train_path={SAMPLE}",
+                                            "--set=data.label_column=sentimnt"),
+             "did you mean data.label_column=sentiment?"),
+        Call("minimum score of several labels", (*CLASSIFY, "--set=predict.min_score=0.5",
+                                                 "--set=classification.multi_label=true"), "a threshold of its own"),
+        Call("whole sequences of labels", ("--mode=distill", "--set=task=classification",
+                                           "--set=distill.chain_weight=1"), "is only for task=tagging"),
+        Call("entities of labelled texts", (*CLASSIFY, "--set=training.entity_mask_fraction=0.1"),
+             "is only for task=tagging"),
         Call("benchmark without a corpus", ("--mode=benchmark", *RANDOM, "--set=data.train_path="), "trains on it"),
     ]  # fmt: skip
 
@@ -123,6 +149,8 @@ def good_calls() -> list[Call]:
         Call("finetune from a run", (*TRAIN, "--set=init_from=finished", "--set=data.max_length=0")),
         Call("finetune MiniLM", ("--mode=finetune", *CORPORA)),
         Call("one of two workers", TRAIN, "", {"TF_CONFIG": TWO % ("worker", _free_port())}),
+        Call("classification", (*CLASSIFY, *settings(data__train_path="texts.csv", data__test_path="texts.csv"))),
+        Call("classification of a folder", (*CLASSIFY, "--set=data.train_path=folder")),
         Call("pretrain on a glob", ("--mode=pretrain", *RANDOM, "--set=pretrain.train_path=t*t.txt,good.conll",
                                     "--set=pretrain.valid_path=", "--set=pretrain.max_length=32")),
         Call("distill", ("--mode=distill", *CORPORA, "--set=distill.teachers=finished", "--set=data.max_length=32",
@@ -154,13 +182,24 @@ def prepare(folder: Path) -> Iterator[int]:
         "bad.conll": "Ada B-PER\nlived O\nin O\nLondon X Y Z B-LOC\n",
         "other.conll": "Ada B-PER\nlived O\nlong B-XYZ\n",
         "bad.jsonl": '{"tokens": ["Ada"], "tags": ["O", "O"]}\n',
+        "texts.csv": TEXTS,
+        "empty_text.csv": "text,label\nIt broke.,bad\n  ,good\n",
+        "empty_label.csv": "text,label\nIt broke.,bad\nIt came.,\n",
+        "no_label.csv": "text,topic,mood\nIt broke.,parcel,bad\n",
+        "one_label.csv": "text,label\nIt broke.,bad\nIt is late.,bad\n",
+        "new_label.csv": "text,label\nIt broke.,bad\nIt is old.,ugly\n",
+        "pairs.csv": "text_a,text_b,label\nIt broke.,It came.,bad\n",
+        "classes/bad/1.txt": "It broke.\n",
+        "classes/good/1.md": "It came.\n",
+        "folder/bad/1.txt": "It broke.\n",
+        "folder/good/1.txt": "It came.\n",
         "text.txt": "Ada lived in London, and nobody has tagged it.\n",
         "vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
         "half_bert/config.json": json.dumps({"vocab_size": len(PIECES), "max_position_embeddings": 64}),
         "half_bert/vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
     }
     for name, text in texts.items():
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "binary.txt").write_bytes(b"\x7fELF\0\0\0\n")
     for name in ("finished", "served", "altered", "unfinished", "locked"):

@@ -3,6 +3,7 @@
 Importable by tests and by the processes they start (`tests/conftest.py` and PYTHONPATH see to it).
 """
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,86 @@ def make_batch(tagger, *, rows: int = 4, seed: int = 0):
 
 def weights_of(tagger) -> list[np.ndarray]:
     return [variable.numpy() for variable in tagger.network.variables]
+
+
+TEXT_LABELS = ("neither", "person", "place")
+NAMES = {"person": PEOPLE[:3], "place": PLACES}
+
+
+def make_texts(count: int, *, seed: int, kind: str = "single", outside: bool = False) -> list[dict[str, str]]:
+    """Rows of a corpus whose labels follow from the names in the text.
+
+    Args:
+        count: rows.
+        seed: of the words.
+        kind: `single`; `several`, where a text may have both labels or none; `pairs`, labelled by the second text.
+        outside: whether every tenth text is out of scope.
+    """
+    rng, rows = np.random.default_rng(seed), []
+
+    def text(names: list[str]) -> str:
+        words = [str(word) for word in rng.choice(OTHERS, rng.integers(2, 9))]
+        for name in names:
+            words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(NAMES[name])))
+        return " ".join([*words, "."])
+
+    for number in range(count):
+        found = [name for name in NAMES if rng.random() < 0.5]
+        if kind != "several":
+            found = [label for label in [str(rng.choice(TEXT_LABELS))] if label in NAMES]
+        label = "|".join(found) or ("" if kind == "several" else "neither")
+        if kind == "pairs":
+            rows.append({"text_a": text([]), "text_b": text(found), "label": label})
+        elif outside and number % 10 == 9:
+            rows.append({"text": "the the the house", "label": "out_of_scope"})
+        else:
+            rows.append({"text": text(found), "label": label})
+    return rows
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> Path:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_texts(folder: Path, *, kind: str = "single") -> None:
+    for seed, (split, count) in enumerate({"train": 150, "valid": 40, "test": 60}.items(), start=21):
+        rows = make_texts(count, seed=seed, kind=kind, outside=kind == "single" and split != "train")
+        write_table(folder / f"{split}.csv", rows)
+
+
+def text_settings(folder: Path, vocabulary: Path, *more: str) -> list[str]:
+    """Settings of a small run of text classification, as values of `--set`."""
+    splits = {f"data.{split}_path={folder / f'{split}.csv'}" for split in ("train", "valid", "test")}
+    own = [flag.removeprefix("--set=") for flag in run_settings(folder, vocabulary)]
+    usual = [each for each in own if not each.startswith(("model.head", "data.train_", "data.valid_", "data.test_"))]
+    # Wide enough for the blocks of int4.
+    return ["task=classification", *usual, *sorted(splits), "backbone.hidden_dim=32", *more]
+
+
+def make_classifier(vocabulary: Path, *, facts: dict | None = None, pooling: str = "mean", seed: int = 0):
+    """As `make_tagger`: a classifier whose weights depend on the seed alone."""
+    from app.encoder.backbone import build_backbone
+    from app.tasks.classification.task import CLASSIFICATION
+    from app.tasks.network import build_model
+    from app.text.shapes import NUM_SHAPES
+
+    model = build_model(
+        build_backbone(backbone_config(vocabulary)),
+        ModelConfig(pooling=pooling, head_dropout=0.0),
+        task=CLASSIFICATION,
+        labels=TEXT_LABELS,
+        shape_count=NUM_SHAPES,
+        facts=facts,
+    )
+    rng = np.random.default_rng(seed)
+    for variable in model.network.variables:
+        centre = 1.0 if variable.name.endswith("gamma:0") else 0.0
+        variable.assign((centre + 0.3 * rng.normal(size=variable.shape)).astype(np.float32))
+    return model
 
 
 def run_settings(folder: Path, vocabulary: Path) -> list[str]:

@@ -22,12 +22,13 @@ from app.one_keras import keras
 from app.run.directory import RunDirectory
 from app.run.files import discard
 from app.run.screen import say
-from app.tasks.bundle import save_model, start_model
+from app.tasks import find_task
+from app.tasks.bundle import read_facts, save_model, start_model
 from app.tasks.masked_lm.text_corpus import find_sources
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.strategy import set_up
 from app.training.students import build_distillation, load_teachers
@@ -69,7 +70,14 @@ class Workbench:
         config = self._training.config
         set_up(config.training, seed=config.seed)
         with self._training.strategy.scope():
-            return start_model(config, self._labels, init_from=str(self.stage))
+            folder = str(self.stage)
+            return start_model(config, self._labels, init_from=folder, facts=self._facts(RunDirectory(folder).model))
+
+    def _facts(self, folder: Path) -> dict[str, Any]:
+        """What a model knows, and what its task knows of the corpus that is learnt from."""
+        config, known = self._training.config, read_facts(folder)
+        task = find_task(config.task)
+        return known | task.find_facts(config, self._summary, known, labels=self._labels)
 
     def once(self, part: str, act: Callable[[TaskModel], TaskModel]) -> None:
         name = f"{self.step}/{part}"
@@ -155,12 +163,17 @@ class Workbench:
         tuner, _ = build_distillation(
             student,
             load_teachers(
-                distill, task=student.task, labels=self._labels, compile_setting=settings.compile_activations
+                distill,
+                task=student.task,
+                labels=self._labels,
+                facts=student.facts,
+                compile_setting=settings.compile_activations,
             ),
             distill=distill,
             training=settings,
             special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
+            begins_word=find_beginnings(student.task, encoder.pieces),
         )
         return tuner
 

@@ -31,10 +31,10 @@ class BenchmarkConfig:
     """Measurement of speed."""
 
     objective: str = option(
-        "tagging",
-        "training of a tagger on data.train_path, or of a backbone on pretrain.train_path; or size, entity F1 and "
-        "speed of the exports of a run",
-        choices=("tagging", "masked_lm", "frontier"),
+        "task",
+        "training for the task on data.train_path, or of a backbone on pretrain.train_path; or size, score and "
+        "speed of the exports of a run; tagging is an older name of task",
+        choices=("task", "tagging", "masked_lm", "frontier"),
     )
     steps: int = option(20, "steps that are measured", at_least=1)
     warmup_steps: int = option(5, "steps before them that are not", at_least=0)

@@ -29,7 +29,14 @@ _CORPORA = {
 }
 # What only one of the built-in tasks has a use for; a name that ends in a dot is a section.
 _SETTINGS_OF = {
-    "tagging": ("model.head", "data.scheme", "data.word_column", "data.tag_column"),
+    "tagging": (
+        "model.head",
+        "data.scheme",
+        "data.word_column",
+        "data.tag_column",
+        "training.entity_mask_fraction",
+        "distill.chain_weight",
+    ),
     "classification": (
         "classification.",
         "data.text_column",
@@ -225,6 +232,13 @@ def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
         )
     if not data.text_column:
         yield ("data.text_column",), "the text needs the name of a column"
+    for name in ("min_score", "target_precision"):
+        if config.classification.multi_label and getattr(predict, name):
+            yield (
+                (f"predict.{name}", "classification.multi_label"),
+                "where a text may have several labels, each has a threshold of its own, learnt from the validation "
+                "corpus",
+            )
     if predict.min_score and predict.target_precision:
         yield (
             ("predict.min_score", "predict.target_precision"),

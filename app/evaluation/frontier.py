@@ -67,7 +67,9 @@ def within(contestants: Iterable[Contestant], *, float_f1: float, points: float)
     ]
 
 
-def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str, notes: Sequence[str]) -> str:
+def text_table(
+    contestants: Sequence[Contestant], *, best: set[str], title: str, notes: Sequence[str], unit: str = "words"
+) -> str:
     """A table for people: one line per contestant, `*` where it is on the frontier; then the notes."""
     settings = sorted(contestants[0].latency_ms, key=lambda setting: (setting[1], setting[0]))
     wide = max(len(each.name) for each in contestants) + 2
@@ -77,7 +79,7 @@ def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str,
     above = " " * len(head) + "".join(
         f"{f'ms, {count} thread' + 's' * (count > 1):>{9 * sum(t == count for _, t in settings)}}" for count in threads
     )
-    head += "".join(f"{pieces:>9}" for pieces, _ in settings) + f"{'words/s':>10}{'batch':>7}"
+    head += "".join(f"{pieces:>9}" for pieces, _ in settings) + f"{f'{unit}/s':>10}{'batch':>7}"
     lines = [title, "", above, head]
     for each in contestants:
         mark = "*" if each.name in best else " "
@@ -90,7 +92,13 @@ def text_table(contestants: Sequence[Contestant], *, best: set[str], title: str,
 
 
 def frontier_page(
-    contestants: Sequence[Contestant], *, picture: bytes, best: set[str], title: str, notes: Sequence[str]
+    contestants: Sequence[Contestant],
+    *,
+    picture: bytes,
+    best: set[str],
+    title: str,
+    notes: Sequence[str],
+    unit: str = "words",
 ) -> str:
     """`frontier.html`: the picture and the numbers on one page that needs no network.
 
@@ -100,6 +108,7 @@ def frontier_page(
         best: names of those on the frontier, whose lines are bold.
         title: of the page.
         notes: sentences below the table.
+        unit: what speed is counted in.
     """
     settings = sorted(contestants[0].latency_ms, key=lambda setting: (setting[1], setting[0]))
     latencies = [f"{pieces} pieces, {threads} thr." for pieces, threads in settings]
@@ -107,7 +116,7 @@ def frontier_page(
         "frontier.html",
         title=title,
         picture=base64.b64encode(picture).decode("ascii"),
-        columns=["", "runtime", "MB", "F1", *latencies, "words/s"],
+        columns=["", "runtime", "MB", "F1", *latencies, f"{unit}/s"],
         rows=[(_cells(each, settings), each.name in best) for each in contestants],
         notes=notes,
     )

@@ -33,9 +33,8 @@ from app.evaluation.timing import load_batches, time_in_rounds
 from app.run.directory import Request, RunDirectory
 from app.run.environment import describe_environment
 from app.run.screen import heartbeat, say
-from app.tasks import find_task
 from app.tasks.corpora import describe_corpora, read_scored_split
-from app.tasks.task import Summary
+from app.tasks.task import Summary, Task
 
 CALLS = 3  # calls in a turn of latency, after one that does not count; the median of them is the turn's
 POINTS = (0.5, 1.0)  # losses of F1, in points of 100, for which the fastest and the smallest file are named
@@ -71,13 +70,13 @@ def measure_frontier(request: Request) -> dict[str, float]:
         with heartbeat("measuring"):
             units = sum(runs[0].tagger.task.count_units(each) for each in sample)
             contestants = _measure(entrants, scores, settings, folder, words=units)
-        return _write(contestants, config, run_dir, differences, corpus)
+        return _write(contestants, config, run_dir, differences, corpus, task=runs[0].tagger.task)
 
 
 def _read_corpus(config: Config, runs: Sequence[OpenedRun]) -> tuple[Summary, list[Any]]:
     split = config.evaluation.split
     purpose = f"F1 and words/s are measured on evaluation.split={split}"
-    corpus, summary = read_scored_split(config, split, labels=runs[0].tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, model=runs[0].tagger, purpose=purpose)
     return summary, list(corpus.examples())
 
 
@@ -140,7 +139,7 @@ def _measure(
             for name, median in time_in_rounds(tasks, rounds=settings.rounds).items():
                 latencies[name][length, threads] = 1000 * median
     most = max(settings.threads)
-    say(f"words/s with {most} threads")
+    say(f"{entrants[0].run.tagger.task.unit}/s with {most} threads")
     tries = {
         (each.name, size): partial(each.time, path_of(folder, each.run, f"try{size}"), most, 1, 0)
         for each in entrants
@@ -178,21 +177,23 @@ def _write(
     run_dir: RunDirectory,
     metrics: dict[str, float],
     corpus: Summary,
+    *,
+    task: Task,
 ) -> dict[str, float]:
-    settings, task = config.benchmark.frontier, find_task(config.task)
+    settings = config.benchmark.frontier
     first = next(each for each in contestants if each.variant == "Keras")
     notes = [
-        f"F1 of {config.evaluation.split} ({corpus.source}); words/s: logits of pieces cut beforehand, "
+        f"F1 of {config.evaluation.split} ({corpus.source}); {task.unit}/s: logits of pieces cut beforehand, "
         f"{max(settings.threads)} threads, batch as fastest; * no other is smaller, better and faster at once",
-        *_summaries(contestants, first, metrics),
+        *_summaries(contestants, first, metrics, unit=task.unit),
     ]
     lengths = sorted(settings.lengths)
     setting = (lengths[len(lengths) // 2], max(settings.threads))
     best = find_frontier(contestants, setting=setting)
     title = f"{first.run}: size, {task.headline_name} and latency"
-    table = text_table(contestants, best=best, title=title, notes=notes)
-    picture = frontier_png(contestants, best=best, setting=setting)
-    page = frontier_page(contestants, picture=picture, best=best, title=title, notes=notes)
+    table = text_table(contestants, best=best, title=title, notes=notes, unit=task.unit)
+    picture = frontier_png(contestants, best=best, setting=setting, score=task.headline_name)
+    page = frontier_page(contestants, picture=picture, best=best, title=title, notes=notes, unit=task.unit)
     report = {
         "contestants": [_record(each, headline=task.headline, on_frontier=each.name in best) for each in contestants],
         "frontier_latency": {"pieces": setting[0], "threads": setting[1]},
@@ -211,7 +212,9 @@ def _write(
     return metrics
 
 
-def _summaries(contestants: list[Contestant], first: Contestant, metrics: dict[str, float]) -> list[str]:
+def _summaries(
+    contestants: list[Contestant], first: Contestant, metrics: dict[str, float], *, unit: str
+) -> list[str]:
     """Sentences about the fastest and the smallest file within each loss of F1; their numbers go to `metrics`."""
     peer = next((each for each in contestants if each.runtime == ONNX and each.variant.endswith("int8")), None)
     lines = []
@@ -221,11 +224,11 @@ def _summaries(contestants: list[Contestant], first: Contestant, metrics: dict[s
             lines.append(f"no {TFLITE} file is within {points} points of F1")
             continue
         fastest, smallest = max(good, key=lambda each: each.words_per_second), min(good, key=lambda each: each.bytes)
-        metrics[f"benchmark/frontier/fastest_within_{points}/words_per_second"] = fastest.words_per_second
+        metrics[f"benchmark/frontier/fastest_within_{points}/{unit}_per_second"] = fastest.words_per_second
         metrics[f"benchmark/frontier/smallest_within_{points}/bytes"] = smallest.bytes
         line = f"of the {TFLITE} files within {points} points of the float model's F1: "
         line += f"smallest {smallest.name}, {smallest.bytes / 1e6:.2f} MB; "
-        line += f"fastest {fastest.name}, {fastest.words_per_second:,.0f} words/s"
+        line += f"fastest {fastest.name}, {fastest.words_per_second:,.0f} {unit}/s"
         if peer:
             ratio = fastest.words_per_second / peer.words_per_second
             metrics[f"benchmark/frontier/fastest_within_{points}/times_onnx_int8"] = ratio

@@ -28,6 +28,23 @@ def newest_version(folder: Path) -> Path:
     return folder / str(found[-1])
 
 
+ABOUT_FILE = "assets.extra/about.json"  # in a version: what a server says of the model, see `Task.about`
+
+
+def read_about(version: Path) -> dict[str, Any] | None:
+    """What a version of a SavedModel says of itself; None of one that is older than this file, which tags.
+
+    Raises:
+        InputError: the file is malformed.
+    """
+    path = version / ABOUT_FILE
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return {name: about[name] for name in ("task", "model", "title", "labels", "sample_text")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not what --mode=export writes: {error!r}; export it again") from error
 
 
 MANIFEST = "model.json"

@@ -352,8 +352,10 @@ def _draw_lines(lines: Lines, name: str) -> Drawing | None:
     return _page_svg(figure, name, lines.heading)
 
 
-def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: tuple[int, int]) -> bytes:
-    """Entity F1 against size and against latency, as a PNG: a colour per run, a mark per runtime.
+def frontier_png(
+    contestants: Sequence[Contestant], *, best: set[str], setting: tuple[int, int], score: str = "entity F1"
+) -> bytes:
+    """A score against size and against latency, as a PNG: a colour per run, a mark per runtime.
 
     A line joins what nothing beats in the two numbers of its panel, a ring marks what nothing beats in all three.
 
@@ -361,6 +363,7 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         contestants: what was measured.
         best: names of those with a ring.
         setting: (pieces, threads) of the latency.
+        score: its name.
     """
     runs = list(dict.fromkeys(each.run for each in contestants))
     runtimes = list(dict.fromkeys(each.runtime for each in contestants))
@@ -392,7 +395,7 @@ def frontier_png(contestants: Sequence[Contestant], *, best: set[str], setting: 
         axes.grid(which="both", linewidth=0.4, color="#dddddd")
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(0.15)
-    figure.axes[0].set_ylabel("entity F1")
+    figure.axes[0].set_ylabel(score)
     _frontier_legend(figure, runs, runtimes)
     figure.draw_without_rendering()  # settles the layout, in which labels then find free places
     figure.set_layout_engine("none")

@@ -1,9 +1,10 @@
 """Export room: a SavedModel for TensorFlow Serving, and the way to compute with one.
 
-Signatures: `serving_default` takes raw strings and gives entities, `tokenized` takes piece ids and gives logits.
+Signatures: `serving_default` takes raw strings and gives answers, `tokenized` takes piece ids and gives logits.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ from app.config import PredictConfig, RunError
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.evaluation.manifest import next_version
+from app.evaluation.manifest import ABOUT_FILE, next_version
 from app.run.directory import atomic
 from app.run.files import reason_of
 from app.tasks.network import TaskModel, build_word_network
+from app.tasks.task import Task
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
-MODEL_NAME = "ner"
-_WARMUP_TEXT = "Ann Smith of the U.S. met Bob Jones in St. Louis on Monday. It rained. "
 _WARMUP_REPEATS = ((1,), (1, 4, 2, 1), (40,))  # texts of each request, in repetitions
 
 
@@ -31,6 +31,8 @@ def export_saved_model(
     *,
     network: Any,
     tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    task: Task,
+    labels: Sequence[str],
     check: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Writes `folder/N/`, N one more than the highest number there; it appears only when it is complete.
@@ -38,7 +40,9 @@ def export_saved_model(
     Args:
         folder: `export/saved_model` of a run directory.
         network: Keras model, {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32.
-        tag_texts: string [texts] -> `count`, `label`, `start`, `end`, `score` (see `GraphTagger`).
+        tag_texts: string [texts] -> `Task.text_outputs`.
+        task: of the model.
+        labels: of the model.
         check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
 
     Returns:
@@ -64,7 +68,9 @@ def export_saved_model(
     try:
         with atomic(path) as part:
             tf.saved_model.save(module, plain(part), {"serving_default": serving_default, "tokenized": tokenized})
-            _write_warmup(part / WARMUP_FILE)
+            _write_warmup(part / WARMUP_FILE, task)
+            about = json.dumps(task.about(labels), ensure_ascii=False, indent=2)
+            (part / ABOUT_FILE).write_text(f"{about}\n", encoding="utf-8")
             check(part)
     except (OSError, tf.errors.OpError) as error:
         raise RunError(
@@ -73,23 +79,23 @@ def export_saved_model(
     return path
 
 
-def warmup_requests() -> list[predict_pb2.PredictRequest]:
+def warmup_requests(task: Task) -> list[predict_pb2.PredictRequest]:
     """Requests of several lengths: one short text, a few of unequal length, one of several windows."""
     requests = []
     for repeats in _WARMUP_REPEATS:
         request = predict_pb2.PredictRequest(
-            model_spec=model_pb2.ModelSpec(name=MODEL_NAME, signature_name="serving_default")
+            model_spec=model_pb2.ModelSpec(name=task.model_name or task.name, signature_name="serving_default")
         )
-        texts = [(_WARMUP_TEXT * count).encode("utf-8") for count in repeats]
+        texts = [(task.warmup_text * count).encode("utf-8") for count in repeats]
         request.inputs["text"].CopyFrom(tf.make_tensor_proto(texts, tf.string))
         requests.append(request)
     return requests
 
 
-def _write_warmup(path: Path) -> None:
+def _write_warmup(path: Path, task: Task) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tf.io.TFRecordWriter(plain(path)) as writer:
-        for request in warmup_requests():
+        for request in warmup_requests(task):
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
 
@@ -112,4 +118,6 @@ def save_as_saved_model(
         check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
     """
     graph = model.task.build_text_graph(model, encoder, build_word_network(model), config)
-    return export_saved_model(folder, network=model.network, tag_texts=graph, check=check)
+    return export_saved_model(
+        folder, network=model.network, tag_texts=graph, task=model.task, labels=model.labels, check=check
+    )

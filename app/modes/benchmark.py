@@ -1,4 +1,4 @@
-"""Modes room: how fast this machine trains and tags with the given configuration, and at what share of its peak."""
+"""Modes room: how fast this machine trains and answers with the given configuration, and at what share of its peak."""
 
 import time
 from typing import Any
@@ -19,7 +19,7 @@ from app.tasks.masked_lm.masking import PieceMasker, with_masks
 from app.tasks.masked_lm.network import build_pretrainer
 from app.tasks.network import build_encoder, build_model
 from app.text.shapes import NUM_SHAPES
-from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.masked_lm import MaskedLmTuner
 from app.training.opening import say_devices
 from app.training.optimizers import build_optimizer
@@ -30,7 +30,7 @@ from app.training.workers import Workers
 
 
 def run(request: Request) -> dict[str, float]:
-    """Measures training steps on real batches, and tagging of the validation corpus if a tagger is trained; or the
+    """Measures training steps on real batches, and the answers to the validation corpus if labels are learnt; or the
     exports of a run (`app/evaluation/frontier_run.py`).
 
     Nothing else should run on the machine. The result is printed and written to `metrics.json`.
@@ -43,7 +43,7 @@ def run(request: Request) -> dict[str, float]:
         precision = set_up(config.training, seed=config.seed)
         strategy = tf.distribute.get_strategy()
         say_devices(list_devices(strategy), precision, Workers(strategy))
-        measure = {"tagging": _measure_task, "masked_lm": _measure_masked_lm}[config.benchmark.objective]
+        measure = _measure_masked_lm if config.benchmark.objective == "masked_lm" else _measure_task
         with heartbeat("measuring"):
             metrics = measure(config, run_dir, precision)
         run_dir.update_metrics({**metrics, "benchmark/precision": precision})
@@ -68,13 +68,18 @@ def _measure_task(config: Config, _: RunDirectory, precision: str) -> dict[str, 
         task=task,
         labels=summary.labels,
         shape_count=NUM_SHAPES,
-        facts=task.find_facts(config, summary, {}),
+        facts=task.find_facts(config, summary, {}, labels=summary.labels),
     )
     encoder = build_encoder(model, config.data)
     store = store_in_memory(encoder.training_rows(train.examples()))
-    special = SpecialIds.of(encoder.pieces)
     tuner = FineTuner(
-        model.network, model.head.compute_loss, special=special, config=config.training, seed=config.seed
+        model.network,
+        model.head.compute_loss,
+        special=SpecialIds.of(encoder.pieces),
+        config=config.training,
+        seed=config.seed,
+        begins_word=find_beginnings(task, encoder.pieces),
+        independent=model.head.independent,
     )
     size = config.training.batch_size
     metrics = _measure_training(

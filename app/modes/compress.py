@@ -19,7 +19,7 @@ from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.files import discard
 from app.run.screen import heartbeat
 from app.tasks import find_task
-from app.tasks.bundle import load_model, read_labels
+from app.tasks.bundle import load_model, read_facts, read_labels
 from app.tasks.corpora import (
     check_other_splits,
     count_words,
@@ -31,7 +31,7 @@ from app.tasks.corpora import (
 )
 from app.tasks.masked_lm.text_corpus import find_sources
 from app.tasks.network import TaskModel, build_encoder
-from app.tasks.task import Corpus
+from app.tasks.task import Corpus, Facts
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
 from app.training.task_training import TaskTraining
@@ -51,11 +51,13 @@ def run(request: Request) -> dict[str, float]:
         return scored
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    labels = list(read_labels(RunDirectory(config.init_from).model))
+    start = RunDirectory(config.init_from).model
+    labels, facts = list(read_labels(start)), read_facts(start)
     train, summary = read_training_corpus(config, labels=labels)
-    others = check_other_splits(config, labels, train=train, words=summary.words)
+    find_task(config.task).check_fits(summary, facts)
+    others = check_other_splits(config, labels, train=train, words=summary.words, facts=facts)
     corpora = describe_corpora(config.data, {"train": summary, **others})
-    other = _open_other(config, labels)
+    other = _open_other(config, labels, facts)
     _check_steps(config)
     with workers.watched(run_dir.path), open_run(request, workers, mode=MODE, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
@@ -113,12 +115,13 @@ def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str
     return metrics
 
 
-def _open_other(config: Config, labels: list[str]) -> Corpus | None:
+def _open_other(config: Config, labels: list[str], facts: Facts) -> Corpus | None:
     path = config.compression.trim_vocabulary.other_path
     if not path:
         return None
-    corpus = find_task(config.task).open_corpus(config, path, split="test", labels=labels)
-    summarize(corpus, config)
+    task = find_task(config.task)
+    corpus = task.open_corpus(config, path, split="test", labels=labels)
+    task.check_fits(summarize(corpus, config), facts)
     return corpus
 
 

@@ -16,7 +16,7 @@ from app.evaluation.scoring import build_validation, finish_run, score_again
 from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
-from app.tasks.bundle import read_labels, start_model
+from app.tasks.bundle import read_facts, read_labels, start_model
 from app.tasks.corpora import (
     check_other_splits,
     count_words,
@@ -32,13 +32,13 @@ from app.tasks.network import TaskModel, build_encoder, build_model
 from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation import DistillationTuner, build_from_layers, copy_head
-from app.training.fine_tuner import SpecialIds
+from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.opening import open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
 from app.training.students import build_distillation, load_teachers, read_teacher_labels
 from app.training.task_training import TaskTraining
-from app.training.teachers import check_same_labels
+from app.training.teachers import check_same_labels, has_tagger
 from app.training.workers import Workers
 
 MODE = "distill"
@@ -52,7 +52,8 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     text = _Text.of(config, read_teacher_labels(config.distill))
-    others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words)
+    facts = _find_facts(config, text)
+    others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words, facts=facts)
     corpora = describe_corpora(config.data, {"train": text.summary, **others})
     if config.init_from:
         check_same_labels(config.init_from, read_labels(RunDirectory(config.init_from).model), text.labels)
@@ -61,9 +62,12 @@ def run(request: Request) -> dict[str, float]:
         say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
             teachers = load_teachers(
-                config.distill, task=text.task, labels=text.labels, compile_setting=config.training.compile_activations
+                config.distill,
+                task=text.task,
+                labels=text.labels,
+                facts=facts,
+                compile_setting=config.training.compile_activations,
             )
-            facts = text.task.find_facts(config, text.summary, teachers[0].facts)
             student = _build_student(config, teachers[0], text.labels, facts)
             subject = _Subject.of(student, teachers, config)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
@@ -147,6 +151,22 @@ class _Text:
         return store
 
 
+def _find_facts(config: Config, text: _Text) -> Facts:
+    """What the student has to know.
+
+    Raises:
+        InputError: a teacher, or the run that the student begins as, is made for other corpora than there are.
+    """
+    folders = [RunDirectory(source).model for source in config.distill.teachers if has_tagger(source)]
+    known = [read_facts(folder) for folder in folders]
+    facts = text.task.find_facts(config, text.summary, known[0] if known else {}, labels=text.labels)
+    if config.init_from:
+        known.append(read_facts(RunDirectory(config.init_from).model))
+    for each in known if text.summary else ():
+        text.task.check_fits(text.summary, each)
+    return facts
+
+
 def _build_student(config: Config, teacher: TaskModel, labels: Sequence[str], facts: Facts) -> TaskModel:
     """The run `init_from` if it is given, else layers of the teacher with its head, else `backbone.source`."""
     if config.init_from or config.distill.student == "backbone":
@@ -197,6 +217,7 @@ class _Subject:
             training=config.training,
             special=SpecialIds.of(encoder.pieces),
             seed=config.seed,
+            begins_word=find_beginnings(student.task, encoder.pieces),
         )
         return cls(student, encoder, tuner, depths)
 

@@ -22,7 +22,7 @@ def run(request: Request) -> dict[str, float]:
     mention_refused(run_dir, config.predictor, config.evaluation.tflite_file)
     tagger = load_model(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
-    corpus, summary = read_scored_split(config, split, labels=tagger.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, model=tagger, purpose=purpose)
     forward = FORWARDS[config.predictor](run_dir, config.evaluation.tflite_file, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(

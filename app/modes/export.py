@@ -86,7 +86,7 @@ def run(request: Request) -> dict[str, float]:
     encoder = build_encoder(model, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
-    corpus, summary = read_scored_split(config, split, labels=model.labels, purpose=purpose)
+    corpus, summary = read_scored_split(config, split, model=model, purpose=purpose)
     with run_dir.locked():
         predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
         with heartbeat("scoring the float model"):

@@ -40,14 +40,14 @@ def run(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     train, summary = read_training_corpus(config)
-    others = check_other_splits(config, summary.labels, train=train, words=summary.words)
-    corpora = describe_corpora(config.data, {"train": summary, **others})
     task = find_task(config.task)
+    facts = task.find_facts(config, summary, {}, labels=summary.labels)
+    others = check_other_splits(config, summary.labels, train=train, words=summary.words, facts=facts)
+    corpora = describe_corpora(config.data, {"train": summary, **others})
     with workers.watched(run_dir.path), ExitStack() as opened:
         precision = set_up(config.training, seed=config.seed)
         say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
-            facts = task.find_facts(config, summary, {})
             model = start_model(config, summary.labels, init_from=config.init_from, facts=facts)
         encoder = build_encoder(model, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))

@@ -1,4 +1,4 @@
-"""Serving room: the page that shows the entities of a text."""
+"""Serving room: the page that shows the answer to a text: its entities, or its labels."""
 
 from pathlib import Path
 

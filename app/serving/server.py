@@ -1,8 +1,9 @@
 """Serving room: a SavedModel behind the REST paths of TensorFlow Serving, and a page to try it.
 
-    GET  /                        the page
-    GET  /v1/models/ner           whether the model is ready
-    POST /v1/models/ner:predict   as TensorFlow Serving answers it
+    GET  /                         the page
+    GET  /about                    what the model is: its task, its name in the paths, its labels
+    GET  /v1/models/NAME           whether the model is ready; NAME is `ner` for tagging, `classify` for classification
+    POST /v1/models/NAME:predict   as TensorFlow Serving answers it
 
 Requests are read side by side, the model computes for one at a time: TensorFlow spreads each over all processors.
 """
@@ -20,35 +21,41 @@ import tensorflow as tf
 from app.config import InputError
 from app.serving.page import PAGE
 
-MODEL_PATH = "/v1/models/ner"
 LARGEST_BODY_BYTES = 16 * 2**20
 
 
-class TaggingServer(ThreadingHTTPServer):
+class ModelServer(ThreadingHTTPServer):
     """Listens as soon as it is made; `serve_forever` answers.
 
     Args:
         address: host and port; port 0 takes a free one.
         model: the loaded SavedModel.
+        about: see `Task.about`.
         version: its number.
     """
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], model: Any, *, version: int) -> None:
+    def __init__(self, address: tuple[str, int], model: Any, *, about: Mapping[str, Any], version: int) -> None:
         super().__init__(address, _Handler)
-        self.model, self.version, self.computing = model, version, Lock()
+        self.model, self.about, self.version, self.computing = model, dict(about), version, Lock()
+
+    @property
+    def model_path(self) -> str:
+        return f"/v1/models/{self.about['model']}"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: TaggingServer
+    server: ModelServer
     protocol_version = "HTTP/1.1"
     timeout = 60  # seconds a connection may stay silent
 
     def do_GET(self) -> None:
         if self.path == "/":
             self._send(HTTPStatus.OK, PAGE.encode("utf-8"), "text/html; charset=utf-8")
-        elif self.path == MODEL_PATH:
+        elif self.path == "/about":
+            self._send_json(HTTPStatus.OK, self.server.about)
+        elif self.path == self.server.model_path:
             status = {"error_code": "OK", "error_message": ""}
             version = {"version": str(self.server.version), "state": "AVAILABLE", "status": status}
             self._send_json(HTTPStatus.OK, {"model_version_status": [version]})
@@ -62,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body must have 0 to {LARGEST_BODY_BYTES} bytes")
             return
         body = self.rfile.read(int(length))
-        if self.path != f"{MODEL_PATH}:predict":
+        if self.path != f"{self.server.model_path}:predict":
             self._fail(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
             return
         try:

@@ -4,11 +4,13 @@
 digest is that of the summary.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.config import Config, DataConfig, InputError
 from app.config.rules import require_split
@@ -18,7 +20,10 @@ from app.tasks import find_task
 from app.tasks.masked_lm.text_corpus import Source
 from app.tasks.tagging.report import is_predicted_in
 from app.tasks.tagging.tfds import PREFIX
-from app.tasks.task import Corpus, Summary, Task
+from app.tasks.task import Corpus, Facts, Summary, Task
+
+if TYPE_CHECKING:
+    from app.tasks.network import TaskModel
 
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
 
@@ -160,18 +165,18 @@ def open_split(config: Config, split: str, *, labels: Sequence[str] | None = Non
     return task.join([corpus for corpus in map(opened, ("train", "valid")) if corpus]) if split == "train" else None
 
 
-def read_scored_split(
-    config: Config, split: str, *, labels: Sequence[str], purpose: str
-) -> tuple[Corpus, Summary]:
+def read_scored_split(config: Config, split: str, *, model: TaskModel, purpose: str) -> tuple[Corpus, Summary]:
     """The corpus of a split that must be there, and what one pass over it finds; `purpose` says what it is needed for.
 
     Raises:
-        InputError: there is none, or a fault in it.
+        InputError: there is none, a fault in it, or the model cannot read it.
     """
     require_split(config.data, split, purpose)
-    corpus = open_split(config, split, labels=labels)
+    corpus = open_split(config, split, labels=model.labels)
     assert corpus is not None
-    return corpus, summarize(corpus, config)
+    summary = summarize(corpus, config)
+    model.task.check_fits(summary, model.facts)
+    return corpus, summary
 
 
 def summarize(corpus: Corpus, config: Config) -> Summary:
@@ -232,7 +237,12 @@ def labelled_sources(data: DataConfig) -> list[str]:
 
 
 def check_other_splits(
-    config: Config, labels: Sequence[str], *, train: Corpus | None = None, words: int = 0
+    config: Config,
+    labels: Sequence[str],
+    *,
+    train: Corpus | None = None,
+    words: int = 0,
+    facts: Facts | None = None,
 ) -> dict[str, Summary]:
     """Reads the other splits once before training, so that a fault in them does not come to light an hour later.
 
@@ -243,6 +253,7 @@ def check_other_splits(
         labels: the only ones allowed.
         train: the training corpus; None if there is none.
         words: in the training corpus; in a large one, text of the others is not looked for.
+        facts: of the model that is to read them, as far as they are known.
 
     Returns:
         what is in those that there are.
@@ -255,6 +266,8 @@ def check_other_splits(
         if corpus is None:
             continue
         others[split], summaries[split] = corpus, summarize(corpus, config)
+        if facts is not None:
+            task.check_fits(summaries[split], facts)
         for warning in task.find_oddities(summaries[split], config, training=False, labels=labels):
             say(f"warning: {warning}")
         if split == "valid" and config.data.valid_fraction:

@@ -74,6 +74,11 @@ class Head(keras.layers.Layer, ABC):
 
     labels: tuple[str, ...]
 
+    @property
+    def independent(self) -> bool:
+        """Whether each label is decided for itself, by sigmoid, so that there may be several; else one, by softmax."""
+        return False
+
     def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Hidden states [batch, length, width] -> logits float32 [batch, length, labels]."""
         return self(states)
@@ -194,8 +199,11 @@ class Task(ABC):
         unit_input_meaning: of it.
         pieces_meaning: of the input token_ids.
         warmup_text: that a server warms up with.
+        sample_text: that a server's page shows first.
+        model_name: in the paths of a server; empty = the name of the task.
         averages_windows: whether the logits of a unit are the mean over several windows of a long text; else each unit
             is scored in one window, and the predictor asserts it.
+        labels_words: whether what is labelled are words, so that labels say where words begin.
     """
 
     name: ClassVar[str]
@@ -216,7 +224,10 @@ class Task(ABC):
     unit_input_meaning: ClassVar[str] = ""
     pieces_meaning: ClassVar[str] = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text: ClassVar[str] = "Ann Smith met Bob Jones on Monday. It rained. "
+    sample_text: ClassVar[str] = ""
+    model_name: ClassVar[str] = ""
     averages_windows: ClassVar[bool] = False
+    labels_words: ClassVar[bool] = False
 
     # Corpora.
 
@@ -292,15 +303,26 @@ class Task(ABC):
 
     # The network.
 
-    def find_facts(self, config: Config, summary: Any | None, known: Facts) -> dict[str, Any]:
+    def find_facts(
+        self, config: Config, summary: Any | None, known: Facts, *, labels: Sequence[str]
+    ) -> dict[str, Any]:
         """What a model has to know beside its labels.
 
         Args:
             config: of the run.
             summary: of the training corpus; None without one.
             known: facts of the model that the run starts from, or its teachers.
+            labels: of the model, among which are those of the corpus.
         """
         return dict(known)
+
+    def check_fits(self, summary: Any, facts: Facts) -> None:
+        """Before a model of these facts reads a corpus.
+
+        Raises:
+            InputError: it is made for another kind of corpus.
+        """
+        return None
 
     @abstractmethod
     def build_head(self, labels: Sequence[str], config: ModelConfig, facts: Facts) -> Head:
@@ -388,6 +410,16 @@ class Task(ABC):
         return PlainDisplay(file)
 
     # Exports.
+
+    def about(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What a server says of a model, JSON values."""
+        return {
+            "task": self.name,
+            "model": self.model_name or self.name,
+            "title": self.title,
+            "labels": list(labels),
+            "sample_text": self.sample_text,
+        }
 
     @abstractmethod
     def build_text_graph(

@@ -210,7 +210,7 @@ class DistillationTuner(FineTuner):
         seed: of the hidden words.
         chain: for `distill.chain_weight`.
         compared: for `distill.hidden.weight` and `distill.relation.weight`.
-        keep: as in `FineTuner`.
+        keep: as in `FineTuner`; begins_word and independent likewise.
     """
 
     def __init__(
@@ -226,8 +226,19 @@ class DistillationTuner(FineTuner):
         chain: ChainLoss | None = None,
         compared: Compared = Compared(),
         keep: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None,
+        begins_word: np.ndarray | None = None,
+        independent: bool = False,
     ) -> None:
-        super().__init__(network, loss_sum, special=special, config=config, seed=seed, keep=keep)
+        super().__init__(
+            network,
+            loss_sum,
+            special=special,
+            config=config,
+            seed=seed,
+            keep=keep,
+            begins_word=begins_word,
+            independent=independent,
+        )
         if config.r_drop_weight:
             raise InputError(f"training.r_drop_weight must be 0 with a teacher, received {config.r_drop_weight:g}")
         if distill.chain_weight and not (chain and all(teacher.chain_scores for teacher in teachers)):
@@ -240,11 +251,8 @@ class DistillationTuner(FineTuner):
         self._compared = compared
 
     def _scored(self, batch: Tensors) -> tf.Tensor:
-        """First pieces of the words to compare, bool [batch, length]."""
+        """Pieces that are compared, those that labels sit at, bool [batch, length]."""
         return (batch["unit_ids"] if "unit_ids" in batch else batch["labels"]) >= 0
-
-    def _word_starts(self, batch: Tensors) -> tf.Tensor:
-        return self._scored(batch)
 
     def _words(self, batch: dict[str, tf.Tensor]) -> tf.Tensor:
         return tf.reduce_sum(tf.cast(self._scored(batch), tf.float32))
@@ -271,7 +279,11 @@ class DistillationTuner(FineTuner):
             )
         if self.distill.soft_weight:
             soft = compute_soft_loss(
-                [answer["logits"] for answer in answers], student["logits"], words, self.distill.temperature
+                [answer["logits"] for answer in answers],
+                student["logits"],
+                words,
+                self.distill.temperature,
+                independent=self.independent,
             )
             loss += self.distill.soft_weight * soft / scored
         if self.distill.chain_weight:
@@ -312,7 +324,12 @@ class DistillationTuner(FineTuner):
 
 
 def compute_soft_loss(
-    teachers: Sequence[tf.Tensor], student: tf.Tensor, words: tf.Tensor, temperature: float
+    teachers: Sequence[tf.Tensor],
+    student: tf.Tensor,
+    words: tf.Tensor,
+    temperature: float,
+    *,
+    independent: bool = False,
 ) -> tf.Tensor:
     """Divergence of the student's label probabilities from the teachers' mean, times the squared temperature, summed.
 
@@ -321,7 +338,11 @@ def compute_soft_loss(
         student: logits float32 [batch, length, labels].
         words: bool [batch, length], what is compared.
         temperature: divides all logits; the square keeps gradients at one size (Hinton et al. 2015, section 2).
+        independent: whether each label is decided for itself: the divergences of all labels are added up.
     """
+    if independent:
+        divergence = _compare_independent([each / temperature for each in teachers], student / temperature)
+        return temperature**2 * tf.reduce_sum(tf.where(words, divergence, 0.0))
     if len(teachers) == 1:
         log_mean = tf.nn.log_softmax(teachers[0] / temperature)
     else:
@@ -330,6 +351,17 @@ def compute_soft_loss(
     ours = tf.nn.log_softmax(student / temperature)
     divergence = tf.reduce_sum(tf.exp(log_mean) * (log_mean - ours), axis=-1)  # [batch, length]
     return temperature**2 * tf.reduce_sum(tf.where(words, divergence, 0.0))
+
+
+def _compare_independent(teachers: Sequence[tf.Tensor], student: tf.Tensor) -> tf.Tensor:
+    """Divergences of yes and no at each label, added up: logits float32 [..., labels] -> float32 [...].
+
+    As cross-entropy less the teachers' own entropy, whose gradient is right also where a probability rounds to 0 or 1.
+    """
+    mean = tf.add_n([tf.sigmoid(each) for each in teachers]) / len(teachers)
+    cross = tf.nn.sigmoid_cross_entropy_with_logits(mean, student)
+    entropy = -tf.math.xlogy(mean, mean) - tf.math.xlogy(1.0 - mean, 1.0 - mean)
+    return tf.reduce_sum(cross - entropy, axis=-1)
 
 
 def compute_hidden_loss(teacher: tf.Tensor, student: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:

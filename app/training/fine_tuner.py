@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
+from app.tasks.task import Task
 from app.training.step import Batch, Keep, StepTuner
 
 
@@ -32,6 +34,12 @@ class HasSpecialIds(Protocol):
     mask_id: int
 
 
+class HasVocabulary(Protocol):
+    """A vocabulary, see `app/text/word_pieces.py`."""
+
+    vocabulary: list[str]
+
+
 class FineTuner(StepTuner):
     """Wraps a tagging network for `keras.Model.fit`; the terms of the loss are the real first pieces.
 
@@ -42,6 +50,8 @@ class FineTuner(StepTuner):
         config: accumulation, clipping, regularizers, weight averaging.
         seed: of the hidden words.
         keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
+        begins_word: bool [vocabulary], pieces that words to hide begin with; None: words begin where labels sit.
+        independent: whether each label is decided for itself, see `Head.independent`.
     """
 
     def __init__(
@@ -53,9 +63,13 @@ class FineTuner(StepTuner):
         config: TrainingConfig,
         seed: int,
         keep: Keep | None = None,
+        begins_word: np.ndarray | None = None,
+        independent: bool = False,
     ) -> None:
         super().__init__(network, config=config, name="fine_tuner", keep=keep)
         self.special = special
+        self.independent = independent
+        self._begins_word = begins_word
         self._loss_sum = loss_sum
         self._mask_random = tf.random.Generator.from_seed(seed)
 
@@ -84,14 +98,20 @@ class FineTuner(StepTuner):
         twice = {name: tf.concat([value, value], axis=0) for name, value in features.items()}
         logits = self.network(twice, training=True)
         losses = self._loss_sum(logits, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1])) / 2.0
-        first, second = tf.split(tf.nn.log_softmax(logits), 2)
-        divergence = tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), axis=-1) / 2.0
+        divergence = compare_twice(*tf.split(logits, 2), independent=self.independent)
         divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))
         return (losses + self.config.r_drop_weight * divergence) / total
 
-    def _word_starts(self, batch: Batch) -> tf.Tensor:
-        """First pieces of the words that may be hidden, bool [batch, length]."""
+    def _scored(self, batch: Batch) -> tf.Tensor:
+        """Where a label is learnt, bool [batch, length]."""
         return batch["labels"] >= 0
+
+    def _word_starts(self, batch: Batch, boundaries: tf.Tensor) -> tf.Tensor:
+        """First pieces of the words that may be hidden, bool [batch, length]."""
+        if self._begins_word is None:
+            return self._scored(batch)
+        begins = tf.gather(tf.constant(self._begins_word), batch["token_ids"])
+        return begins & ~boundaries & (batch["padding_mask"] > 0)
 
     def _with_hidden_words(self, batch: Batch, boundaries: tf.Tensor) -> tf.Tensor:
         """Hides words behind `[MASK]`, all pieces of each, so that their context has to say what they are.
@@ -103,7 +123,7 @@ class FineTuner(StepTuner):
         Returns:
             token_ids int32 [batch, length], a fraction of the words and a fraction of the entities hidden.
         """
-        pieces, labels, starts = batch["token_ids"], batch["labels"], self._word_starts(batch)
+        pieces, labels, starts = batch["token_ids"], batch["labels"], self._word_starts(batch, boundaries)
         words = tf.cumsum(tf.cast(starts, tf.int32), axis=1)
         chosen = self._draw(words) < self.config.word_mask_fraction
         if self.config.entity_mask_fraction > 0:
@@ -120,3 +140,25 @@ class FineTuner(StepTuner):
         """A random number in [0, 1) for each group of a row, at all its places; groups int32 [batch, length]."""
         chances = self._mask_random.uniform(tf.shape(groups))
         return tf.gather(chances, tf.minimum(groups, tf.shape(groups)[1] - 1), batch_dims=1)
+
+
+def compare_twice(first: tf.Tensor, second: tf.Tensor, *, independent: bool) -> tf.Tensor:
+    """The divergences between two answers in both directions, their mean (Liang et al. 2021, equation 2).
+
+    Args:
+        first: logits float32 [..., labels].
+        second: likewise.
+        independent: whether each label is decided for itself: the divergences of all labels are added up.
+
+    Returns:
+        float32 [...].
+    """
+    if independent:
+        return tf.reduce_sum((tf.sigmoid(first) - tf.sigmoid(second)) * (first - second), axis=-1) / 2.0
+    first, second = tf.nn.log_softmax(first), tf.nn.log_softmax(second)
+    return tf.reduce_sum((tf.exp(first) - tf.exp(second)) * (first - second), axis=-1) / 2.0
+
+
+def find_beginnings(task: Task, pieces: HasVocabulary) -> np.ndarray | None:
+    """Which pieces begin a word, bool [vocabulary]; None for a task whose labels sit at words, which say it better."""
+    return None if task.labels_words else np.array([not piece.startswith("##") for piece in pieces.vocabulary])

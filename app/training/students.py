@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from app.config import (
     BackboneConfig,
     DistillConfig,
@@ -17,7 +19,7 @@ from app.encoder.bert import find_depths
 from app.run.directory import RunDirectory
 from app.tasks.bundle import read_labels, read_model
 from app.tasks.network import TaskModel, build_model
-from app.tasks.task import Task
+from app.tasks.task import Facts, Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation import (
     Compared,
@@ -47,7 +49,7 @@ def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
 
 
 def load_teachers(
-    config: DistillConfig, *, task: Task, labels: Sequence[str], compile_setting: str = "auto"
+    config: DistillConfig, *, task: Task, labels: Sequence[str], facts: Facts, compile_setting: str = "auto"
 ) -> list[TaskModel]:
     """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
 
@@ -55,6 +57,7 @@ def load_teachers(
         config: names them.
         task: of the student.
         labels: of those that are runs.
+        facts: of the student.
         compile_setting: `training.compile_activations`.
     """
     teachers = []
@@ -64,7 +67,7 @@ def load_teachers(
         else:  # its encoder alone is used, so the head and its labels mean nothing
             backbone = build_backbone(BackboneConfig(source=source))
             untrained = ModelConfig(head="softmax", word_shape=False)
-            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES)
+            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES, facts=facts)
         compile_activations(teacher.backbone.model, compile_setting)
         teachers.append(teacher)
     return teachers
@@ -78,6 +81,7 @@ def build_distillation(
     training: TrainingConfig,
     special: SpecialIds,
     seed: int,
+    begins_word: np.ndarray | None = None,
 ) -> tuple[DistillationTuner, list[int]]:
     """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
 
@@ -130,6 +134,8 @@ def build_distillation(
         chain=chain,
         compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
+        begins_word=begins_word,
+        independent=student.head.independent,
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
 

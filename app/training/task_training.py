@@ -15,7 +15,7 @@ from app.run.directory import RunDirectory
 from app.run.screen import heartbeat
 from app.tasks import find_task
 from app.tasks.network import TaskModel
-from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.kept_structure import KeptStructure
 from app.training.plan import Plan
 from app.training.workers import Workers
@@ -115,6 +115,8 @@ class TaskTraining:
             config=settings,
             seed=self.config.seed,
             keep=KeptStructure.find(tagger.network.trainable_variables) if settings.keep_structure else None,
+            begins_word=find_beginnings(tagger.task, encoder.pieces),
+            independent=tagger.head.independent,
         )
 
 

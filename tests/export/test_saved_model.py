@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 from tensorflow_serving.apis import prediction_log_pb2
 from texts import random_texts
 
@@ -21,6 +22,7 @@ from app.evaluation.runtimes import SavedModelForward, load_saved_model, load_ve
 from app.export.saved_model import WARMUP_FILE, export_saved_model, next_version
 from app.one_keras import keras
 from app.tasks.tagging.answers import tag_texts
+from app.tasks.tagging.task import TAGGING
 
 # What tensorflow_model_server links beside TensorFlow (TF Text's ops_lib); the graph may use these of it.
 TEXT_OPS = {"FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "RegexSplitWithOffsets"}
@@ -151,7 +153,11 @@ def test_a_saved_model_is_written_to_a_folder_of_any_name_with_the_access_that_t
     before = os.umask(0o002)
     try:
         path = export_saved_model(
-            tmp_path / "[a]*", network=network, tag_texts=lambda text: {"count": tf.strings.length(text)}
+            tmp_path / "[a]*",
+            network=network,
+            tag_texts=lambda text: {"count": tf.strings.length(text)},
+            task=TAGGING,
+            labels=toy.LABELS,
         )
     finally:
         os.umask(before)
@@ -178,8 +184,9 @@ def test_a_refused_export_leaves_nothing_behind(saved_model, tmp_path):
     def answer(texts):
         return {"count": tf.zeros(tf.shape(texts), tf.int32)}
 
+    network, tagging = saved_model.tagger.network, {"task": TAGGING, "labels": toy.LABELS}
     with pytest.raises(RefusedError):
-        export_saved_model(tmp_path, network=saved_model.tagger.network, tag_texts=answer, check=refuse)
+        export_saved_model(tmp_path, network=network, tag_texts=answer, **tagging, check=refuse)
     assert list(tmp_path.iterdir()) == []
 
 

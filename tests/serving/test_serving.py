@@ -11,16 +11,20 @@ from pathlib import Path
 import grpc
 import pytest
 import tensorflow as tf
+import toy
 import yaml
 from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from texts import EXAMPLES
 
-from app.export.saved_model import MODEL_NAME
-from app.serving.server import MODEL_PATH, TaggingServer
+from app.evaluation.manifest import read_about
+from app.serving.server import ModelServer
+from app.tasks.classification.task import CLASSIFICATION
 from app.tasks.tagging.answers import tag_texts
+from app.tasks.tagging.task import TAGGING
 
 ROOT = Path(__file__).parents[2]
+MODEL_NAME, MODEL_PATH = "ner", "/v1/models/ner"  # what clients in use ask for
 TEXTS = ["Ada Smith met Bob in Rome .", "", "🎉 Ada\u0301 and Bob saw Lima 🇫🇷", *EXAMPLES]
 
 
@@ -60,7 +64,7 @@ def grpc_address(saved_model):
 
 @pytest.fixture(scope="module")
 def url(saved_model):
-    server = TaggingServer(("127.0.0.1", 0), saved_model.loaded, version=1)
+    server = ModelServer(("127.0.0.1", 0), saved_model.loaded, about=read_about(saved_model.path), version=1)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -138,20 +142,24 @@ def test_a_body_that_is_too_large_is_not_read(url):
 
 def test_the_page_and_the_status_are_there(url):
     with urllib.request.urlopen(url) as response:
-        assert MODEL_PATH in response.read().decode()
+        assert "/about" in response.read().decode()
+    with urllib.request.urlopen(url + "/about") as response:
+        assert json.load(response) == TAGGING.about(toy.LABELS)
     with urllib.request.urlopen(url + MODEL_PATH) as response:
         assert json.load(response)["model_version_status"][0]["state"] == "AVAILABLE"
 
 
-def test_the_compose_file_serves_the_exports_under_the_name_clients_ask_for():
+@pytest.mark.parametrize("task", [TAGGING, CLASSIFICATION], ids=lambda task: task.name)
+def test_the_compose_file_serves_the_exports_under_the_name_clients_ask_for(task):
     from tensorflow_serving.apis import model_management_pb2  # noqa: F401  (registers the configuration's messages)
     from tensorflow_serving.config import model_server_config_pb2
 
     config = model_server_config_pb2.ModelServerConfig()
-    text_format.Parse((ROOT / "deploy" / "models.config").read_text(), config)
+    file = "models.config" if task is TAGGING else f"models_{task.name}.config"
+    text_format.Parse((ROOT / "deploy" / file).read_text(), config)
     (model,) = config.model_config_list.config
     service = yaml.safe_load((ROOT / "deploy" / "serving.yaml").read_text())["services"]["serving"]
     targets = [volume.split(":")[-2] for volume in service["volumes"]]
-    assert (model.name, model.base_path in targets) == (MODEL_NAME, True)
+    assert (model.name, model.base_path in targets) == (task.model_name, True)
     assert service["command"][0] == f"--model_config_file={targets[0]}"
     assert any("export/saved_model:" in volume for volume in service["volumes"])

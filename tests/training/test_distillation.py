@@ -91,6 +91,23 @@ def test_the_soft_loss_is_the_divergence_from_the_mean_of_the_teachers_times_the
     assert float(alone) == 0.0 < float(found)
 
 
+def test_the_soft_loss_of_independent_labels_is_the_sum_of_the_divergences_of_yes_and_no_at_each():
+    first, second, ours = rng.normal(size=(3, 2, 6, 5)).astype(np.float32)
+    words = rng.random((2, 6)) < 0.6
+
+    def chances(logits):
+        return 1 / (1 + np.exp(-logits.astype(np.float64) / 3))
+
+    mean, own = (chances(first) + chances(second)) / 2, chances(ours)
+    both = mean * np.log(mean / own) + (1 - mean) * np.log((1 - mean) / (1 - own))
+    tensors = [tf.constant(first), tf.constant(second)], tf.constant(ours), tf.constant(words)
+    found = compute_soft_loss(*tensors, 3.0, independent=True)
+    assert float(found) == pytest.approx(9 * both.sum(-1)[words].sum(), rel=1e-4)
+    certain = tf.constant([[[200.0, -200.0]]])
+    alone = compute_soft_loss([certain], certain, tf.constant([[True]]), 1.0, independent=True)
+    assert float(alone) == 0.0
+
+
 def test_the_hidden_loss_is_the_mean_square_over_the_width_summed_over_real_pieces():
     teacher, ours = rng.normal(size=(2, 2, 5, 8)).astype(np.float32)
     windows = np.array([[1, 1, 2, 2, 0], [1, 1, 0, 0, 0]], np.int32)

@@ -1,6 +1,7 @@
 """The training step: what is divided by what, and that each regularizer does what it says and nothing more."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from toy import TRAINING, make_batch, make_tagger, make_tuner, weights_of
 
 from app.config import ModelConfig, TrainingConfig
 from app.one_keras import keras
+from app.tasks.classification.task import CLASSIFICATION
+from app.tasks.tagging.task import TAGGING
+from app.training.fine_tuner import FineTuner, SpecialIds, compare_twice, find_beginnings
 
 PLAIN = replace(TRAINING, clip_norm=0.0)
 
@@ -249,3 +253,45 @@ def test_frozen_embeddings_stay_as_they_are_and_the_rest_learns(vocabulary):
     still = {v.name for v, m in zip(tagger.network.variables, moved, strict=True) if not m.any()}
     assert {name for name in still if "embedding" in name} == {"token_embedding/embeddings:0"}
     assert any("tagging_head" in v.name and m.any() for v, m in zip(tagger.network.variables, moved, strict=True))
+
+
+TEXTS = {  # two texts in a row: a word of three pieces and two of one, then one word; labels sit at [CLS]
+    "token_ids": tf.constant([[2, 10, 21, 21, 11, 12, 3, 2, 13, 3, 0]] * 80),
+    "labels": tf.constant([[0] + [-1] * 6 + [1] + [-1] * 3] * 80),
+    "padding_mask": tf.constant([[1] * 7 + [2] * 3 + [0]] * 80),
+}
+
+
+def text_tuner(tagger, task, **settings):
+    pieces = SimpleNamespace(vocabulary=["##s" if number == 21 else "word" for number in range(30)])
+    return FineTuner(
+        tagger.network, tagger.head.compute_loss, special=SpecialIds(start=2, end=3, mask=4),
+        config=replace(PLAIN, **settings), seed=0, begins_word=find_beginnings(task, pieces),
+    )  # fmt: skip
+
+
+def test_words_of_a_labelled_text_are_hidden_one_by_one(tagger):
+    hidden = hide(text_tuner(tagger, CLASSIFICATION, word_mask_fraction=0.5), TEXTS)
+    assert not hidden[:, [0, 6, 7, 9, 10]].any()
+    words = [hidden[:, 1:4].sum(axis=1) // 3, hidden[:, 4], hidden[:, 5], hidden[:, 8]]
+    assert set(hidden[:, 1:4].sum(axis=1)) == {0, 3}  # all pieces of a word, or none
+    for one, word in enumerate(words):
+        assert 0.3 < word.mean() < 0.7
+        assert all((word != other).any() for other in words[one + 1 :])
+
+
+def test_labels_of_words_say_where_words_begin_and_no_vocabulary_does(tagger):
+    assert find_beginnings(TAGGING, SimpleNamespace(vocabulary=["##s"])) is None
+    hidden = hide(text_tuner(tagger, TAGGING, word_mask_fraction=0.5), ROWS)
+    assert np.array_equal(hidden, hide(make_tuner(tagger, replace(PLAIN, word_mask_fraction=0.5)), ROWS))
+
+
+def test_independent_labels_are_compared_twice_as_yes_and_no_at_each():
+    first, second = np.random.default_rng(3).normal(size=(2, 4, 5)).astype(np.float32)
+    p, q = 1 / (1 + np.exp(-first.astype(np.float64))), 1 / (1 + np.exp(-second.astype(np.float64)))
+
+    def divergence(p, q):
+        return (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(-1)
+
+    found = compare_twice(tf.constant(first), tf.constant(second), independent=True).numpy()
+    np.testing.assert_allclose(found, (divergence(p, q) + divergence(q, p)) / 2, rtol=1e-4)

@@ -15,7 +15,7 @@ from app.config import Config, InputError
 from app.data.tfds import PREFIX, check_tfds_head
 from app.tasks.classification.files import describe_left_out, read_folder, read_json_texts, read_lines_as_texts
 from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts, shortened
-from app.tasks.classification.tables import find_delimiter, read_table
+from app.tasks.classification.tables import find_delimiter, may_go_on, read_table
 from app.tasks.classification.tfds import read_tfds_texts
 
 HEAD_BYTES = 2**17
@@ -144,17 +144,28 @@ def check_texts_head(
     text_format: TextFormat,
     labels: Sequence[str] | None = None,
     labelled: bool = True,
-) -> None:
+) -> int:
     """Looks into a corpus within milliseconds; the arguments are those of `open_texts`.
+
+    Returns:
+        texts in an example, 1 or 2; 0 where that is not known.
 
     Raises:
         InputError: the corpus is missing, or there is a fault near its beginning.
     """
     if path.startswith(PREFIX):
-        return check_tfds_head(path, text_format.tfds_dir)
+        check_tfds_head(path, text_format.tfds_dir)
+        return 0
     read, _ = _find_reader(path, split=split, text_format=text_format, labelled=labelled, at_most_bytes=HEAD_BYTES)
-    for _text in check_raw_texts(read(), text_format, split=split, labels=labels, labelled=labelled):
-        pass
+    size = 0
+    for text in check_raw_texts(read(), text_format, split=split, labels=labels, labelled=labelled):
+        size = len(text.texts)
+    return size
+
+
+def is_head(path: str) -> bool:
+    """Whether what `check_texts_head` looks into is all there is."""
+    return os.path.isfile(path) and not may_go_on(path, HEAD_BYTES)
 
 
 def _find_reader(
@@ -291,8 +302,3 @@ def text_format_of(config: Config) -> TextFormat:
         out_of_scope_label=settings.out_of_scope_label,
         tfds_dir=data.tfds_dir,
     )
-
-
-def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[str] | None = None) -> None:
-    """What can be known of a split before TensorFlow is there; raises InputError."""
-    check_texts_head(path, split=split, text_format=text_format_of(config), labels=labels)

@@ -6,14 +6,51 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from app.config import InputError
-from app.tasks.classification.corpus import Conflict, TextCorpus, TextSummary, text_key
+from app.config import Config, InputError
+from app.tasks.classification.corpus import (
+    Conflict,
+    TextCorpus,
+    TextSummary,
+    check_texts_head,
+    is_head,
+    open_texts,
+    summarize_texts,
+    text_format_of,
+    text_key,
+)
 from app.tasks.classification.labelled_text import TextFormat
 
 MANY_LABELS = 1000
 FEW_TEXTS_EACH = 2  # so few on average, and many labels: they are names or numbers of the texts themselves
 SMALL_TEXTS = 20  # a corpus of so few texts may be somebody's first try
+KINDS = ("single texts", "pairs of texts")
 _MOST_NAMED = 5  # labels in a message
+
+
+def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[str] | None = None) -> None:
+    """What can be known of a split before TensorFlow is there.
+
+    Args:
+        path: of the corpus.
+        config: of the run.
+        split: "train", "valid" or "test".
+        labels: of the model that there is already; None: what a new one learns is looked up in the training corpus, if
+            that is small.
+
+    Raises:
+        InputError: for what is wrong.
+    """
+    text_format, train = text_format_of(config), config.data.train_path
+    is_alone = labels is None and not config.data.train_on_valid and is_head(train)  # no other corpus adds labels
+    if is_alone and split != "train":
+        labels = summarize_texts(open_texts(train, split="train", text_format=text_format), text_format).labels
+    size = check_texts_head(path, split=split, text_format=text_format, labels=labels)
+    if is_alone and split == "train":
+        check_texts(summarize_texts(open_texts(path, split=split, text_format=text_format), text_format), text_format)
+    if is_alone and split != "train":
+        expected = check_texts_head(train, split="train", text_format=text_format)
+        if size and expected and size != expected:
+            raise InputError(f"{path} has {KINDS[size - 1]}, {train} has {KINDS[expected - 1]}")
 
 
 def check_texts(summary: TextSummary, text_format: TextFormat) -> list[str]:
@@ -52,11 +89,10 @@ def check_scored_texts(summary: TextSummary, text_format: TextFormat, *, labels:
     return found + _conflicts(summary, text_format)
 
 
-def check_same_kind(train: TextSummary, other: TextSummary) -> None:
-    """Fails if one corpus has pairs of texts and the other single ones."""
-    if train.pairs != other.pairs:
-        kinds = ("single texts", "pairs of texts")
-        raise InputError(f"{other.source} has {kinds[other.pairs]}, {train.source} has {kinds[train.pairs]}")
+def check_same_kind(summary: TextSummary, *, pairs: bool) -> None:
+    """Fails if a corpus has pairs of texts and its model reads single ones, or the reverse."""
+    if summary.pairs != pairs:
+        raise InputError(f"{summary.source} has {KINDS[summary.pairs]}, the model learns from {KINDS[pairs]}")
 
 
 def _check_several(summary: TextSummary, text_format: TextFormat) -> None:

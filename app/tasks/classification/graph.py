@@ -43,7 +43,8 @@ class GraphClassifier(WholeTextGraph):
 
         Returns:
             `label` string [texts], empty where there is none, several with `|` between them; `score` float32 [texts],
-            of the most probable label; `scores` float32 [texts, labels].
+            of the most probable label; `scores` float32 [texts, labels]; `given` bool [texts, labels], whether a label
+            is part of the answer.
         """
         logits, is_empty = self.compute_logits(texts)
         return self._answer(logits / self._temperature, is_empty)
@@ -54,10 +55,12 @@ class GraphClassifier(WholeTextGraph):
             scores = tf.nn.softmax(logits)
             score = tf.reduce_max(scores, axis=1)
             known = (score >= self._min_score) & ~is_empty
-            label = tf.where(known, tf.gather(names, tf.argmax(scores, axis=1)), "")
-            return {"label": label, "score": score, "scores": scores}
+            best = tf.argmax(scores, axis=1, output_type=tf.int32)
+            label = tf.where(known, tf.gather(names, best), "")
+            given = tf.equal(best[:, tf.newaxis], tf.range(len(self._labels))) & known[:, tf.newaxis]
+            return {"label": label, "score": score, "scores": scores, "given": given}
         scores = tf.sigmoid(logits)
         chosen = (scores >= tf.constant(self._thresholds, tf.float32)) & ~is_empty[:, tf.newaxis]
         numbers = tf.ragged.boolean_mask(tf.zeros_like(scores, tf.int32) + tf.range(len(self._labels)), chosen)
         label = tf.strings.reduce_join(tf.gather(names, numbers), axis=1, separator="|")
-        return {"label": label, "score": tf.reduce_max(scores, axis=1), "scores": scores}
+        return {"label": label, "score": tf.reduce_max(scores, axis=1), "scores": scores, "given": chosen}

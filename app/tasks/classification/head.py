@@ -40,6 +40,10 @@ class TextHead(PooledHead):
         self._targets = _make_targets(len(labels), label_sets, multi_label=multi_label, smoothing=label_smoothing)
         self._weights = np.asarray(class_weights or np.ones(len(labels)), np.float32)
 
+    @property
+    def independent(self) -> bool:
+        return self.multi_label
+
     def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         """Summed loss of the texts that have a label; `boundaries` mean nothing here.
 

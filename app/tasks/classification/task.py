@@ -20,6 +20,7 @@ from app.tasks.classification.corpus import (
     text_format_of,
 )
 from app.tasks.classification.corpus_checks import (
+    check_same_kind,
     check_scored_texts,
     check_texts,
     describe_shared_texts,
@@ -75,6 +76,8 @@ class Classification(Task):
         "corpus is lower: measure it\n  with `--mode=evaluate` on text of your own."
     )
     averages_windows = True
+    sample_text = "Where is my order? It should have been here on Monday."
+    model_name = "classify"
     pieces_meaning = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text = "Where is my order? It should have been here on Monday. "
 
@@ -126,7 +129,9 @@ class Classification(Task):
 
     # The network.
 
-    def find_facts(self, config: Config, summary: TextSummary | None, known: Facts) -> dict[str, Any]:
+    def find_facts(
+        self, config: Config, summary: TextSummary | None, known: Facts, *, labels: Sequence[str]
+    ) -> dict[str, Any]:
         """What is learnt: `multi_label`, `pairs`, `label_sets`; and how: `label_smoothing`, `class_weights`."""
         settings = config.classification
         facts: dict[str, Any] = {
@@ -137,12 +142,16 @@ class Classification(Task):
         if summary is None:
             return facts
         facts["pairs"] = summary.pairs
-        numbers = {label: number for number, label in enumerate(summary.labels)}
-        facts["label_sets"] = [[numbers[label] for label in labels] for labels in summary.label_sets]
+        numbers = {label: number for number, label in enumerate(labels)}
+        facts["label_sets"] = [[numbers[label] for label in each] for each in summary.label_sets]
+        facts["class_weights"] = []
         if settings.class_weights == "balanced":
-            texts = sum(summary.counts.values())
-            facts["class_weights"] = [texts / (len(numbers) * summary.counts[label]) for label in summary.labels]
+            mean = sum(summary.counts.values()) / len(labels)
+            facts["class_weights"] = [mean / summary.counts.get(label, mean) for label in labels]
         return facts
+
+    def check_fits(self, summary: TextSummary, facts: Facts) -> None:
+        check_same_kind(summary, pairs=bool(facts.get("pairs")))
 
     def build_head(self, labels: Sequence[str], config: ModelConfig, facts: Facts) -> Head:
         return TextHead(
@@ -257,8 +266,8 @@ class Classification(Task):
     ) -> Iterator[dict[str, Any]]:
         """`{"text", "label", "score", "scores"}`; with several labels `{"text", "labels", "scores"}`.
 
-        The label is null below the minimum score, and of a text without a word. A pair of texts is one text with a tab
-        between them.
+        The label is null below the minimum score, and of a text without a word, about which nothing is known: its
+        labels are equally probable. A pair of texts is one text with a tab between them.
         """
         pairs = bool(model.facts.get("pairs"))
         examples = [LabelledText(split_pair(text) if pairs else (text,), (), n, 0) for n, text in enumerate(texts)]
@@ -283,22 +292,26 @@ class Classification(Task):
     @property
     def text_outputs(self) -> dict[str, dict[str, Any]]:
         return {
-            "label": {"type": "string", "shape": ["batch"], "meaning": "the label; empty where there is none"},
+            "label": {
+                "type": "string",
+                "shape": ["batch"],
+                "meaning": "the label, or several with | between them; empty where there is none",
+            },
             "score": {"type": "float32", "shape": ["batch"], "meaning": "probability of the most probable label"},
             "scores": {"type": "float32", "shape": ["batch", "labels"], "meaning": "probability of each label"},
+            "given": {"type": "bool", "shape": ["batch", "labels"], "meaning": "whether a label is part of the answer"},
         }
 
     def rows_from_graph(self, model: TaskModel, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        several = bool(model.facts.get("multi_label"))
-        thresholds = _settings(model, PredictConfig()).get("thresholds")
         rows: list[dict[str, Any]] = []
-        for label, score, scores in zip(found["label"], found["score"], found["scores"], strict=True):
+        for given, score, scores in zip(found["given"], found["score"], found["scores"], strict=True):
             named = {name: round(float(each), 4) for name, each in zip(model.labels, scores, strict=True)}
-            if several:
-                chosen = [name for name, sure in zip(model.labels, scores >= thresholds, strict=True) if sure]
+            chosen = [name for name, sure in zip(model.labels, given, strict=True) if sure]
+            if model.facts.get("multi_label"):
                 rows.append({"labels": chosen, "scores": named})
             else:
-                rows.append({"label": label.decode() or None, "score": round(float(score), 4), "scores": named})
+                label = chosen[0] if chosen else None
+                rows.append({"label": label, "score": round(float(score), 4), "scores": named})
         return rows
 
     def texts_of(self, examples: Iterable[LabelledText]) -> Iterator[tuple[str, LabelledText]]:
@@ -365,7 +378,8 @@ def split_pair(text: str) -> tuple[str, ...]:
 
 def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], *, is_empty: bool) -> dict[str, Any]:
     """The answer to one text; `settings` are those of `choose_answers`."""
-    answer = choose_answers(logits[np.newaxis], **settings)
+    logits = np.zeros_like(logits) if is_empty else logits
+    answer = choose_answers(logits[np.newaxis], multi_label=bool(model.facts.get("multi_label")), **settings)
     if answer.best is None:
         named = {label: round(float(score), 4) for label, score in zip(model.labels, answer.score[0], strict=True)}
         chosen = [label for label, given in zip(model.labels, answer.predicted[0], strict=True) if given]

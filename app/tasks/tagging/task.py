@@ -54,6 +54,9 @@ class Tagging(Task):
     labelled = "entities"
     suffix = "conll"
     speed_name = "tag_words_per_second"
+    sample_text = "Angela Merkel visited the United Nations in New York."
+    model_name = "ner"
+    labels_words = True
     unit_input = "word_starts"
     unit_input_meaning = "1 at the first piece of each word; all 0: no tags, logits only"
     pieces_meaning = "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end"
@@ -114,7 +117,9 @@ class Tagging(Task):
 
     # The network.
 
-    def find_facts(self, config: Config, summary: CorpusSummary | None, known: Facts) -> dict[str, Any]:
+    def find_facts(
+        self, config: Config, summary: CorpusSummary | None, known: Facts, *, labels: Sequence[str]
+    ) -> dict[str, Any]:
         """`non_name_types`: entity types that are often dates, mail addresses and the like."""
         types = {*known.get("non_name_types", ()), *(summary.non_name_types if summary else ())}
         return {"non_name_types": tuple(sorted(types))}
