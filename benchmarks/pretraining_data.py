@@ -29,7 +29,7 @@ def prepare(vocabulary: Path, length: int, texts: list[Path]) -> dict[str, float
     """What `--mode=pretrain` does with text, timed."""
     sys.path.insert(0, str(PROJECT))
     import app  # noqa: F401  (sets the environment before TensorFlow is imported)
-    from app.encoder.vocabulary import read_vocabulary
+    from app.encoder.sources import read_vocabulary
     from app.tasks.masked_lm.pipeline import write_records
     from app.tasks.masked_lm.rows import RowFormat
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(PROJECT))
 
 import tensorflow as tf  # noqa: E402
 
-from app.evaluation.frontier_entrants import sample_documents  # noqa: E402
+from app.evaluation.frontier_rounds import sample_documents  # noqa: E402
 from app.evaluation.runtimes import SavedModelForward, build_predictor, load_saved_model  # noqa: E402
 from app.evaluation.timing import time_in_rounds  # noqa: E402
 from app.run.directory import RunDirectory  # noqa: E402

@@ -23,10 +23,9 @@ from app.tasks.bundle import load_model, save_model
 from app.tasks.network import TaskModel, build_model
 from app.tasks.tagging.corpus import open_corpus, summarize
 from app.tasks.tagging.encoding import SentenceEncoder
-from app.tasks.tagging.errors import count_errors
 from app.tasks.tagging.head import HEADS, TaggingHead
 from app.tasks.tagging.report import text_report
-from app.tasks.tagging.scores import compute_scores, flat_metrics
+from app.tasks.tagging.scores import compute_scores, count_errors, flat_metrics
 from app.tasks.tagging.task import TAGGING
 from app.text.shapes import NUM_SHAPES, word_shapes
 from app.text.word_pieces import WordPieces

@@ -24,15 +24,15 @@ from app.run.files import discard
 from app.run.screen import say
 from app.tasks import find_task
 from app.tasks.bundle import read_facts, save_model, start_model
-from app.tasks.masked_lm.text_corpus import find_sources
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
+from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
+from app.training.distillation import build_distillation, load_teachers
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
+from app.training.sessions import TaskTraining
 from app.training.strategy import set_up
-from app.training.students import build_distillation, load_teachers
-from app.training.task_training import TaskTraining
 from app.training.workers import Workers
 
 LATENCY_CALLS = 30

@@ -1,7 +1,7 @@
 """Compression room: few distinct values a kernel (Han et al. 2016), which makes the packed file small.
 
 tfmot finds the first values; each weight takes the nearest, the values move to the means of their weights (Lloyd), and
-fine-tuning moves them on while the weights stay with their values (`app/training/kept_structure.py`).
+fine-tuning moves them on while the weights stay with their values (`app/training/step.py`).
 """
 
 from functools import partial

@@ -1,20 +1,97 @@
-"""Encoder room: a backbone from any source, chosen by `backbone.source`."""
+"""Encoder room: backbones from KerasNLP presets, by name (which downloads them) or from a folder."""
 
+import json
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
+from keras_nlp.models import BertBackbone, BertTokenizer
+from keras_nlp.src.utils.preset_utils import MODEL_WEIGHTS_FILE, get_file
+
 from app.config import BackboneConfig, InputError
+from app.config.paths import plain
 from app.encoder.bert import Backbone, BertSettings, apply_settings, make_bert_backbone, read_settings
 from app.encoder.bundle import build_from_run, load_backbone, save_backbone
-from app.encoder.presets import build_from_preset
 from app.encoder.published import (
     build_from_google_checkpoint,
     build_from_huggingface,
     build_from_minilm,
     read_minilm_vocabulary,
 )
-from app.encoder.sources import detect_source
-from app.encoder.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
+from app.encoder.sources import (
+    PRESET_PREFIX,
+    REMOTE_PRESETS,
+    check_sha256,
+    check_vocabulary,
+    choose_lowercase,
+    describe_unknown_preset,
+    detect_lowercase,
+    detect_source,
+    read_vocabulary,
+)
+from app.one_keras import keras
+from app.run.directory import atomic
+
+# What KerasNLP lets through for a missing, altered or unreachable file (requests' errors are OSErrors).
+_FAILURES = (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError)
+
+
+def build_from_preset(config: BackboneConfig) -> Backbone:
+    """The encoder of a preset, rebuilt with the exact GELU and the configured dropout."""
+    name = config.source.removeprefix(PRESET_PREFIX)
+    if name not in BertBackbone.presets and not name.startswith(REMOTE_PRESETS) and not Path(name).is_dir():
+        raise InputError(describe_unknown_preset(name, sorted(BertBackbone.presets)))
+    place = plain(name) if Path(name).is_dir() else name
+    try:
+        if config.sha256:
+            check_sha256(Path(get_file(place, MODEL_WEIGHTS_FILE)), config.sha256)
+        loaded = BertBackbone.from_preset(place)
+        tokenizer = BertTokenizer.from_preset(place)
+        vocabulary = list(tokenizer.get_vocabulary())
+    except _FAILURES as error:
+        raise InputError(f"the preset {name} could not be loaded: {' '.join(str(error).split())}") from error
+    check_vocabulary(vocabulary, where=f"the vocabulary of preset {name}", size=loaded.vocabulary_size)
+    model = make_bert_backbone(
+        BertSettings(
+            vocabulary_size=loaded.vocabulary_size,
+            num_layers=loaded.num_layers,
+            num_heads=loaded.num_heads,
+            hidden_dim=loaded.hidden_dim,
+            intermediate_dim=loaded.intermediate_dim,
+            max_positions=loaded.max_sequence_length,
+            num_segments=loaded.num_segments,
+            dropout=config.dropout,
+            attention_dropout=config.attention_dropout,
+        )
+    )
+    model.set_weights(loaded.get_weights())
+    lowercase = choose_lowercase(config.lowercase, bool(tokenizer.lowercase))
+    return Backbone(model, vocabulary, lowercase, config.source)
+
+
+def save_preset(backbone: Backbone, folder: Path) -> None:
+    """Writes the encoder as a preset folder, which `keras_nlp.models.BertBackbone.from_preset` loads anywhere.
+
+    KerasNLP's own `save_to_preset` needs Keras 3, so its files are written one by one. A preset cannot say which GELU
+    its weights were trained with: KerasNLP computes the tanh approximation (see `bert.py`), this project the exact one.
+    """
+    tokenizer = BertTokenizer(lowercase=backbone.lowercase)
+    description = keras.saving.serialize_keras_object(backbone.model)
+    texts = {
+        "config.json": json.dumps({**description, "registered_name": "keras_nlp>BertBackbone"}, indent=1),
+        "tokenizer.json": json.dumps(keras.saving.serialize_keras_object(tokenizer), indent=1),
+        "metadata.json": json.dumps({"keras_version": metadata.version("keras")}),
+        "assets/tokenizer/vocabulary.txt": "".join(f"{piece}\n" for piece in backbone.vocabulary),
+    }
+    for name, text in texts.items():
+        with atomic(folder / name) as path:
+            path.write_bytes(text.encode("utf-8"))
+    with atomic(folder / MODEL_WEIGHTS_FILE) as path:
+        backbone.model.save_weights(str(path))
+
+
+# A backbone from any source, chosen by `backbone.source`.
+
 
 __all__ = [
     "Backbone",

@@ -11,8 +11,17 @@ from pathlib import Path
 
 from app.config import BackboneConfig, InputError, RunError
 from app.encoder.bert import ACTIVATIONS, SLIM_SETTINGS, Backbone, BertSettings, make_bert_backbone, read_settings
-from app.encoder.sources import BACKBONE_FILES, SUMS_FILE, check_sha256, check_sums, find_bundle, read_json, read_sums
-from app.encoder.vocabulary import choose_lowercase, read_vocabulary
+from app.encoder.sources import (
+    BACKBONE_FILES,
+    SUMS_FILE,
+    check_sha256,
+    check_sums,
+    choose_lowercase,
+    find_bundle,
+    read_json,
+    read_sums,
+    read_vocabulary,
+)
 from app.run.directory import atomic, sha256_of_file
 from app.run.files import reason_of
 

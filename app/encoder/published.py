@@ -21,8 +21,15 @@ from app.config import BackboneConfig, InputError
 from app.config.paths import plain, real_names
 from app.encoder.bert import Backbone, BertSettings, make_bert_backbone
 from app.encoder.parts import parts_of
-from app.encoder.sources import check_sha256, find_minilm, find_prefix, read_json
-from app.encoder.vocabulary import choose_lowercase, detect_lowercase, read_vocabulary
+from app.encoder.sources import (
+    check_sha256,
+    choose_lowercase,
+    detect_lowercase,
+    find_minilm,
+    find_prefix,
+    read_json,
+    read_vocabulary,
+)
 
 # `hidden_act` of the published configurations -> our name.
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}

@@ -21,7 +21,7 @@ from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Scored
 from app.text.shapes import NUM_SHAPES
-from app.training.opening import open_finished_run
+from app.training.sessions import open_finished_run
 
 
 def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:

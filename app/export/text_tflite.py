@@ -15,8 +15,8 @@ from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.evaluation.gate import Comparison
 from app.evaluation.predictor import Predictor
-from app.export.converter import open_converter
 from app.export.graph import InferenceModule
+from app.export.tflite import open_converter
 from app.run.screen import quiet
 from app.tasks.network import TaskModel
 from app.tasks.task import Task

@@ -1,15 +1,8 @@
-"""Export room: a tagger as TFLite files, built-in operators only, any batch and length.
+"""Export room: a function of a module on its way to TFLite."""
 
-    float32, float16   as the names say
-    int8               int8 weights with a scale an output channel, activations quantized while running ("dynamic");
-                       int8 embedding tables with a scale a row
-    int4               int4 weights with a scale for each block, the same for the embedding tables
-    full_int8          int8 weights and activations, ranges from representative rows
-
-Converted by TensorFlow, quantized by ai-edge-quantizer; they are to be run by LiteRT.
-"""
-
-from collections.abc import Callable, Iterable
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -17,11 +10,38 @@ import tensorflow as tf
 from ai_edge_quantizer import qtyping, quantizer
 
 from app.config import ExportConfig, InputError, RunError
-from app.export.converter import open_converter
-from app.export.flatbuffer import give_unique_names, list_operators
 from app.export.graph import InferenceModule
-from app.export.metadata import ModelDescription, add_metadata, attach_files
+from app.export.metadata import ModelDescription, add_metadata, attach_files, give_unique_names, list_operators
 from app.run.screen import quiet
+
+
+@contextlib.contextmanager
+def open_converter(module: tf.Module, concrete: Any) -> Iterator[tf.lite.TFLiteConverter]:
+    """A converter for one function, from a SavedModel in a temporary folder that lives as long as the context.
+
+    `TFLiteConverter.from_concrete_functions` makes the same folder, but where the folder cannot be written it goes
+    another way without a word and loses the signature.
+
+    Args:
+        module: holds the variables of the function.
+        concrete: the function, which becomes the signature `serving_default`.
+
+    Raises:
+        tf.errors.OpError, OSError: the folder cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, {"serving_default": concrete})
+        yield tf.lite.TFLiteConverter.from_saved_model(folder)
+
+
+# A tagger as TFLite files, built-in operators only, any batch and length.
+#
+# float32, float16 as the names say int8 int8 weights with a scale an output channel, activations quantized while
+# running ("dynamic"); int8 embedding tables with a scale a row int4 int4 weights with a scale for each block, the same
+# for the embedding tables full_int8 int8 weights and activations, ranges from representative rows
+#
+# Converted by TensorFlow, quantized by ai-edge-quantizer; they are to be run by LiteRT.
+
 
 SMALL_UNREAD = -20.0  # full_int8: exp(-20) is 0 for softmax, and the scores keep a fine enough scale
 Rows = Iterable[dict[str, np.ndarray]]

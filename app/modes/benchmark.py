@@ -9,7 +9,7 @@ from app.config import Config, InputError
 from app.data.dataset import store_in_memory
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
-from app.evaluation.frontier_run import measure_frontier
+from app.evaluation.frontier_rounds import measure_frontier
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
@@ -21,9 +21,9 @@ from app.tasks.network import build_encoder, build_model
 from app.text.shapes import NUM_SHAPES
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.masked_lm import MaskedLmTuner
-from app.training.opening import say_devices
 from app.training.optimizers import build_optimizer
 from app.training.pretraining import Records
+from app.training.sessions import say_devices
 from app.training.speed import MatrixPeak, compute_step_operations, measure_steps
 from app.training.strategy import list_devices, run_in_order, set_up
 from app.training.workers import Workers
@@ -31,7 +31,7 @@ from app.training.workers import Workers
 
 def run(request: Request) -> dict[str, float]:
     """Measures training steps on real batches, and the answers to the validation corpus if labels are learnt; or the
-    exports of a run (`app/evaluation/frontier_run.py`).
+    exports of a run (`app/evaluation/frontier_rounds.py`).
 
     Nothing else should run on the machine. The result is printed and written to `metrics.json`.
     """

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from app.compression.bench import Workbench, measure_latency_ms
+from app.compression.catalog import STEPS
 from app.compression.prune_structured import check_removed_layers
-from app.compression.steps import STEPS
 from app.config import Config
 from app.config.rules import require_steps
 from app.encoder.bundle import read_layer_count
@@ -29,12 +29,11 @@ from app.tasks.corpora import (
     read_training_corpus,
     summarize,
 )
-from app.tasks.masked_lm.text_corpus import find_sources
 from app.tasks.network import TaskModel, build_encoder
+from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Facts
-from app.training.opening import open_run, say_devices
+from app.training.sessions import TaskTraining, open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
-from app.training.task_training import TaskTraining
 from app.training.workers import Workers
 
 MODE = "compress"

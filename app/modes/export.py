@@ -16,8 +16,7 @@ from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
 from app.evaluation.scoring import score
-from app.export.companions import describe_model, forget_file, write_companions
-from app.export.flatbuffer import list_operators, measure_zero_fraction
+from app.export.metadata import describe_model, forget_file, list_operators, measure_zero_fraction, write_companions
 from app.export.rows import is_answered_alike, make_vectors, representative_rows
 from app.export.saved_model import save_as_saved_model
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite

@@ -21,9 +21,8 @@ from app.tasks.task import Corpus, Summary, Task
 from app.training.fine_tuner import SpecialIds
 from app.training.fit import run_fit
 from app.training.masked_lm import MaskedLmTuner
-from app.training.opening import open_run, say_devices
+from app.training.sessions import TaskTraining, open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
-from app.training.task_training import TaskTraining
 from app.training.trials import decide
 from app.training.workers import Workers
 

@@ -9,8 +9,7 @@ from app.config import BackboneConfig, Config
 from app.config.rules import check_lengths
 from app.data.dataset import RowStore
 from app.encoder.activation import compile_activations
-from app.encoder.backbone import Backbone, build_backbone, save_backbone
-from app.encoder.presets import save_preset
+from app.encoder.backbone import Backbone, build_backbone, save_backbone, save_preset
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.screen import heartbeat, say
 from app.tasks.masked_lm.masking import PieceMasker, with_masks
@@ -19,9 +18,9 @@ from app.training.fit import run_fit
 from app.training.masked_lm import build_masked_scorer
 from app.training.memory import compute_long_batch
 from app.training.model_parallel import MeshMaskedLmTuner, build_mesh, check_cuts
-from app.training.opening import open_finished_run, open_run, say_devices
 from app.training.plan import Plan
 from app.training.pretraining import PretrainingNetwork, Records, check_text, learn_vocabulary
+from app.training.sessions import open_finished_run, open_run, say_devices
 from app.training.speed import MatrixPeak, MeasurePeak, compute_step_operations
 from app.training.strategy import build_strategy, list_devices, set_up
 from app.training.trials import decide

@@ -37,7 +37,7 @@ class Registered:
 TASKS: dict[str, Registered] = {
     "tagging": Registered("app.tasks.tagging.task:TAGGING", "app.tasks.tagging.corpus_heads:check_split_head"),
     "classification": Registered(
-        "app.tasks.classification.task:CLASSIFICATION", "app.tasks.classification.corpus_checks:check_split_head"
+        "app.tasks.classification.task:CLASSIFICATION", "app.tasks.classification.corpus:check_split_head"
     ),
 }
 _BUILT_IN = frozenset(TASKS)

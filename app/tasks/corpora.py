@@ -17,7 +17,7 @@ from app.config.rules import require_split
 from app.run.directory import RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
-from app.tasks.masked_lm.text_corpus import Source
+from app.tasks.running_text import Source
 from app.tasks.tagging.report import is_predicted_in
 from app.tasks.tagging.tfds import PREFIX
 from app.tasks.task import Corpus, Facts, Summary, Task

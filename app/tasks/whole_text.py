@@ -25,7 +25,7 @@ from app.one_keras import keras
 from app.tasks.network import TaskModel
 from app.tasks.report import Example as Shown
 from app.tasks.report import Report, Segment
-from app.tasks.tagging.unlabelled import read_unlabelled
+from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers, Facts, Head, NetworkAt, Scored, Task, read_constant
 from app.text.graph_words import GraphShapes, GraphWords, TextWords, changes
 from app.text.shapes import word_shapes

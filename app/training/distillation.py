@@ -8,13 +8,28 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from app.config import DistillConfig, InputError, TrainingConfig
-from app.encoder.bert import Backbone, make_bert_backbone, read_settings
+from app.config import (
+    BackboneConfig,
+    DistillConfig,
+    HiddenStatesConfig,
+    InputError,
+    ModelConfig,
+    RelationConfig,
+    TrainingConfig,
+)
+from app.encoder.activation import compile_activations
+from app.encoder.backbone import build_backbone
+from app.encoder.bert import Backbone, find_depths, make_bert_backbone, read_settings
 from app.encoder.parts import attention_parts_of, parts_of
 from app.one_keras import keras
-from app.tasks.network import TaskModel, connect
-from app.tasks.task import ChainLoss
+from app.run.directory import RunDirectory
+from app.tasks.bundle import read_labels, read_model
+from app.tasks.network import TaskModel, build_model, connect
+from app.tasks.task import ChainLoss, Facts, Task
+from app.text.shapes import NUM_SHAPES
 from app.training.fine_tuner import FineTuner, SpecialIds
+from app.training.step import KeptStructure
+from app.training.teachers import check_teachers, has_tagger
 
 LOGITS = "logits"
 
@@ -405,3 +420,148 @@ def compute_relation_loss(teacher: tf.Tensor, student: tf.Tensor, windows: tf.Te
 
 def _named(outputs: tf.Tensor | Tensors) -> Tensors:
     return outputs if isinstance(outputs, Mapping) else {"logits": outputs}
+
+
+# Teachers, a student and the tuner that brings them together.
+
+
+def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
+    """As `check_teachers`, which reads no weights, but the files' checksums are compared.
+
+    Raises:
+        InputError: also if a file of a teacher is altered.
+    """
+    labels = check_teachers(config)
+    if labels is not None:
+        for source in config.teachers:
+            read_labels(RunDirectory(source).model)
+    return labels
+
+
+def load_teachers(
+    config: DistillConfig, *, task: Task, labels: Sequence[str], facts: Facts, compile_setting: str = "auto"
+) -> list[TaskModel]:
+    """The teachers' networks, in the precision that is set. Call inside the strategy's scope.
+
+    Args:
+        config: names them.
+        task: of the student.
+        labels: of those that are runs.
+        facts: of the student.
+        compile_setting: `training.compile_activations`.
+    """
+    teachers = []
+    for source in config.teachers:
+        if has_tagger(source):
+            teacher = read_model(RunDirectory(source).model)
+        else:  # its encoder alone is used, so the head and its labels mean nothing
+            backbone = build_backbone(BackboneConfig(source=source))
+            untrained = ModelConfig(head="softmax", word_shape=False)
+            teacher = build_model(backbone, untrained, task=task, labels=labels, shape_count=NUM_SHAPES, facts=facts)
+        compile_activations(teacher.backbone.model, compile_setting)
+        teachers.append(teacher)
+    return teachers
+
+
+def build_distillation(
+    student: TaskModel,
+    teachers: Sequence[TaskModel],
+    *,
+    distill: DistillConfig,
+    training: TrainingConfig,
+    special: SpecialIds,
+    seed: int,
+    begins_word: np.ndarray | None = None,
+) -> tuple[DistillationTuner, list[int]]:
+    """The tuner that trains a student, and the depths of its variables for `Plan`. Call inside the strategy's scope.
+
+    The tuner trains the student's own layers; projections of hidden states live in the tuner only. If labels alone are
+    compared, it trains the student's network as it is, also one some of whose layers are replaced.
+
+    Raises:
+        InputError: layers that do not exist, widths that relation heads do not divide, or other vocabularies.
+    """
+    hidden = _hidden_pairs(distill.hidden, student, teachers[0]) if distill.hidden.weight else []
+    relations = distill.relation.vectors if distill.relation.weight else ()
+    network, shown = student.network, teachers[0].network
+    if hidden or relations:
+        network = build_view(
+            student,
+            hidden_layers=[ours for ours, _ in hidden],
+            projected_width=teachers[0].backbone.model.hidden_dim,
+            relation_layer=_relation_layer(distill.relation, "student", student),
+            relations=relations,
+        )
+        shown = build_view(
+            teachers[0],
+            hidden_layers=sorted({theirs for _, theirs in hidden}),
+            relation_layer=_relation_layer(distill.relation, "teacher", teachers[0]),
+            relations=relations,
+        )
+    chain = student.task.sequence_loss(student, teachers, distill.temperature)
+    if distill.chain_weight and chain is None:
+        raise InputError(
+            f"distill.chain_weight must be 0 with task={student.task.name}, received {distill.chain_weight:g}"
+        )
+    asked = [
+        Teacher(
+            view,
+            piece_ids=map_pieces(student.backbone, teacher.backbone),
+            chain_scores=chain.teacher_scores[number] if chain else None,
+        )
+        for number, (view, teacher) in enumerate(
+            zip([shown, *(teacher.network for teacher in teachers[1:])], teachers, strict=True)
+        )
+    ]
+    tuner = DistillationTuner(
+        network,
+        student.head.compute_loss,
+        teachers=asked,
+        distill=distill,
+        special=special,
+        config=training,
+        seed=seed,
+        chain=chain,
+        compared=Compared(tuple((hidden_name(ours), hidden_name(theirs)) for ours, theirs in hidden), tuple(relations)),
+        keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
+        begins_word=begins_word,
+        independent=student.head.independent,
+    )
+    return tuner, find_depths(student.backbone, network.trainable_variables)
+
+
+def _relation_layer(config: RelationConfig, kind: str, tagger: TaskModel) -> int:
+    """The layer of the student or the teacher whose relations are compared."""
+    key = f"{kind}_layer"
+    count = len(tagger.backbone.model.transformer_layers)
+    chosen = getattr(config, key)
+    layer = count - 1 if chosen == -1 else chosen
+    if not config.weight:
+        return layer if layer < count else 0
+    if layer >= count:
+        raise InputError(f"distill.relation.{key} must be 0 to {count - 1} or -1, received {chosen}")
+    width = attention_width(tagger, layer)
+    if width % config.heads:
+        raise InputError(
+            f"distill.relation.heads must divide the width of the attention of student and teacher; the {kind}'s is "
+            f"{width}, received {config.heads}"
+        )
+    return layer
+
+
+def _hidden_pairs(config: HiddenStatesConfig, student: TaskModel, teacher: TaskModel) -> list[tuple[int, int]]:
+    """Pairs of layers (student's, teacher's) whose outputs are compared."""
+    counts = {
+        "student": len(student.backbone.model.transformer_layers),
+        "teacher": len(teacher.backbone.model.transformer_layers),
+    }
+    ours = list(config.student_layers) or list(range(counts["student"]))
+    # The last layer goes with the last one, the others at equal distances.
+    spread = [-(-(layer + 1) * counts["teacher"] // counts["student"]) - 1 for layer in ours]
+    theirs = list(config.teacher_layers) or spread
+    for kind, layers in (("student", ours), ("teacher", theirs)):
+        if max(layers) >= counts[kind] or len(layers) != len(ours):
+            raise InputError(
+                f"distill.hidden.{kind}_layers must be {len(ours)} layers of 0 to {counts[kind] - 1}, received {layers}"
+            )
+    return list(zip(ours, theirs, strict=True))

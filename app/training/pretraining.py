@@ -19,7 +19,7 @@ from app.tasks.masked_lm.network import build_pretrainer
 from app.tasks.masked_lm.pipeline import compute_vocabulary, write_records
 from app.tasks.masked_lm.records import RecordIndex, find_damaged_shard, read_records
 from app.tasks.masked_lm.rows import RowFormat
-from app.tasks.masked_lm.text_corpus import check_readable, find_sources
+from app.tasks.running_text import check_readable, find_sources
 from app.text.word_pieces import WordPieces
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import Batch, MaskedLmTuner

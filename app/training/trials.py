@@ -22,7 +22,7 @@ from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
 from app.training.memory import PART_OF_FREE, allowed_parts, free_memory, own_memory
 
-_MODULE = "app.training.trial_process"
+_MODULE = "app.training.trial_worker"
 BAD_INPUT = 2
 _PROJECT = Path(__file__).resolve().parents[2]
 

@@ -19,8 +19,7 @@ from numpy_bert import compute_hidden_states, gelu_tanh
 from safetensors.numpy import load_file
 
 from app.config import BackboneConfig, InputError
-from app.encoder.backbone import SOURCES, build_backbone, detect_source, save_backbone
-from app.encoder.presets import save_preset
+from app.encoder.backbone import SOURCES, build_backbone, detect_source, save_backbone, save_preset
 from app.encoder.published import find_minilm
 
 TENSORS = make_tensors()

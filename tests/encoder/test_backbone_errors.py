@@ -6,9 +6,8 @@ import pytest
 from checkpoints import CONFIG, make_tensors, write_google, write_huggingface
 
 from app.config import BackboneConfig, InputError
-from app.encoder.backbone import build_backbone, detect_source
-from app.encoder.presets import save_preset
-from app.encoder.vocabulary import detect_lowercase, read_vocabulary
+from app.encoder.backbone import build_backbone, detect_source, save_preset
+from app.encoder.sources import detect_lowercase, read_vocabulary
 
 TENSORS = make_tensors()
 QUERY = "encoder.layer.1.attention.self.query.weight"

@@ -11,9 +11,9 @@ import pytest
 
 from app.config import InputError
 from app.config.loading import load_config
-from app.evaluation import frontier_run as frontier
-from app.evaluation.frontier_entrants import make_batches, name_apart, open_runs, sample_documents
+from app.evaluation import frontier_rounds as frontier
 from app.evaluation.frontier_peer import start_peer, write_network
+from app.evaluation.frontier_rounds import make_batches, name_apart, open_runs, sample_documents
 from app.evaluation.gate import Comparison, Gate, Refused
 from app.evaluation.runtimes import build_keras_forward
 from app.evaluation.timing import save_batches

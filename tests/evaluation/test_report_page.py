@@ -10,9 +10,8 @@ import pytest
 from app.evaluation import report_page
 from app.evaluation.report_page import render_page
 from app.tasks.report import Bars, Example, Lines, Matrix, Report, Segment, Table
-from app.tasks.tagging.errors import KINDS, count_errors, error_rows
 from app.tasks.tagging.report import build_report
-from app.tasks.tagging.scores import compute_scores
+from app.tasks.tagging.scores import KINDS, compute_scores, count_errors, error_rows
 
 SVG = "{http://www.w3.org/2000/svg}"
 WORDS = [["Ada", "Lovelace", "met", "<script>alert(1)</script>"], ["in", "London", "&", "\x00Paris"]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.evaluation.significance import Loss, compute_loss
+from app.evaluation.gate import Loss, compute_loss
 from app.tasks.tagging.scores import compute_scores, count_entities, micro_f1
 
 

@@ -5,7 +5,7 @@ import pytest
 from toy import make_tagger
 
 from app.config import ExportConfig, ModelConfig
-from app.export.flatbuffer import measure_zero_fraction
+from app.export.metadata import measure_zero_fraction
 from app.export.tflite import TFLiteWriter
 
 

@@ -7,10 +7,9 @@ import toy
 from app.config import Config, InputError, ModelConfig, PredictConfig
 from app.data.sentence import Sentence
 from app.evaluation.runtimes import build_predictor
-from app.export.flatbuffer import list_operators
+from app.export.metadata import list_operators
 from app.export.text_tflite import TextModel, compare_text_tflite, write_text_tflite
-from app.tasks.tagging.answers import tag_texts
-from app.tasks.tagging.plain_text import as_texts
+from app.tasks.tagging.answers import as_texts, tag_texts
 from app.tasks.tagging.task import TAGGING
 
 

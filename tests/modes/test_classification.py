@@ -153,7 +153,7 @@ def test_a_corpus_of_pairs_is_no_corpus_for_a_model_of_single_texts_and_the_reve
 
 @pytest.mark.slow
 def test_a_run_that_was_broken_off_resumes_to_the_same_bits(trained, tmp_path, monkeypatch):
-    from app.training.run_keeper import RunKeeper
+    from app.training.fit import RunKeeper
 
     settings = trained.settings("several", "training.word_mask_fraction=0.2", "training.r_drop_weight=0.5",
                                 "classification.class_weights=balanced", "classification.label_smoothing=0.1",

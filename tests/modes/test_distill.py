@@ -88,7 +88,7 @@ def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tm
 
 
 def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
-    from app.training.run_keeper import RunKeeper
+    from app.training.fit import RunKeeper
 
     count, real = iter(range(1000)), RunKeeper._stop_asked
     asked = lambda keeper: KeyboardInterrupt if next(count) == 15 else real(keeper)  # noqa: E731

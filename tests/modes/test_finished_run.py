@@ -14,7 +14,7 @@ from app.evaluation import scoring as tagger_training
 from app.evaluation.scoring import finish_run, score_again
 from app.modes import finetune
 from app.run.directory import Request, RunDirectory
-from app.training.opening import open_finished_run, open_run
+from app.training.sessions import open_finished_run, open_run
 from app.training.workers import Workers
 
 

@@ -13,7 +13,7 @@ from absl.testing import flagsaver
 
 from app import main as app_main
 from app.config import Config
-from app.encoder.vocabulary import read_vocabulary
+from app.encoder.sources import read_vocabulary
 from app.run.directory import RunDirectory
 from app.tasks.masked_lm.pipeline import write_records
 from app.tasks.masked_lm.rows import RowFormat

@@ -21,7 +21,7 @@ from app.tasks.corpora import (
 )
 from app.tasks.tagging.corpus import open_corpus, summarize
 from app.tasks.tagging.report import conll_rows
-from app.training.task_training import TaskTraining
+from app.training.sessions import TaskTraining
 
 OWN = "Ada B-PER\nmet O\n\nRome B-LOC\n"
 OTHER = "Ada B-PER\nmet O\n\nOslo B-LOC\n"

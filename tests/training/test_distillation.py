@@ -14,6 +14,7 @@ from app.tasks.tagging.crf import compute_chain_divergence
 from app.training.distillation import (
     DistillationTuner,
     Teacher,
+    build_distillation,
     build_from_layers,
     build_view,
     compute_hidden_loss,
@@ -23,7 +24,6 @@ from app.training.distillation import (
     map_pieces,
 )
 from app.training.fine_tuner import SpecialIds
-from app.training.students import build_distillation
 
 SPECIAL = SpecialIds(start=2, end=3, mask=4)
 PLAIN = replace(TRAINING, clip_norm=0.0)

@@ -5,7 +5,7 @@ import tensorflow as tf
 import toy
 
 from app.encoder.parts import parts_of
-from app.training.kept_structure import KeptStructure
+from app.training.step import KeptStructure
 
 
 def train(tagger, *, keep, steps: int = 4) -> None:

@@ -14,23 +14,20 @@ from app.tasks.calibration import fit_temperature, log_softmax
 from app.tasks.classification.corpus import (
     TextCorpus,
     TextSummary,
-    join_texts,
-    open_texts,
-    summarize_texts,
-    text_format_of,
-)
-from app.tasks.classification.corpus_checks import (
     check_same_kind,
     check_scored_texts,
     check_texts,
     describe_shared_texts,
     find_shared_texts,
+    join_texts,
+    open_texts,
+    split_off_texts,
+    summarize_texts,
+    text_format_of,
 )
-from app.tasks.classification.display import LabelDisplay
 from app.tasks.classification.encoding import TextEncoder
 from app.tasks.classification.graph import GraphClassifier
 from app.tasks.classification.head import TextHead
-from app.tasks.classification.holdout import split_off_texts
 from app.tasks.classification.labelled_text import LabelledText
 from app.tasks.classification.report import build_text_report, prediction_rows, text_error_rows
 from app.tasks.classification.scores import (
@@ -45,9 +42,10 @@ from app.tasks.classification.scores import (
     flat_text_metrics,
     macro_f1_of_sums,
 )
+from app.tasks.display import LabelDisplay
 from app.tasks.network import TaskModel
 from app.tasks.report import Report
-from app.tasks.tagging.unlabelled import read_unlabelled
+from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
 from app.tasks.task import Facts, Head, NetworkAt, Scored, Task
 from app.tasks.whole_text import spell_words

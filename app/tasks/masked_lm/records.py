@@ -22,7 +22,7 @@ from app.data.dataset import RowStore, epochs_of_shards
 from app.run.directory import locked_folder
 from app.run.files import named
 from app.tasks.masked_lm.rows import NO_PAIR
-from app.tasks.masked_lm.text_corpus import FileSystems
+from app.tasks.running_text import FileSystems
 
 INDEX = "records.json"
 

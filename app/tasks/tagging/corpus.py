@@ -3,17 +3,18 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from itertools import groupby
+from typing import NamedTuple, Protocol
 
 from app.config import DataConfig, InputError
 from app.data.sentence import Sentence
 from app.tasks.tagging import conll, jsonl
 from app.tasks.tagging import tfds as tfds_corpus
 from app.tasks.tagging.corpus_heads import is_jsonl
-from app.tasks.tagging.labels import labels_from, spans, types_from
+from app.tasks.tagging.labels import labels_from, look_alike, spans, types_from
 from app.tasks.tagging.names import find_non_name_types, is_non_name
 
 
@@ -205,3 +206,229 @@ def check_same_labels(labels: Sequence[str], summary: CorpusSummary) -> None:
             f"{summary.source} holds entity types that the label set lacks: {', '.join(added)}; "
             f"the label set has {', '.join(known)}"
         )
+
+
+# What is odd about corpora without being wrong on any line: labels, and text in two of them.
+
+
+MANY_TYPES = 200
+FEW_ENTITIES_EACH = 2  # so few on average, and many types: the labels are names or numbers of the entities themselves
+SENTENCE_WORDS = 8  # shorter ones are often the same in unrelated texts
+SHARED_PERCENT = 10  # of the sentences of a news corpus, up to seven are in another part of it
+
+
+def check_types(summary: CorpusSummary) -> list[str]:
+    """What a user should know about the labels of a training corpus, a sentence each.
+
+    Raises:
+        InputError: there are hundreds of types, and hardly two entities of each.
+    """
+    types, entities = len(summary.types), sum(summary.entities.values())
+    found = []
+    if types > MANY_TYPES:
+        if entities < FEW_ENTITIES_EACH * types:
+            raise InputError(
+                f"{summary.source} has {types:,} entity types for {entities:,} entities "
+                f"({', '.join(summary.types[:3])}, ...): they seem to be something else; data.tag_column says which "
+                "column of a file has the tags"
+            )
+        found.append(f"{summary.source} has {types:,} entity types: are the tags in another column (data.tag_column)?")
+    for _, group in groupby(sorted(summary.types, key=look_alike), key=look_alike):
+        alike = list(group)
+        if len(alike) > 1:
+            found.append(
+                f"{summary.source} has entity types that differ only in case or in how Unicode writes them: "
+                f"{', '.join(map(ascii, alike))}; they are learnt as different types"
+            )
+    return found
+
+
+def check_scored(summary: CorpusSummary) -> list[str]:
+    """The same of a corpus that is scored."""
+    if summary.entities:
+        return []
+    return [f"{summary.source} holds no entity: entity F1 on it says nothing"]
+
+
+@dataclass(frozen=True)
+class SharedText:
+    """What a corpus has in common with the training corpus.
+
+    Attributes:
+        sentences: of at least 8 words that are in both, word for word.
+        of_sentences: those in the corpus.
+        documents: of several sentences that are in both as a whole.
+    """
+
+    sentences: int
+    of_sentences: int
+    documents: int
+
+    @property
+    def is_worth_a_warning(self) -> bool:
+        return bool(self.documents) or 100 * self.sentences > SHARED_PERCENT * self.of_sentences
+
+
+def find_shared_text(train: Corpus, others: Mapping[str, Corpus]) -> dict[str, SharedText]:
+    """How much of other corpora is in the training corpus too, by their names. Reads every corpus once.
+
+    Memory holds a digest of each sentence and document of the others.
+    """
+    digests = {name: Counter(_digests(corpus)) for name, corpus in others.items()}
+    wanted = set().union(*digests.values())
+    found = {each for each in _digests(train) if each in wanted}
+    return {
+        name: SharedText(
+            sentences=sum(count for each, count in counts.items() if each in found and not each.document),
+            of_sentences=sum(count for each, count in counts.items() if not each.document),
+            documents=sum(count for each, count in counts.items() if each in found and each.document),
+        )
+        for name, counts in digests.items()
+    }
+
+
+class _Digest(NamedTuple):
+    """Of a sentence, or of a document."""
+
+    value: bytes
+    document: bool
+
+
+def _digests(corpus: Corpus) -> Iterator[_Digest]:
+    """Those of long sentences, and of documents that have several sentences, one of them long."""
+    for _, sentences in groupby(corpus.examples(), key=lambda sentence: sentence.document):
+        document, count, any_long = hashlib.blake2b(digest_size=8), 0, False
+        for sentence in sentences:
+            text = "\n".join(sentence.words).encode()
+            document.update(text + b"\n\n")
+            count += 1
+            if len(sentence.words) >= SENTENCE_WORDS:
+                any_long = True
+                yield _Digest(hashlib.blake2b(text, digest_size=8).digest(), False)
+        if count > 1 and any_long:
+            yield _Digest(document.digest(), True)
+
+
+def describe_shared_text(found: Mapping[str, SharedText], sources: Mapping[str, str]) -> list[str]:
+    """A sentence for each corpus that has too much in common with the training corpus."""
+    return [
+        f"{sources[name]}: {each.sentences:,} of {each.of_sentences:,} sentences of {SENTENCE_WORDS} words or more"
+        f"{f' and {each.documents:,} whole document(s)' if each.documents else ''} are in the training corpus too, so "
+        "scores on it are too good"
+        for name, each in found.items()
+        if each.is_worth_a_warning
+    ]
+
+
+# A part of the training corpus set aside for validation, without holding the corpus in memory.
+#
+# What is set aside follows from the corpus, the fraction and a seed alone, so that every mode and every worker finds
+# the same sentences. Whole documents go to one side. Where documents are short, or every sentence is one because
+# nothing marks them, runs of at least ten sentences stay together: neighbours come from one text and repeat its names.
+
+
+BLOCK_SENTENCES = 10
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which blocks are set aside: one of each `blocks / aside` that follow one another, chosen by the seed.
+
+    Attributes:
+        least: a block ends with the first document that brings it to so many sentences.
+        blocks: in the corpus.
+        aside: how many of them are set aside.
+        seed: of the choice.
+    """
+
+    least: int
+    blocks: int
+    aside: int
+    seed: int
+
+    def takes(self, block: int) -> bool:
+        stratum = block * self.aside // self.blocks
+        first = -(-stratum * self.blocks // self.aside)
+        end = -(-(stratum + 1) * self.blocks // self.aside)
+        digest = hashlib.sha256(f"{self.seed} {stratum}".encode()).digest()
+        return block == first + int.from_bytes(digest[:8], "big") % (end - first)
+
+
+def split_off(corpus: Corpus, *, fraction: float, seed: int) -> tuple[Corpus, Corpus]:
+    """The two parts of a corpus: what is trained on, and about `fraction` of its blocks. Reads it once.
+
+    Both parts belong to one label set, that of the whole corpus; a rare type may be missing in either.
+
+    Raises:
+        InputError: a fault of the corpus, or it is a single document.
+    """
+    choice, types = _choose(corpus, fraction=fraction, seed=seed)
+
+    def part(split: str, source: str) -> Corpus:
+        def read(*, on_repair: Callable[[int], None] | None, **_: object) -> Iterator[Sentence]:
+            return _read_part(corpus, choice, aside=split == "valid", on_repair=on_repair)
+
+        return replace(corpus, source=source, split=split, further_types=types, _read=read)
+
+    percent = f"{100 * fraction:g} %"
+    return (
+        part("train", f"{corpus.source} (without the {percent} set aside)"),
+        part("valid", f"{corpus.source} (the {percent} set aside)"),
+    )
+
+
+def _choose(corpus: Corpus, *, fraction: float, seed: int) -> tuple[_Choice, tuple[str, ...]]:
+    """The choice, and the entity types of the whole corpus."""
+    types: set[str] = set()
+    documents = 0
+
+    def counted() -> Iterator[Sentence]:
+        nonlocal documents
+        for sentence in corpus.examples():
+            documents = sentence.document + 1
+            types.update(kind for kind, _, _ in spans(sentence.tags))
+            yield sentence
+
+    blocks = 0
+    for block, _ in _numbered(counted(), least=BLOCK_SENTENCES):
+        blocks = block + 1
+    least = BLOCK_SENTENCES
+    if fraction * blocks < 1:  # a small corpus: its documents, or sentences, one by one
+        least, blocks = 1, documents
+    if blocks < 2:
+        raise InputError(
+            f"{corpus.source} is a single document, of which data.valid_fraction={fraction:g} cannot set a part aside: "
+            "mark its documents (-DOCSTART- in columns), or name a file in data.valid_path"
+        )
+    aside = min(max(1, round(fraction * blocks)), blocks - 1)
+    return _Choice(least, blocks, aside, seed), tuple(sorted(types))
+
+
+def _numbered(sentences: Iterable[Sentence], *, least: int) -> Iterator[tuple[int, Sentence]]:
+    """Each sentence with the number of its block."""
+    block = in_block = 0
+    document = -1
+    for sentence in sentences:
+        if sentence.document != document and in_block >= least:
+            block, in_block = block + 1, 0
+        document = sentence.document
+        in_block += 1
+        yield block, sentence
+
+
+def _read_part(
+    corpus: Corpus, choice: _Choice, *, aside: bool, on_repair: Callable[[int], None] | None
+) -> Iterator[Sentence]:
+    """The sentences of one part; documents are numbered anew, and repairs counted in this part only."""
+    repairs: list[int] = []
+    document = before = -1
+    for block, sentence in _numbered(corpus.examples(repairs.append), least=choice.least):
+        repaired = sum(repairs)
+        repairs.clear()
+        if choice.takes(block) != aside:
+            continue
+        if repaired and on_repair:
+            on_repair(repaired)
+        document += sentence.document != before
+        before = sentence.document
+        yield replace(sentence, document=document)

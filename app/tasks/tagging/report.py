@@ -8,8 +8,7 @@ from typing import Any
 
 from app.data.sentence import Sentence
 from app.tasks.report import Bars, Example, Matrix, Report, Segment, Table
-from app.tasks.tagging.errors import KINDS, ErrorCounts
-from app.tasks.tagging.scores import EntityScores, Row, Scores, TokenScores, check_tags, check_words
+from app.tasks.tagging.scores import KINDS, EntityScores, ErrorCounts, Row, Scores, TokenScores, check_tags, check_words
 
 # Whatever would break a column or a line, and lone surrogates, which UTF-8 cannot hold.
 _BREAKS_COLUMNS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -16,24 +16,39 @@ from scipy.optimize import minimize_scalar
 from app.config import Config, DataConfig, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
+from app.tasks.display import EntityDisplay
 from app.tasks.network import TaskModel
 from app.tasks.report import Report
-from app.tasks.tagging.answers import LONGEST_SENTENCE_WORDS, TaggedSentence, find_non_names, tag_texts
-from app.tasks.tagging.corpus import Corpus, CorpusSummary, join_corpora, open_corpus, summarize
-from app.tasks.tagging.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
+from app.tasks.running_text import read_unlabelled
+from app.tasks.tagging.answers import (
+    LONGEST_SENTENCE_WORDS,
+    Entity,
+    TaggedSentence,
+    as_texts,
+    count_by_line,
+    find_non_names,
+    tag_texts,
+)
+from app.tasks.tagging.corpus import (
+    Corpus,
+    CorpusSummary,
+    check_scored,
+    check_types,
+    describe_shared_text,
+    find_shared_text,
+    join_corpora,
+    open_corpus,
+    split_off,
+    summarize,
+)
 from app.tasks.tagging.crf import compute_chain_divergence
-from app.tasks.tagging.display import EntityDisplay
 from app.tasks.tagging.encoding import SentenceEncoder
-from app.tasks.tagging.errors import count_errors, error_rows
+from app.tasks.tagging.graph import TEXT_OUTPUTS, GraphTagger
 from app.tasks.tagging.graph_decoding import GraphDecoder, decode_rows
-from app.tasks.tagging.graph_text import TEXT_OUTPUTS, GraphTagger
 from app.tasks.tagging.head import DecodingScores, TaggingHead, decode_sentences, measure_tag_likelihood
-from app.tasks.tagging.holdout import split_off
 from app.tasks.tagging.labels import spans, types_from
-from app.tasks.tagging.plain_text import Entity, as_texts, count_by_line
 from app.tasks.tagging.report import build_report, conll_rows
-from app.tasks.tagging.scores import compute_scores, count_entities, flat_metrics, micro_f1
-from app.tasks.tagging.unlabelled import read_unlabelled
+from app.tasks.tagging.scores import compute_scores, count_entities, count_errors, error_rows, flat_metrics, micro_f1
 from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
 from app.text.shapes import word_shapes
 from app.text.word_pieces import WordPieces

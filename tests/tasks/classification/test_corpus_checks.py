@@ -6,13 +6,15 @@ from dataclasses import replace
 import pytest
 
 from app.config import InputError
-from app.tasks.classification.corpus import TextSummary, open_texts, summarize_texts
-from app.tasks.classification.corpus_checks import (
+from app.tasks.classification.corpus import (
+    TextSummary,
     check_same_kind,
     check_scored_texts,
     check_texts,
     describe_shared_texts,
     find_shared_texts,
+    open_texts,
+    summarize_texts,
 )
 from app.tasks.classification.labelled_text import TextFormat
 

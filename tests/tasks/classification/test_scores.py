@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
 
 from app.config import InputError, RunError
-from app.evaluation.significance import compute_loss
+from app.evaluation.gate import compute_loss
 from app.tasks.calibration import expected_calibration_error, fit_temperature
 from app.tasks.classification.scores import (
     NO_LABEL,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.config import InputError
-from app.tasks.masked_lm.text_corpus import find_sources, plan_units, read_unit
+from app.tasks.running_text import find_sources, plan_units, read_unit
 
 TEXT = "One line.\nAnother.\n\nA second document.\n"
 DOCUMENTS = [["One line.", "Another."], ["A second document."]]

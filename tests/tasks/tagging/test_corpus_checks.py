@@ -6,8 +6,14 @@ import json
 import pytest
 
 from app.config import DataConfig, InputError
-from app.tasks.tagging.corpus import CorpusSummary, open_corpus
-from app.tasks.tagging.corpus_checks import check_scored, check_types, describe_shared_text, find_shared_text
+from app.tasks.tagging.corpus import (
+    CorpusSummary,
+    check_scored,
+    check_types,
+    describe_shared_text,
+    find_shared_text,
+    open_corpus,
+)
 from app.tasks.tagging.corpus_heads import check_text_head
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.tasks.tagging.display import EntityDisplay
+from app.tasks.display import EntityDisplay
 
 
 def shown(row, *, colour=False, monkeypatch=None):

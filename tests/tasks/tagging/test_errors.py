@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.tasks.tagging.errors import KINDS, count_errors, error_rows, match_spans
-from app.tasks.tagging.scores import Span, compute_scores, strict_spans
+from app.tasks.tagging.scores import KINDS, Span, compute_scores, count_errors, error_rows, match_spans, strict_spans
 
 TAGS = ("O", "B-PER", "I-PER", "B-ORG", "I-ORG")
 tag_lists = st.lists(st.sampled_from(TAGS), min_size=1, max_size=12)

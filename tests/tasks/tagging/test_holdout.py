@@ -8,8 +8,7 @@ import pytest
 from app.config import DataConfig, InputError
 from app.data.sentence import Sentence
 from app.tasks.tagging.conll import write_conll
-from app.tasks.tagging.corpus import open_corpus, summarize
-from app.tasks.tagging.holdout import split_off
+from app.tasks.tagging.corpus import open_corpus, split_off, summarize
 
 
 def make(lengths, *, marked=True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from app.tasks.tagging.graph_names import GraphNames
+from app.tasks.tagging.graph import GraphNames
 from app.tasks.tagging.labels import labels_from
 from app.tasks.tagging.names import find_names, find_non_name_types, is_in_path, is_non_name
 from app.text.characters import character_tables

@@ -3,9 +3,8 @@
 import pytest
 
 from app.tasks.report import Segment
-from app.tasks.tagging.errors import count_errors, error_rows
 from app.tasks.tagging.report import build_report, conll_rows, text_report, token_table
-from app.tasks.tagging.scores import Row, TokenScores, compute_scores
+from app.tasks.tagging.scores import Row, TokenScores, compute_scores, count_errors, error_rows
 
 GOLD = [["B-PER", "I-PER", "O", "B-ORG"], ["B-LOC", "O", "O"]]
 PREDICTED = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "O", "B-MISC"]]

@@ -4,9 +4,8 @@ import pytest
 
 from app.config import InputError
 from app.tasks.corpora import count_words
-from app.tasks.masked_lm.text_corpus import find_sources
+from app.tasks.running_text import find_sources, read_unlabelled
 from app.tasks.tagging.task import TAGGING
-from app.tasks.tagging.unlabelled import read_unlabelled
 
 
 def test_lines_become_sentences_of_words_and_blank_lines_part_documents(tmp_path):

@@ -1,6 +1,6 @@
 """Training room: the process in which `trials.py` tries what fits into memory and what is fast.
 
-    python -m app.training.trial_process FOLDER TASK
+    python -m app.training.trial_worker FOLDER TASK
 
 FOLDER holds a config.yaml, TASK is JSON. Prints lists of numbers, one a line. Nothing of it reaches the run.
 """

@@ -18,8 +18,10 @@ from typing import BinaryIO, cast
 
 from app.config import DataConfig, InputError
 from app.config.paths import existing_folder, plain, split_list
+from app.data.sentence import Sentence
 from app.tasks.tagging.corpus import open_corpus
 from app.tasks.tagging.tfds import PREFIX, describe_tfds
+from app.text.words import split_sentences
 
 FORMATS = ("auto", "text", "conll", "jsonl")
 MAX_LINE_CHARACTERS = 1_000_000
@@ -324,3 +326,39 @@ finally:
     logging.disable(_level)
 
 __all__ = ["CompressionTypes", "FileSystems", "beam"]
+
+
+# Running text without labels, as sentences to distil on.
+
+
+_UNIT_BYTES = 2**24
+_LONGEST_SENTENCE_WORDS = 512  # text without punctuation is cut there
+_LONGEST_DOCUMENT_WORDS = 10_000  # a document is held in memory; text without blank lines is cut there
+
+
+def read_unlabelled(sources: Sequence[Source], *, limit_words: int = 0) -> Iterator[Sentence]:
+    """Sentences without tags, in corpus order.
+
+    Args:
+        sources: from `find_sources`.
+        limit_words: stop after so many words; 0 reads everything.
+    """
+    words_read = document = words_in_document = 0
+    for unit in plan_units(sources, unit_bytes=_UNIT_BYTES):
+        for line in read_unit(unit):
+            if line is None or words_in_document > _LONGEST_DOCUMENT_WORDS:
+                document, words_in_document = document + bool(words_in_document), 0
+            for words in _sentences(line or ""):
+                left = limit_words - words_read if limit_words else len(words)
+                if left <= 0:
+                    return
+                yield Sentence(words[:left], (), document)
+                words_read += len(words[:left])
+                words_in_document += len(words)
+
+
+def _sentences(line: str) -> Iterator[tuple[str, ...]]:
+    for found in split_sentences(line):
+        words = tuple(line[word.start : word.end] for word in found)
+        for at in range(0, len(words), _LONGEST_SENTENCE_WORDS):
+            yield words[at : at + _LONGEST_SENTENCE_WORDS]
