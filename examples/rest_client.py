@@ -1,6 +1,7 @@
-"""Entities of texts over REST, with the standard library alone.
+"""Entities or labels of texts over REST, with the standard library alone.
 
     python examples/rest_client.py "Angela Merkel visited New York."
+    python examples/rest_client.py --model=classify "Where is my order?"
     python examples/rest_client.py --url=http://localhost:8501 < texts.txt      # one text a line
 
 Works with TensorFlow Serving (deploy/serving.yaml) and with `--mode=serve`.
@@ -20,18 +21,7 @@ def find_entities(texts: list[str], *, url: str, timeout_seconds: float = 60.0) 
     Raises:
         OSError: the server does not answer, or refuses the request; the message says why.
     """
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/v1/models/ner:predict",
-        json.dumps({"instances": texts}).encode(),
-        {"Content-Type": "application/json"},
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
-            rows = json.load(response)["predictions"]
-    except urllib.error.HTTPError as error:
-        raise OSError(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}") from error
-    except urllib.error.URLError as error:
-        raise OSError(f"no answer from {url} ({error.reason}): start a server with --mode=serve") from error
+    rows = ask(texts, url=url, model="ner", timeout_seconds=timeout_seconds)
     return [
         [
             {
@@ -47,18 +37,46 @@ def find_entities(texts: list[str], *, url: str, timeout_seconds: float = 60.0) 
     ]
 
 
+def find_labels(texts: list[str], *, url: str, timeout_seconds: float = 60.0) -> list[dict[str, Any]]:
+    """The label of each text: `{"label", "score"}`; the label is empty where the model is not sure enough.
+
+    Raises:
+        OSError: as in `find_entities`.
+    """
+    rows = ask(texts, url=url, model="classify", timeout_seconds=timeout_seconds)
+    return [{"label": row["label"], "score": row["score"]} for row in rows]
+
+
+def ask(texts: list[str], *, url: str, model: str, timeout_seconds: float) -> list[dict[str, Any]]:
+    """The server's row for each text, as TensorFlow Serving answers it."""
+    request = urllib.request.Request(
+        f"{url.rstrip('/')}/v1/models/{model}:predict",
+        json.dumps({"instances": texts}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
+            return list(json.load(response)["predictions"])
+    except urllib.error.HTTPError as error:
+        raise OSError(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}") from error
+    except urllib.error.URLError as error:
+        raise OSError(f"no answer from {url} ({error.reason}): start a server with --mode=serve") from error
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Finds the entities of texts by a server.")
+    parser = argparse.ArgumentParser(description="Answers texts by a server.")
     parser.add_argument("text", nargs="*", help="texts; without any, the lines of standard input")
     parser.add_argument("--url", default="http://localhost:8501")
+    parser.add_argument("--model", default="ner", choices=("ner", "classify"), help="name of the model on the server")
     arguments = parser.parse_args()
+    answer = find_entities if arguments.model == "ner" else find_labels
     texts = arguments.text or [line.rstrip("\r\n") for line in sys.stdin]
     try:
-        found = find_entities(texts, url=arguments.url) if texts else []
+        found = answer(texts, url=arguments.url) if texts else []
     except OSError as error:
         sys.exit(f"error: {error}")
-    for text, entities in zip(texts, found, strict=True):
-        print(json.dumps({"text": text, "entities": entities}, ensure_ascii=False))
+    for text, row in zip(texts, found, strict=True):
+        print(json.dumps({"text": text, **({"entities": row} if isinstance(row, list) else row)}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
