@@ -1,14 +1,17 @@
 """Which corpora a configuration means: with `data.train_on_valid` the validation corpus is learnt from, not scored."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
 from app.config import Config, DataConfig, InputError
 from app.tasks.corpora import check_other_splits, open_split, read_scored_split, summarize
 from app.tasks.tagging.labels import labels_from
+from app.tasks.tagging.task import TAGGING
 
 LABELS = labels_from(["LOC", "PER"])
+MODEL = SimpleNamespace(labels=LABELS, task=TAGGING, facts={})  # what reading a corpus asks of a model
 
 
 @pytest.fixture
@@ -47,19 +50,20 @@ def test_both_are_learnt_from_and_one_is_scored(config):
 
 
 def test_a_split_that_cannot_be_scored_says_why(config):
-    corpus, summary = read_scored_split(config, "test", labels=LABELS, purpose="it is wanted")
+    corpus, summary = read_scored_split(config, "test", model=MODEL, purpose="it is wanted")
     assert words(corpus) == [(0, "Rome")] and summary.words == 1
     for settings, reason in (
         ({"valid_path": ""}, "data.valid_path is empty; it is wanted"),
         ({"train_on_valid": True}, r"data.valid_path has been learnt from \(data.train_on_valid=true\); it is wanted"),
     ):
         with pytest.raises(InputError, match=reason):
-            read_scored_split(changed(config, **settings), "valid", labels=LABELS, purpose="it is wanted")
+            read_scored_split(changed(config, **settings), "valid", model=MODEL, purpose="it is wanted")
 
 
 def test_a_fault_in_a_corpus_that_is_to_be_scored_shows_before_work_starts(config):
+    people = SimpleNamespace(labels=labels_from(["PER"]), task=TAGGING, facts={})
     with pytest.raises(InputError, match="LOC"):
-        read_scored_split(config, "test", labels=labels_from(["PER"]), purpose="it is wanted")
+        read_scored_split(config, "test", model=people, purpose="it is wanted")
 
 
 def last_words(corpus):
@@ -77,7 +81,7 @@ def test_a_part_of_the_training_corpus_is_the_validation_corpus(config, tmp_path
     parted = changed(config, train_path=path, valid_path="", valid_fraction=0.25)
     names = {split: last_words(open_split(parted, split)) for split in ("train", "valid")}
     assert len(names["train"]) == 30 and len(names["valid"]) == 10 and not names["train"] & names["valid"]
-    again, _ = read_scored_split(parted, "valid", labels=LABELS, purpose="it is wanted")
+    again, _ = read_scored_split(parted, "valid", model=MODEL, purpose="it is wanted")
     assert last_words(again) == names["valid"]
     other = open_split(changed(parted, valid_seed=1), "valid")
     assert last_words(other) != names["valid"]
@@ -89,7 +93,7 @@ def test_a_part_of_the_training_corpus_is_the_validation_corpus(config, tmp_path
 def test_a_test_corpus_that_is_missing_is_an_error_that_names_the_one_there_is(config):
     parted = changed(config, test_path="", valid_path="", valid_fraction=0.5)
     with pytest.raises(InputError, match=r"data.test_path is empty; it is wanted, or score on evaluation.split=valid"):
-        read_scored_split(parted, "test", labels=LABELS, purpose="it is wanted")
+        read_scored_split(parted, "test", model=MODEL, purpose="it is wanted")
 
 
 def test_before_training_what_is_odd_about_the_corpora_is_said(config, tmp_path, capsys):
