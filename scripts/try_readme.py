@@ -86,6 +86,8 @@ def make_clone(folder: Path, data: str) -> Path:
     (clone / "my").mkdir()
     for split in ("train", "valid", "test"):
         shutil.copy(sample / f"{split}.conll", clone / "my")
+        labelled = (sample / "support" / f"{split}.csv").read_text(encoding="utf-8")
+        (clone / "my" / f"{split}.csv").write_text(labelled.replace("text,intent", "text,label", 1), encoding="utf-8")
     text = "Ada Lovelace met Charles Babbage in London.\nAngela Merkel visited New York.\n"
     (clone / "texts.txt").write_text(text, encoding="utf-8")
     (clone / "held_out.txt").write_text("\n\n".join([text] * 20), encoding="utf-8")
