@@ -26,6 +26,7 @@ from app.config.rules import (
     split_beam_options,
 )
 from app.data.documents import find_inputs
+from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
 from app.run import surroundings
@@ -33,7 +34,6 @@ from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
 from app.tasks import check_split_head
 from app.tasks.tagging.corpus_heads import check_text_head
-from app.tasks.tagging.tfds import PREFIX
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.teachers import check_same_labels, check_student_layers, check_teachers
 

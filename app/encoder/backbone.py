@@ -1,4 +1,4 @@
-"""Encoder room: backbones from KerasNLP presets, by name (which downloads them) or from a folder."""
+"""Encoder room: a backbone from any source, chosen by `backbone.source`; KerasNLP presets among them."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Encoder room: a backbone's vocabulary, read, checked and recognised as cased or uncased."""
+"""Encoder room: what can be known of a backbone's or a model's files without TensorFlow: vocabulary, sums, sizes."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Evaluation room: the models of a frontier, each ready to be timed and scored in its own runtime."""
+"""Evaluation room: the models of a frontier, each in its own runtime, scored and timed in rounds."""
 
 import dataclasses
 import hashlib

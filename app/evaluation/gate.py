@@ -1,15 +1,4 @@
-"""Evaluation room: how much of the difference between two systems, scored on the same examples, may be chance.
-
-The paired bootstrap (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 16; for scores of
-whole corpora such as F1: Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation", and
-Berg-Kirkpatrick, Burkett and Klein 2012, "An Empirical Investigation of Statistical Significance in NLP"):
-
-    draw n of the n examples with replacement, the same ones for both systems, B times
-    loss_b   = statistic(counts of the reference in draw b) - statistic(counts of the other in draw b)
-    interval = [quantile a/2, quantile 1 - a/2] of the loss_b, where 1 - a is the confidence
-
-A system is worse than the reference by more than a budget, beyond chance, if the whole interval lies above the budget.
-"""
+"""Evaluation room: which exports are kept, and how much of a difference between two systems may be chance."""
 
 from __future__ import annotations
 
@@ -25,6 +14,16 @@ from app.config import InputError
 from app.run.directory import RunDirectory
 from app.run.screen import say
 from app.tasks.task import Task
+
+# How much of the difference between two systems, scored on the same examples, may be chance.
+# The paired bootstrap (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 16; for scores
+# of whole corpora such as F1: Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation", and
+# Berg-Kirkpatrick, Burkett and Klein 2012, "An Empirical Investigation of Statistical Significance in NLP"):
+#     draw n of the n examples with replacement, the same ones for both systems, B times
+#     loss_b   = statistic(counts of the reference in draw b) - statistic(counts of the other in draw b)
+#     interval = [quantile a/2, quantile 1 - a/2] of the loss_b, where 1 - a is the confidence
+# A system is worse than the reference by more than a budget, beyond chance, if the whole interval lies above the
+# budget.
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95

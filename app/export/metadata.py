@@ -1,4 +1,4 @@
-"""Export room: what is inside a `.tflite` file, read and changed through its schema."""
+"""Export room: what a `.tflite` file holds and says of itself, and what lies beside it."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""Export room: a function of a module on its way to TFLite."""
+"""Export room: a model as TFLite files, built-in operators only, any batch and length."""
 
 import contextlib
 import tempfile

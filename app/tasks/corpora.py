@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from app.config import Config, DataConfig, InputError
 from app.config.rules import require_split
+from app.data.tfds import PREFIX
 from app.run.directory import RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
 from app.tasks.running_text import Source
 from app.tasks.tagging.report import is_predicted_in
-from app.tasks.tagging.tfds import PREFIX
 from app.tasks.task import Corpus, Facts, Summary, Task
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Tasks room: entities shown in their text, for a person at a terminal."""
+"""Tasks room: answers shown to a person at a terminal: entities in their text, labels above it."""
 
 from collections.abc import Iterator, Sequence
 from typing import IO

@@ -1,9 +1,4 @@
-"""Tasks room: running text for pretraining, cut into units of some megabytes that are read independently.
-
-Plain text is UTF-8, gzip-compressed if the name ends in `.gz`: a line is a paragraph or sentence, a blank line ends a
-document. CoNLL and JSON-lines corpora and `tfds:NAME` are read by the readers of the data room, their words joined by
-blanks. A unit never ends inside a document, and holds one line in memory while it is read.
-"""
+"""Tasks room: running text, cut into units that are read independently; as lines, or as sentences without labels."""
 
 import gzip
 import hashlib
@@ -22,6 +17,11 @@ from app.data.sentence import Sentence
 from app.tasks.tagging.corpus import open_corpus
 from app.tasks.tagging.tfds import PREFIX, describe_tfds
 from app.text.words import split_sentences
+
+# Running text for pretraining, cut into units of some megabytes that are read independently.
+# Plain text is UTF-8, gzip-compressed if the name ends in `.gz`: a line is a paragraph or sentence, a blank line ends
+# a document. CoNLL and JSON-lines corpora and `tfds:NAME` are read by the readers of the data room, their words joined
+# by blanks. A unit never ends inside a document, and holds one line in memory while it is read.
 
 FORMATS = ("auto", "text", "conll", "jsonl")
 MAX_LINE_CHARACTERS = 1_000_000

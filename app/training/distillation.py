@@ -1,4 +1,4 @@
-"""Training room: what distillation looks at in a network, and students cut out of their teacher."""
+"""Training room: distillation: what is looked at in a network, the tuner and its losses, teachers and students."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Training room: what happens between the steps of a run: validation, history, checkpoints, stopping."""
+"""Training room: the one fit loop, and what happens between its steps: validation, history, checkpoints, stopping."""
 
 import math
 import os

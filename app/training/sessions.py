@@ -1,4 +1,4 @@
-"""Training room: how a training mode opens its run directory, alone or with other workers, and says what trains."""
+"""Training room: how a training mode opens its run, and what its phases share: rows, plans, tuners."""
 
 import dataclasses
 import hashlib

@@ -1,8 +1,4 @@
-"""Training room: weights that were pruned stay 0, weights that share a value go on sharing it.
-
-An optimizer that starts without momentum moves weights of equal value and equal gradient alike, to the bit. So it is
-enough to make the gradients alike, and no weight has to be repaired after a step.
-"""
+"""Training room: one training step, and the structure of pruned and clustered weights that it can keep."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +9,10 @@ import tensorflow as tf
 from app.config import TrainingConfig
 from app.one_keras import keras
 from app.training.optimizers import build_optimizer
+
+# Weights that were pruned stay 0, weights that share a value go on sharing it.
+# An optimizer that starts without momentum moves weights of equal value and equal gradient alike, to the bit. So it is
+# enough to make the gradients alike, and no weight has to be repaired after a step.
 
 FEWEST_ZEROS = 0.05  # part of a kernel that is 0 by pruning, never by chance
 MOST_VALUES = 256  # a kernel with more distinct values has not been clustered

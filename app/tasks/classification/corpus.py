@@ -1,7 +1,4 @@
-"""Tasks room: a corpus of labelled texts from any source, read from the start as often as wanted, never held in memory.
-
-Imports nothing heavy: what can be wrong with a corpus is said before TensorFlow is there.
-"""
+"""Tasks room: corpora of labelled texts: from any source, what is odd about them, and a part set aside."""
 
 import hashlib
 import json
@@ -28,6 +25,9 @@ from app.tasks.classification.readers import (
     read_table,
     read_tfds_texts,
 )
+
+# A corpus of labelled texts from any source, read from the start as often as wanted, never held in memory.
+# Imports nothing heavy: what can be wrong with a corpus is said before TensorFlow is there.
 
 HEAD_BYTES = 2**17
 FORMATS = ("auto", "csv", "tsv", "jsonl", "folder")

@@ -1,10 +1,4 @@
-r"""Tasks room: labelled texts in CSV and TSV files, read one row at a time.
-
-The first line names the columns. Commas part fields, in TSV files tabs; where a header has none, what it has instead:
-semicolons or tabs, in TSV files commas or semicolons. A field in double quotes may hold what parts fields, line breaks,
-and quotes that are written twice. Lines end at LF or CRLF, and a line break inside a field is `\n`. Blank lines and
-rows of empty fields are skipped.
-"""
+"""Tasks room: labelled texts in CSV and TSV files, JSON lines, class folders and prepared TensorFlow Datasets."""
 
 import csv
 import json
@@ -16,6 +10,12 @@ from app.config import InputError
 from app.data.text_lines import MAX_LINE_BYTES, read_lines
 from app.data.tfds import feature_names, open_dataset, read_rows
 from app.tasks.classification.labelled_text import RawText, TextFormat, find_columns, place_of, shortened
+
+# Labelled texts in CSV and TSV files, read one row at a time.
+# The first line names the columns. Commas part fields, in TSV files tabs; where a header has none, what it has
+# instead: semicolons or tabs, in TSV files commas or semicolons. A field in double quotes may hold what parts fields,
+# line breaks, and quotes that are written twice. Lines end at LF or CRLF, and a line break inside a field is `\n`.
+# Blank lines and rows of empty fields are skipped.
 
 MAX_FIELD_CHARACTERS = MAX_LINE_BYTES  # a quote that nothing closes is noticed there at the latest
 _DELIMITERS = {"csv": ",", "tsv": "\t"}

@@ -1,4 +1,4 @@
-"""Tasks room: texts to the entities in them, as `--mode=predict` writes them."""
+"""Tasks room: texts to the entities in them, as `--mode=predict` writes them; tagged corpora as plain texts."""
 
 from bisect import bisect_left
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Tasks room: one corpus from any source, read from the start as often as wanted, never held in memory."""
+"""Tasks room: tagged corpora: from any source, what is odd about them, and a part set aside for validation."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Tasks room: tags of words to names inside a TensorFlow graph, as `names.find_names` and `is_in_path` find them."""
+"""Tasks room: raw text to entities inside a TensorFlow graph: the way around the network, and tags to names."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The one place where precision, recall and F1 are computed, for entities and for single tags."""
+"""Tasks room: the one place where precision, recall and F1 of tags are computed; and what went wrong."""
 
 from __future__ import annotations
 
