@@ -70,8 +70,8 @@ class Model:
 
             >>> model.predict(["Ada Lovelace lived in London."])  # doctest: +SKIP
             [{'text': 'Ada Lovelace lived in London.', 'entities': [
-                {'start': 0, 'end': 12, 'label': 'PER', 'text': 'Ada Lovelace', 'score': 0.9704},
-                {'start': 22, 'end': 28, 'label': 'LOC', 'text': 'London', 'score': 0.9702}]}]
+                {'start': 0, 'end': 12, 'label': 'PER', 'text': 'Ada Lovelace', 'score': 0.9568},
+                {'start': 22, 'end': 28, 'label': 'LOC', 'text': 'London', 'score': 0.9429}]}]
 
         Of a classifier, `label` is None for a text without a word, and where the score is below `min_score`:
 
