@@ -77,7 +77,9 @@ def test_a_length_nearly_as_fast_as_any_is_chosen_said_and_kept_by_a_resumed_run
     found = decide(request, mode="finetune").config
     said = capsys.readouterr().err
     rates = {int(length): float(rate.replace(",", "")) for length, rate in re.findall(r"(\d+): ([\d,]+)", said)}
-    assert found.data.max_length == max(n for n, rate in rates.items() if rate >= 0.89 * max(rates.values()))
+    near = 0.9 * max(rates.values())  # rates are said rounded: one that lies on the bound may stand on either side
+    assert rates[found.data.max_length] >= near - 1
+    assert all(rate <= near + 1 for length, rate in rates.items() if length > found.data.max_length)
     assert list(rates) == [128, 192, 200]
     assert dataclasses.replace(found, data=config.data) == config
     with request.run_dir.open_for_training(found):
