@@ -78,6 +78,7 @@ def main() -> None:
     result = {"texts_per_s": texts / seconds, "seconds": seconds}
     if options.max_steps < 0:
         test = read_texts(options.data / "test.csv", options.label_column)
+        trainer.args.train_sampling_strategy = "random"  # grouped, answers would come back in another order
         predicted = trainer.predict(encode(test, tokenizer, ids)).predictions.argmax(-1)
         gold = [ids[label] for _, label in test]
         result |= {"accuracy": accuracy_score(gold, predicted), "macro_f1": f1_score(gold, predicted, average="macro")}
