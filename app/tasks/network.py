@@ -18,6 +18,9 @@ from app.tasks.task import Facts, Head, Task
 from app.text.word_pieces import WordPieces
 
 
+PLACES_ROUNDED_TO = 32
+
+
 class SegmentIds(keras.layers.Layer):
     """Segment of each piece: 0 up to the first `[SEP]` of its window, 1 after it; for pairs of texts.
 
@@ -215,6 +218,32 @@ def build_word_network(tagger: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
         segments = tagger.task.segments(tagger.facts)
         states = _run(tagger.backbone, tagger.shapes, features, segments=segments, places=places, training=False)
         return tagger.head(states[-1], training=False)
+
+    return compute_logits
+
+
+def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor] | None:
+    """A function that gives what the network gives in training where labels are, and zeros elsewhere.
+
+    Of a text of many pieces one is labelled: the last layer is computed for it alone, a sixth of the work of MiniLM.
+    None where that is not worth it (labels at words), or where a logit needs other pieces too (mean pooling).
+
+    Returns:
+        (features int32 [batch, length], labels int32 [batch, length]) -> logits float32 [batch, length, labels].
+    """
+    if model.head.pools or model.task.labels_words:
+        return None
+
+    def compute_logits(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        places = tf.cast(tf.where(labels >= 0), tf.int32)
+        count = tf.shape(places)[0]
+        # Compiled activations are compiled anew for each shape: the last place is repeated, so that there are few.
+        repeated = tf.tile(places[-1:], [-count % PLACES_ROUNDED_TO, 1])
+        chosen = tf.concat([places, repeated], axis=0)
+        segments = model.task.segments(model.facts)
+        states = _run(model.backbone, model.shapes, features, segments=segments, places=chosen, training=True)
+        logits = model.head(states[-1], training=True)[:count]  # [places, labels]
+        return tf.scatter_nd(places, logits, tf.concat([tf.shape(labels), tf.shape(logits)[1:]], axis=0))
 
     return compute_logits
 

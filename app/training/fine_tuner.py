@@ -52,6 +52,8 @@ class FineTuner(StepTuner):
         keep: gradients -> gradients that leave a structure of the weights as it is (`kept_structure.py`), or None.
         begins_word: bool [vocabulary], pieces that words to hide begin with; None: words begin where labels sit.
         independent: whether each label is decided for itself, see `Head.independent`.
+        compute_logits: (features, labels) -> what the network gives in training where labels are, in a cheaper way, see
+            `build_label_network`; None = the network itself.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class FineTuner(StepTuner):
         keep: Keep | None = None,
         begins_word: np.ndarray | None = None,
         independent: bool = False,
+        compute_logits: Callable[[Batch, tf.Tensor], tf.Tensor] | None = None,
     ) -> None:
         super().__init__(network, config=config, name="fine_tuner", keep=keep)
+        self._compute_logits = compute_logits or (lambda features, labels: self.network(features, training=True))
         self.special = special
         self.independent = independent
         self._begins_word = begins_word
@@ -92,11 +96,11 @@ class FineTuner(StepTuner):
         if self.hides_words:
             features["token_ids"] = self._with_hidden_words(batch, boundaries)
         if self.config.r_drop_weight <= 0:
-            logits = self.network(features, training=True)
+            logits = self._compute_logits(features, labels)
             return self._loss_sum(logits, labels, boundaries) / total
         # R-Drop (Liang et al. 2021): two dropout samples of each row, and the divergence between them.
         twice = {name: tf.concat([value, value], axis=0) for name, value in features.items()}
-        logits = self.network(twice, training=True)
+        logits = self._compute_logits(twice, tf.tile(labels, [2, 1]))
         losses = self._loss_sum(logits, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1])) / 2.0
         divergence = compare_twice(*tf.split(logits, 2), independent=self.independent)
         divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))

@@ -17,7 +17,7 @@ from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
 from app.tasks.corpora import Corpora, check_same_corpora, note_corpora
-from app.tasks.network import TaskModel
+from app.tasks.network import TaskModel, build_label_network
 from app.training.cluster import read_cluster
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.plan import Plan
@@ -204,6 +204,7 @@ class TaskTraining:
 
     def tuner(self, tagger: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains a tagger on the labels of the rows. Call inside the strategy's scope."""
+        fixed_shapes = settings.jit_compile or settings.strategy == "tpu" or bool(settings.tpu_address)
         return FineTuner(
             tagger.network,
             tagger.head.compute_loss,
@@ -213,4 +214,5 @@ class TaskTraining:
             keep=KeptStructure.find(tagger.network.trainable_variables) if settings.keep_structure else None,
             begins_word=find_beginnings(tagger.task, encoder.pieces),
             independent=tagger.head.independent,
+            compute_logits=None if fixed_shapes else build_label_network(tagger),
         )

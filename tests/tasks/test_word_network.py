@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import PIECES, make_tagger
+from toy import PIECES, make_classifier, make_tagger
 
 from app.config import ModelConfig
 from app.encoder.parts import parts_of
 from app.encoder.slimming import KeptLayer, cut_layers
-from app.tasks.network import build_model, build_word_network
+from app.tasks.network import build_label_network, build_model, build_word_network
 from app.text.shapes import NUM_SHAPES
 
 
@@ -58,3 +58,27 @@ def test_it_follows_the_weights_of_the_tagger(vocabulary):
     after = compute(features, place).numpy()
     assert not np.allclose(before, after)
     np.testing.assert_allclose(after[0], tagger.network(features, training=False)[0, 2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("labelled", [[(0, 0), (1, 0), (1, 4)], []], ids=["some", "none"])
+def test_in_training_the_last_layer_of_a_classifier_is_computed_for_labelled_pieces_alone(vocabulary, labelled):
+    model = make_classifier(vocabulary, pooling="cls")  # nothing is dropped
+    features = make_features([4, 9], longest=9)
+    labels = np.full((2, 9), -1, np.int32)
+    for place in labelled:
+        labels[place] = 1
+    compute = tf.function(build_label_network(model))
+    with tf.GradientTape(persistent=True) as tape:
+        few = compute(features, tf.constant(labels))
+        whole = model.network(features, training=True) * tf.cast(labels >= 0, tf.float32)[:, :, tf.newaxis]
+        losses = [tf.reduce_sum(tf.sin(each)) for each in (few, whole)]
+    assert few.shape == whole.shape
+    np.testing.assert_allclose(few, whole, rtol=1e-4, atol=1e-5)
+    variables = model.network.trainable_variables
+    for one, other in zip(*(tape.gradient(loss, variables) for loss in losses), strict=True):
+        np.testing.assert_allclose(tf.convert_to_tensor(one), tf.convert_to_tensor(other), rtol=1e-3, atol=1e-5)
+
+
+def test_taggers_and_means_need_the_last_layer_of_more_pieces(vocabulary):
+    assert build_label_network(make_tagger(vocabulary)) is None
+    assert build_label_network(make_classifier(vocabulary, pooling="mean")) is None
