@@ -104,10 +104,11 @@ def write_scores(
     found[f"{split}/{task.unit}_per_second"] = per_second
     run_dir.update_metrics(found)
     run_dir.write_text(run_dir.predictions(split, task.suffix), task.write_predictions(scored))
-    run_dir.write_jsonl(run_dir.errors(split), task.list_errors(scored))
+    errors = task.list_errors(scored)
+    run_dir.write_jsonl(run_dir.errors(split), errors)
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
-        report = task.report(scored, title=title)
+        report = task.report(scored, errors, title=title)
         run_dir.write_text(run_dir.report_txt, report.text)
         page = render_page(
             report,

@@ -17,7 +17,6 @@ from app.one_keras import keras
 from app.tasks.task import Facts, Head, Task
 from app.text.word_pieces import WordPieces
 
-
 PLACES_ROUNDED_TO = 32
 
 

@@ -380,8 +380,8 @@ class Task(ABC):
     def list_errors(self, scored: Scored) -> list[dict[str, Any]]:
         """The rows of `errors/SPLIT.jsonl`: every wrong example."""
 
-    def report(self, scored: Scored, *, title: str) -> Report:
-        """What is shown of a split; by default all its scores."""
+    def report(self, scored: Scored, errors: Sequence[dict[str, Any]], *, title: str) -> Report:
+        """What is shown of a split, whose errors `list_errors` found; by default all its scores."""
         size = f"{scored.units:,} {self.unit}"
         names = {self.headline: self.headline_name[0].upper() + self.headline_name[1:]}
         tiles = tuple((names.get(name, name), f"{value:.4f}") for name, value in scored.metrics.items())

@@ -358,13 +358,13 @@ class WholeTextTask(Task):
         worst = (int(number) for number in np.argsort(each, kind="stable") if each[number] < 1)
         return [_beside(scored.examples[number], scored.scores[number]) for number in worst]
 
-    def report(self, scored: Scored, *, title: str) -> Report:
+    def report(self, scored: Scored, errors: Sequence[dict[str, Any]], *, title: str) -> Report:
         """As of every task, with the errors."""
         shown = tuple(
             Shown("", (), tuple((name, (Segment(str(value)),)) for name, value in row.items()))
-            for row in self.list_errors(scored)
+            for row in errors
         )
-        return dataclasses.replace(super().report(scored, title=title), examples=shown, unit="text")
+        return dataclasses.replace(super().report(scored, errors, title=title), examples=shown, unit="text")
 
     # In use.
 

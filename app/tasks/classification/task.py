@@ -238,8 +238,8 @@ class Classification(Task):
         scores, gold, chosen = scored.scores
         return list(text_error_rows(gold, chosen, scores.labels, [_joined(each) for each in scored.examples]))
 
-    def report(self, scored: Scored, *, title: str) -> Report:
-        return build_text_report(scored.scores[0], self.list_errors(scored), title=title)
+    def report(self, scored: Scored, errors: Sequence[dict[str, Any]], *, title: str) -> Report:
+        return build_text_report(scored.scores[0], errors, title=title)
 
     def calibrate(
         self, model: TaskModel, examples: Sequence[LabelledText], answers: Sequence[np.ndarray]

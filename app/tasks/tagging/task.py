@@ -218,9 +218,9 @@ class Tagging(Task):
         documents = [each.document for each in scored.examples]
         return list(error_rows(words, *_columns(scored.examples, scored.answers), documents))
 
-    def report(self, scored: Scored, *, title: str) -> Report:
+    def report(self, scored: Scored, errors: Sequence[dict[str, Any]], *, title: str) -> Report:
         counts = count_errors(*_columns(scored.examples, scored.answers))
-        return build_report(scored.scores, counts, self.list_errors(scored), title=title)
+        return build_report(scored.scores, counts, errors, title=title)
 
     def calibrate(
         self, model: TaskModel, examples: Sequence[Sentence], answers: Sequence[TaggedSentence]
