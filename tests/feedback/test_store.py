@@ -145,7 +145,11 @@ def test_what_an_author_said_is_deleted_and_the_rest_stays(store):
     assert [each.id for each in store.read()] == ["one"]
     assert store.delete(author="bob") == 0
     assert store.delete(text=ADA.text, author="bob") == 0
-    assert store.delete(text=ADA.text) == 1
+    assert store.delete(text=ADA.text, source="import:x") == 0
+    assert store.delete(text=ADA.text, source="page") == 1
+    store.add([classified("a", source="import:x"), classified("b", source="import:y")])
+    assert store.delete(source="import:x") == 1
+    assert [each.text for each in store.read()] == ["b"]
     assert "name an author or a text" in refusal(store.delete)
 
 
