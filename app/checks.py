@@ -29,6 +29,7 @@ from app.data.documents import find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
+from app.evaluation.other_run import check_other_run
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
@@ -127,7 +128,9 @@ def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
 
 
 def check_predict(request: Request) -> None:
-    check_model(request.config, request.run_dir)
+    facts = check_model(request.config, request.run_dir)
+    if request.config.predict.other_run:
+        check_other_run(request.config.predict.other_run, task=request.config.task, labels=facts.labels)
     inputs = [each for each in (request.input, *request.more_inputs) if each]
     if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")

@@ -50,6 +50,7 @@ LIGHT = [
     "tasks/tagging/labels",
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
+    "evaluation/other_run",
     "encoder/sources",
     "training/cluster",
     "training/teachers",
