@@ -29,9 +29,16 @@ from app.tasks.tagging.task import TAGGING
 from app.tasks.task import Task
 
 TEXTS = [
-    "Ada Smith met Bob in Rome .", "the house", "", "Jordan saw the old Jordan City", "went to " * 30 + "Oslo .", " \t ",
-    "Cleo was old. The house was in Lima.", "Rome", "Rome",
-]  # fmt: skip
+    "Ada Smith met Bob in Rome .",
+    "the house",
+    "",
+    "Jordan saw the old Jordan City",
+    "went to " * 30 + "Oslo .",
+    " \t ",
+    "Cleo was old. The house was in Lima.",
+    "Rome",
+    "Rome",
+]
 
 
 @pytest.fixture(scope="module")
