@@ -350,7 +350,7 @@ def test_runs_disagree_where_one_was_trained_on_less(run_predict, trained_run, t
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["predict.rank=entrpoy"], "predict.rank .*must be one of .*uncertainty.*'entrpoy'"),
+        (["predict.rank=entrpoy"], "predict.rank must be one of empty, uncertainty, .* mean entropy.*'entrpoy'"),
         (["predict.top=3"], "predict.top.*predict.rank"),
         (["predict.rank=margin", "predict.top=-1"], "predict.top"),
         (["predict.rank=disagreement"], "disagreement needs another run"),
