@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.config import Config, InputError
-from app.data.documents import Document, find_inputs, read_documents
+from app.data.documents import Document, find_inputs, read_documents, too_many
 from app.data.sentence import surrogate_fault
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_predictor
@@ -77,10 +77,7 @@ def _rank(
     with closing(Ranking()) as ranking:
         for part in documents:
             if len(ranking) + len(part) > settings.rank_limit:
-                raise InputError(
-                    f"the input has more than {settings.rank_limit:,} texts (predict.rank_limit), and ranking needs "
-                    "its end: give it in parts that end, or set a higher limit"
-                )
+                raise too_many(settings.rank_limit)
             for document, found in zip(part, measurer.measure([each.text for each in part]), strict=True):
                 ranking.add(document.fields | found.row, found)
         yield ranking.rows(top=settings.top, seed=config.seed)
