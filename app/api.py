@@ -113,7 +113,7 @@ class Model:
         Raises:
             InputError: as `predict`; or `by` is unknown or needs `other`, or `other` is of another task or labels.
         """
-        from app.evaluation.uncertainty import rank_texts
+        from app.evaluation.ranking import rank_texts
 
         if isinstance(top, bool) or not isinstance(top, int) or top < 0:
             raise InputError(f"top must be a whole number from 0, received {top!r}")

@@ -176,7 +176,7 @@ def score(predictor: Any, config: Config, examples: Sequence[Any]) -> float:
 
 def choose_next(predictor: Any, job: Job, config: Config, pool: Sequence[Any]) -> dict[str, list[int]]:
     """By each strategy the numbers of the examples that get their labels next."""
-    from app.evaluation.uncertainty import rank_texts
+    from app.evaluation.ranking import rank_texts
 
     labelled = set(job.labelled)
     others = [number for number in range(len(pool)) if number not in labelled]

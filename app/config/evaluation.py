@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.config.options import option
 
-# What --mode=predict can sort texts by, see app/evaluation/uncertainty.py.
+# What --mode=predict can sort texts by, see app/evaluation/ranking.py.
 RANKS = ("uncertainty", "least_confidence", "margin", "entropy", "diversity", "disagreement")
 
 

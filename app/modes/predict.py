@@ -12,8 +12,8 @@ from app.config import Config, InputError
 from app.data.documents import Document, find_inputs, read_documents, too_many
 from app.data.sentence import surrogate_fault
 from app.evaluation.predictor import Predictor
+from app.evaluation.ranking import Measurer, Ranking, open_other_run
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.uncertainty import Measurer, Ranking, open_other_run
 from app.run.directory import Request, atomic
 from app.run.files import named, open_special
 from app.run.screen import heartbeat

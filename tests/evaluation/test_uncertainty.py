@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,25 +12,16 @@ from toy import LABELS, make_classifier, make_encoder, make_tagger
 
 from app.config import RANKS, Config, DataConfig, InputError, ModelConfig, fields_by_key
 from app.evaluation.predictor import Predictor, join_rows
+from app.evaluation.ranking import Measurer, Ranking, order_texts, rank_texts
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.uncertainty import (
-    MEASURES,
-    Measurer,
-    Ranking,
-    disagreement,
-    entropy,
-    least_confidence,
-    margin,
-    measure_row,
-    order_texts,
-    rank_texts,
-)
+from app.evaluation.uncertainty import MEASURES, disagreement, entropy, least_confidence, margin, measure_row
 from app.tasks.beliefs import Belief, believe_logits, join_beliefs
 from app.tasks.network import build_encoder
 from app.tasks.tagging.head import decode_sentences, measure_beliefs
 from app.tasks.tagging.task import TAGGING
 from app.tasks.task import Task
 
+PROJECT = Path(__file__).parents[2]
 TEXTS = [
     "Ada Smith met Bob in Rome .",
     "the house",
@@ -214,6 +208,13 @@ def test_texts_come_back_with_their_answers_and_those_without_a_word_last(reques
     assert len(rank_texts(model, predictor, TEXTS, by=by, top=3)) == 3
 
 
+def test_measures_need_no_tensorflow():
+    heavy = "{'tensorflow', 'keras', 'sklearn'}"
+    code = f"import sys, app.evaluation.uncertainty; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_text_of_two_sentences_is_as_sure_as_both_together(tagger):
     predictor = predictor_of(tagger)
     sentences = ["Cleo was old.", "The house was in Lima."]
@@ -253,7 +254,8 @@ def test_an_answer_of_a_classifier_tells_the_same_and_that_of_a_tagger_its_least
         for row in rank_texts(classifier, predictor_of(classifier), TEXTS, by=by)[:-2]:
             assert measure_row(row, by=by) == pytest.approx(row["uncertainty"], abs=2e-3)
     row = {"text": "", "entities": [{"score": 0.9}, {"score": 0.6}]}
-    assert measure_row(row) == pytest.approx(0.4) and measure_row({"text": "", "entities": []}) == 0
+    assert measure_row(row) == pytest.approx(0.4)
+    assert measure_row({"text": "", "entities": []}) is None and measure_row({"text": "", "length": 3}) is None
 
 
 @pytest.mark.parametrize("kind", ["tagger", "classifier"])
