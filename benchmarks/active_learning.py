@@ -470,7 +470,10 @@ def draw(summary: dict[str, Any], path: Path) -> None:
     axes.axhline(mean(summary["full_scores"]), color="black", linewidth=1, label="all labels")
     axes.axhline(summary["goal"], color="grey", linewidth=1, linestyle="--", label=f"{summary['target']:.0%} of it")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    fractions = {point["fraction"] for points in summary["curves"].values() for point in points}
+    axes.set_xticks(sorted(fractions), minor=False)
+    axes.set_xticks([], minor=True)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None if min(fractions, default=1) < 0.01 else 0))
     axes.set_xlabel(f"labelled {summary['unit']}, of {summary['all_labels']:,}")
     axes.set_ylabel(f"{summary['score']}, test split")
     axes.set_title(summary["corpus"])
