@@ -17,7 +17,7 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,40 @@ class Model:
             for part in divide_texts(documents):
                 rows += self._model.task.answer_texts(self._model, part, self._predictor, self._config)
         return rows
+
+    def rank(
+        self, texts: str | Iterable[str], *, by: str = "uncertainty", top: int = 0, other: Model | None = None
+    ) -> list[dict[str, Any]]:
+        """Answers texts, in the order in which a person should look at them, the model least sure of the first.
+
+            >>> model.rank(texts, top=100)  # doctest: +SKIP
+            [{'text': ..., 'entities': [...], 'uncertainty': 0.41, 'rank': 1, 'number': 3071}, ...]
+
+        Args:
+            texts: as for `predict`.
+            by: "uncertainty" (by the measure for the task), "least_confidence", "margin", "entropy", "diversity" (the
+                least sure text of each kind of text) or "disagreement" (where `other` answers differently).
+            top: how many rows there are at most; 0 = as many as texts.
+            other: a model of the same task and labels, for by="disagreement".
+
+        Returns:
+            rows of `predict` with `uncertainty` (0 to 1), `rank` (from 1) and `number`, the place among `texts`.
+
+        Raises:
+            InputError: as `predict`; or `by` is unknown or needs `other`, or `other` is of another task or labels.
+        """
+        from app.evaluation.ranking import rank_texts
+
+        if isinstance(top, bool) or not isinstance(top, int) or top < 0:
+            raise InputError(f"top must be a whole number from 0, received {top!r}")
+        documents, second = check_texts(texts), None if other is None else other._predictor
+        locks = {id(each): each._answering for each in (self, other) if each is not None}
+        with ExitStack() as stack:
+            for _, lock in sorted(locks.items()):  # in one order, so that two threads never wait for each other
+                stack.enter_context(lock)
+            return rank_texts(
+                self._model, self._predictor, documents, by=by, top=top, other=second, config=self._config
+            )
 
     def __repr__(self) -> str:
         return f"<{self.task} model of {self.run_dir} by {self.runtime}, {len(self.labels)} labels>"

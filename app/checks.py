@@ -25,10 +25,11 @@ from app.config.rules import (
     require_text,
     split_beam_options,
 )
-from app.data.documents import find_inputs
+from app.data.documents import check_count, find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
+from app.evaluation.other_run import check_other_run
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
@@ -127,11 +128,16 @@ def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
 
 
 def check_predict(request: Request) -> None:
-    check_model(request.config, request.run_dir)
+    facts = check_model(request.config, request.run_dir)
+    if request.config.predict.other_run:
+        check_other_run(request.config.predict.other_run, task=request.config.task, labels=facts.labels)
     inputs = [each for each in (request.input, *request.more_inputs) if each]
     if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")
-    find_inputs(inputs, input_format=request.config.predict.input_format, output=request.output)
+    predict = request.config.predict
+    sources = find_inputs(inputs, input_format=predict.input_format, output=request.output)
+    if predict.rank:
+        check_count(sources, limit=predict.rank_limit)
     if not request.output:
         if "stdout" in surroundings.CLOSED:
             raise InputError("standard output is closed: name a file with --output")

@@ -102,6 +102,23 @@ def test_rows_of_both_tasks_are_those_of_the_mode_by_every_runtime(tagger, class
             assert _rounded(rows) == _rounded(expected)
 
 
+@pytest.mark.parametrize("runtime", ["keras", "tflite"])
+def test_texts_are_ranked_as_the_mode_ranks_them(tagger, classifier, tmp_path, runtime):
+    for path in (tagger, classifier[0]):
+        model = load(path, runtime, file="float32")
+        expected = rows_of_the_mode(path, tmp_path, TEXTS, "predict.rank=margin")
+        rows = model.rank(iter(TEXTS), by="margin", top=3)
+        assert [TEXTS[row.pop("number")] for row in rows] == [row["text"] for row in rows]
+        assert _rounded(rows) == _rounded(expected[:3]) and len(rows) == 3
+        same = model.rank(TEXTS, by="disagreement", other=model)
+        assert [row["uncertainty"] for row in same] == [0.0] * len(TEXTS)
+    for arguments, said in (({"by": "doubt"}, "ranked by one of"), ({"top": -1}, "top must be a whole number from 0")):
+        with pytest.raises(InputError, match=said):
+            model.rank(TEXTS, **arguments)
+    with pytest.raises(InputError, match="the same task and the same labels"):
+        model.rank(TEXTS, by="disagreement", other=load(tagger))
+
+
 def _rounded(value):
     """Rows with numbers that runtimes agree on."""
     if isinstance(value, dict):

@@ -52,6 +52,7 @@ LIGHT = [
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
     *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py"))),
+    "evaluation/other_run",
     "encoder/sources",
     "training/cluster",
     "training/teachers",

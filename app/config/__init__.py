@@ -23,7 +23,7 @@ from app.config.compression import (
 from app.config.data import DataConfig
 from app.config.distillation import DistillConfig, HiddenStatesConfig, RelationConfig
 from app.config.encoder import BackboneConfig, ModelConfig
-from app.config.evaluation import EvaluationConfig, PredictConfig
+from app.config.evaluation import RANKS, EvaluationConfig, PredictConfig
 from app.config.export import ExportConfig, ServeConfig
 from app.config.feedback import FeedbackConfig
 from app.config.options import (
@@ -47,6 +47,7 @@ __all__ = [
     "MODE_DEFAULTS",
     "OF_THE_MODEL",
     "PATH_KINDS",
+    "RANKS",
     "TASKS",
     "TASK_DEFAULTS",
     "TASK_MODES",

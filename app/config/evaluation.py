@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from app.config.options import option
 
+# What --mode=predict can sort texts by, see app/evaluation/ranking.py.
+RANKS = ("uncertainty", "least_confidence", "margin", "entropy", "diversity", "disagreement")
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
@@ -51,4 +54,19 @@ class PredictConfig:
         True,
         "leave out entities that are only an e-mail or web address, a handle, a file path, a number, a date, a hash or "
         "symbols; types that the training corpus has on such words keep them",
+    )
+    rank: str = option(
+        "",
+        "sort texts by what a person should look at next, those the model is least sure of first. uncertainty: by the "
+        "measure for the task, which is least_confidence for entities and margin for labels; or the one named: "
+        "least_confidence, margin, entropy. diversity: the least sure text of each kind of text; disagreement: where "
+        "predict.other_run answers differently. Empty = as they come",
+        choices=("", *RANKS),
+    )
+    top: int = option(0, "rank: how many texts are given out; 0 = all", at_least=0)
+    other_run: str = option("", "rank=disagreement: another run, of the same task and labels", path="path")
+    rank_limit: int = option(
+        1_000_000,
+        "rank: the most texts that are read; ranking needs the end of the input, so more are an error",
+        at_least=1,
     )

@@ -394,7 +394,8 @@ def _fault(value: Any, limits: Mapping[str, Any]) -> str:
         if choices and name not in choices:
             nearest = difflib.get_close_matches(str(name), choices, n=1)
             kind = "a list of any of" if isinstance(value, tuple) else "one of"
-            return f"{kind} {', '.join(choices)}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
+            allowed = ", ".join(each or "empty" for each in choices)
+            return f"{kind} {allowed}" + (f" (did you mean {nearest[0]}?)" if nearest else "")
     rules = {
         "at_least": ("at least", lambda limit: value >= limit),
         "above": ("above", lambda limit: value > limit),

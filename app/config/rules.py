@@ -244,6 +244,13 @@ def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
             ("predict.min_score", "predict.target_precision"),
             "the least score is given or found from a precision, so one of them must be 0",
         )
+    if predict.top and not predict.rank:
+        yield ("predict.top", "predict.rank"), "the first texts are those of a ranking, which must be named"
+    if bool(predict.other_run) != (predict.rank == "disagreement"):
+        yield (
+            ("predict.rank", "predict.other_run"),
+            "disagreement needs another run to compare with, and nothing else does",
+        )
 
 
 # Rules that ask for more than the settings: what a mode needs, and what only a backbone or a run can tell.

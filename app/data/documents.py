@@ -88,6 +88,26 @@ def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: st
     return sources
 
 
+def check_count(sources: Sequence[Input], *, limit: int) -> None:
+    """Raises InputError if files hold more documents than can be ranked; pipes are not read, they tell later."""
+    count = 0
+    for source in sources:
+        if source.path == STANDARD_INPUT or not os.path.isfile(source.path):
+            continue
+        with _open(source) as file:
+            for line in [b"a document"] if source.format == "files" else file:
+                count += source.format != "jsonl" or not line.isspace()
+                if count > limit:
+                    raise too_many(limit)
+
+
+def too_many(limit: int) -> InputError:
+    return InputError(
+        f"the input has more than {limit:,} texts (predict.rank_limit), and ranking needs its end: give it in parts "
+        "that end, or set a higher limit"
+    )
+
+
 def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
     """Documents in their order, in lists of about 64 KB of text; lines that are there already are taken together, and
     nobody waits for more.

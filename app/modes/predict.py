@@ -2,15 +2,17 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from app.config import InputError
-from app.data.documents import find_inputs, read_documents
+from app.config import Config, InputError
+from app.data.documents import Document, find_inputs, read_documents, too_many
 from app.data.sentence import surrogate_fault
+from app.evaluation.predictor import Predictor
+from app.evaluation.ranking import Measurer, Ranking, open_other_run
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, atomic
 from app.run.files import named, open_special
@@ -22,7 +24,8 @@ from app.tasks.network import TaskModel, build_encoder
 def run(request: Request) -> dict[str, float]:
     """Answers the documents of `request.input` and writes the answers to `request.output` (empty: standard output).
 
-    They are JSON lines, or on a terminal the text with its entities marked.
+    They are JSON lines, or on a terminal the text with its entities marked. With `predict.rank` they come when the
+    input has ended, sorted by what a person should look at next.
     """
     config = request.config.predict
     counts: dict[str, float] = {"predict/documents": 0}
@@ -38,19 +41,46 @@ def run(request: Request) -> dict[str, float]:
         )
         target = stack.enter_context(_output(request.output))
         # Lines on the screen are enough, and a pipe may be silent for as long as it likes.
-        watched = bool(request.output) and request.input != "-"
-        stack.enter_context(heartbeat(f"writing {request.output}", shown=watched))
+        watched = bool(config.rank) or (bool(request.output) and request.input != "-")
+        activity = "reading all texts, to rank them" if config.rank else f"writing {request.output}"
+        stack.enter_context(heartbeat(activity, shown=watched))
         task = model.task
         counts[f"predict/{task.labelled}"] = 0
         show = _shown_in(target, config.format, model, to_file=bool(request.output))
-        for documents in read_documents(inputs):
-            found = task.answer_texts(model, [document.text for document in documents], predictor, config)
-            for document, row in zip(documents, found, strict=True):
-                show(document.fields | row)
+        for rows in (_rank if config.rank else _answer)(read_documents(inputs), predictor, request.config):
+            for row in rows:
+                show(row)
                 counts["predict/documents"] += 1
                 counts[f"predict/{task.labelled}"] += task.count_answers(row)
             target.flush()
     return counts
+
+
+def _answer(
+    documents: Iterator[list[Document]], predictor: Predictor, config: Config
+) -> Iterator[Iterable[dict[str, Any]]]:
+    """Rows as their documents come."""
+    for part in documents:
+        texts = [document.text for document in part]
+        found = predictor.task.answer_texts(predictor.model, texts, predictor, config.predict)
+        yield (document.fields | row for document, row in zip(part, found, strict=True))
+
+
+def _rank(
+    documents: Iterator[list[Document]], predictor: Predictor, config: Config
+) -> Iterator[Iterable[dict[str, Any]]]:
+    """All rows in their order of rank, when the last document has been read."""
+    settings, other = config.predict, None
+    if settings.other_run:
+        other = open_other_run(settings.other_run, predictor.model, batch_size=settings.batch_size)
+    measurer = Measurer(predictor, by=settings.rank, config=settings, other=other)
+    with closing(Ranking()) as ranking:
+        for part in documents:
+            if len(ranking) + len(part) > settings.rank_limit:
+                raise too_many(settings.rank_limit)
+            for document, found in zip(part, measurer.measure([each.text for each in part]), strict=True):
+                ranking.add(document.fields | found.row, found)
+        yield ranking.rows(top=settings.top, seed=config.seed)
 
 
 def _shown_in(target: IO[str], form: str, model: TaskModel, *, to_file: bool) -> Callable[[dict], None]:

@@ -31,9 +31,8 @@ class EntityDisplay:
 
     def show(self, row: dict) -> None:
         """Writes one answer of `predict`."""
-        name = row.get("file", row.get("id"))
-        if name is not None:
-            self._print(Text(str(name).translate(UNSHOWN), "bold"))
+        if heading := _heading(row):
+            self._print(Text(heading, "bold"))
         shown = Text()
         for part, style in self._parts(row):
             shown.append(part, style)
@@ -51,6 +50,15 @@ class EntityDisplay:
 
     def _print(self, text: Text) -> None:
         self._console.print(text)
+
+
+def _heading(row: dict) -> str:
+    """The name of a text, and in a ranking its place; empty if there is neither."""
+    name, unsure = row.get("file", row.get("id")), row.get("uncertainty")
+    parts = [] if name is None else [str(name).translate(UNSHOWN)]
+    if "rank" in row and isinstance(unsure, float):
+        parts.append(f"{row['rank']}. uncertainty {unsure:.3f}".translate(UNSHOWN))
+    return "  ".join(parts)
 
 
 # Labels of texts shown to a person at a terminal.
@@ -83,8 +91,7 @@ class LabelDisplay:
         ranked = sorted(row["scores"].items(), key=lambda item: -item[1])
         others = [f"{label} {score:.2f}" for label, score in ranked if label not in chosen and score >= LEAST_SHOWN]
         shown.append(", ".join(others[:MOST_SHOWN]), "dim")
-        name = row.get("file", row.get("id"))
-        if name is not None:
-            self._console.print(Text(str(name).translate(UNSHOWN), "bold"))
+        if heading := _heading(row):
+            self._console.print(Text(heading, "bold"))
         self._console.print(shown)
         self._console.print(Text(f"  {row['text'].translate(UNSHOWN)}"))

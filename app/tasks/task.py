@@ -19,6 +19,7 @@ import tensorflow as tf
 from app.config import Config, DataConfig, InputError, ModelConfig, PredictConfig
 from app.config.paths import escape_controls
 from app.one_keras import keras
+from app.tasks.beliefs import Belief
 from app.tasks.examples import join_examples, split_off_examples, summarize_examples
 from app.tasks.report import Report
 
@@ -204,6 +205,7 @@ class Task(ABC):
         averages_windows: whether the logits of a unit are the mean over several windows of a long text; else each unit
             is scored in one window, and the predictor asserts it.
         labels_words: whether what is labelled are words, so that labels say where words begin.
+        unsure_by: how `predict.rank=uncertainty` measures how unsure a model is of a text.
     """
 
     name: ClassVar[str]
@@ -228,6 +230,7 @@ class Task(ABC):
     model_name: ClassVar[str] = ""
     averages_windows: ClassVar[bool] = False
     labels_words: ClassVar[bool] = False
+    unsure_by: ClassVar[str] = "least_confidence"
 
     # Corpora.
 
@@ -404,6 +407,25 @@ class Task(ABC):
     def count_answers(self, row: Mapping[str, Any]) -> int:
         """Entities, or labels, of a row of `answer_texts`."""
         return 1
+
+    def find_beliefs(self, model: TaskModel, answers: Sequence[Any]) -> list[Belief]:
+        """How probable the model takes what for each example, from its answer (`decode` with probabilities).
+
+        Raises:
+            InputError: the task has no probabilities, as by default.
+        """
+        raise InputError(
+            f"predict.rank must be empty: task={self.name} does not say how sure it is of an answer (Task.find_beliefs)"
+        )
+
+    def text_of(self, example: Any, position: int) -> int:
+        """The number, among the texts of `answer_texts`, of the one that an example is part of.
+
+        Args:
+            example: that `answer_texts` asked about.
+            position: among all of these examples; by default there is one for each text.
+        """
+        return position
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> Any:
         """What shows rows to a person at a terminal; has `show(row)`."""

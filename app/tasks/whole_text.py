@@ -22,6 +22,7 @@ from app.data.encoding import Encoder
 from app.data.graph_rows import GraphRows, run_windows
 from app.data.packing import IGNORED, EncodedDocument, Example, Span, cut_windows, encode_document, fill_rows
 from app.one_keras import keras
+from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.network import TaskModel
 from app.tasks.report import Example as Shown
 from app.tasks.report import Report, Segment
@@ -374,6 +375,13 @@ class WholeTextTask(Task):
         """A row for each text; one without a word has logits of 0, in exports as well."""
         for text, logits in zip(texts, answers.answer([Text(text) for text in texts]), strict=True):
             yield {"text": text, **self.make_row(model, logits if spell_words(text) else np.zeros_like(logits))}
+
+    def find_beliefs(self, model: TaskModel, answers: Sequence[np.ndarray]) -> list[Belief]:
+        """By softmax, or by sigmoid where the head decides each label for itself."""
+        independent = model.head.independent
+        if len(model.labels) < 2 and not independent:
+            return super().find_beliefs(model, answers)
+        return believe_logits(answers, independent=independent)
 
     # Exports.
 

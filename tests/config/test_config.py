@@ -287,7 +287,8 @@ FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.wor
 training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps
 training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
 predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
-predict.format predict.drop_non_names export.formats export.max_f1_loss export.block_size
+predict.format predict.drop_non_names predict.rank predict.top predict.other_run predict.rank_limit
+export.formats export.max_f1_loss export.block_size
 export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
 feedback.url feedback.author
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths

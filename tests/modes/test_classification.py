@@ -1,5 +1,6 @@
 """Text classification from the command line's modes to the files they leave, for all kinds of labelled texts."""
 
+import itertools
 import json
 import shutil
 import threading
@@ -106,6 +107,27 @@ def test_a_minimum_score_and_a_precision_leave_unsure_texts_without_a_label(trai
     for precision in impossible:
         with pytest.raises(InputError, match="no minimum score makes so many"):
             ask(evaluate, run, f"predict.target_precision={precision}", defaults=run)
+
+
+@pytest.mark.parametrize("kind", ["single", "several"])
+def test_texts_that_the_model_is_unsure_of_come_first(trained, tmp_path, kind):
+    run, target = trained[kind], tmp_path / "out.jsonl"
+    texts = ["Ada saw the house ."] * 4 + ["the the the Jordan"] + ["Rome was old ."] * 4 + [""]
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in texts))
+    request = {"input": str(tmp_path / "in.txt"), "output": str(target)}
+    ask(predict, run, "predict.rank=uncertainty", defaults=run, **request)
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert rows[-1]["text"] == "" and rows[-1]["uncertainty"] == 0
+    assert [row["rank"] for row in rows] == list(range(1, 11))
+    assert all(one["uncertainty"] >= other["uncertainty"] for one, other in itertools.pairwise(rows))
+    for row in rows[:-1]:  # the margin: of the two best labels, or of each label being given or not
+        scores = sorted(row["scores"].values())
+        margins = [scores[-1] - scores[-2]] if kind == "single" else [abs(2 * score - 1) for score in scores]
+        assert row["uncertainty"] == pytest.approx(1 - np.mean(margins), abs=1e-3)
+    assert kind == "several" or rows[0]["text"] == "the the the Jordan"
+    found = ask(predict, run, "predict.rank=diversity", "predict.top=3", defaults=run, **request)
+    rows = [json.loads(line) for line in target.read_text().splitlines()]
+    assert len({row["text"] for row in rows}) == 3 == found["predict/documents"]
 
 
 def test_several_labels_have_thresholds_learnt_on_validation_and_answers_have_all_labels_above_them(trained):

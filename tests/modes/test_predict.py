@@ -1,6 +1,7 @@
 """`--mode=predict`: any text in, entities whose offsets slice it out."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -16,13 +17,15 @@ import numpy as np
 import pytest
 import toy
 
+from app import checks
 from app.config import InputError, PredictConfig
 from app.config.loading import load_config
 from app.evaluation.runtimes import build_predictor
 from app.modes import predict
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_model
+from app.tasks.bundle import load_model, save_model
 from app.tasks.network import build_encoder
+from app.text.shapes import NUM_SHAPES
 
 
 @pytest.fixture
@@ -292,6 +295,134 @@ def test_an_answer_arrives_while_standard_input_is_still_open(trained_run, tmp_p
     announced, _, messages = messages.partition("\n")
     assert announced == "predict: loading TensorFlow ..."
     assert messages == "error: standard input, line 3: not UTF-8 at byte 1 (0xc3); convert the text to UTF-8\n"
+
+
+# What a person should look at next.
+
+
+def values_of(rows: list[dict]) -> list[float]:
+    return [row["uncertainty"] for row in rows]
+
+
+@pytest.mark.parametrize("rank", ["uncertainty", "diversity"])
+def test_ranked_texts_come_least_sure_first_with_all_that_stood_beside_them(run_predict, rank):
+    texts = [" ".join(sentence.words) for sentence in toy.make_sentences(20, seed=8)] + ["", "Jordan"]
+    lines = [{"id": number, "text": text, "lost": "\ud83d"} for number, text in enumerate(texts)]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    rows = run_predict(content, f"predict.rank={rank}", name="input.jsonl")
+    plain = run_predict(content, name="input.jsonl")
+    assert [row["rank"] for row in rows] == list(range(1, len(texts) + 1))
+    for row in rows:
+        assert row == plain[row["id"]] | {"uncertainty": row["uncertainty"], "rank": row["rank"]}
+        assert 0 <= row["uncertainty"] <= 1
+    assert sorted(row["id"] for row in rows) == list(range(len(texts)))
+    assert rows[-1]["text"] == "" and rows[-1]["uncertainty"] == 0 < rows[0]["uncertainty"]
+    first = run_predict(content, f"predict.rank={rank}", "predict.top=5", name="input.jsonl")
+    assert len(first) == 5
+    if rank != "diversity":
+        assert values_of(rows) == sorted(values_of(rows), reverse=True) and first == rows[:5]
+
+
+def test_names_that_may_be_either_are_what_the_model_is_least_sure_of(run_predict):
+    names = [*toy.PEOPLE, *toy.PLACES, toy.AMBIGUOUS]
+    pairs = [(words, name) for words in ("met", "in the", "saw") for name in names]
+    lines = [json.dumps({"text": f"{words} {name}", "name": name}) for words, name in pairs]
+    rows = run_predict("\n".join(lines).encode(), "predict.rank=uncertainty", "predict.top=3", name="input.jsonl")
+    assert [row["name"] for row in rows].count(toy.AMBIGUOUS) >= 2
+
+
+def test_runs_disagree_where_one_was_trained_on_less(run_predict, trained_run, tmp_path):
+    text = b"the old Ada Smith met and saw Rome .\nJordan\n"
+    same = run_predict(text, "predict.rank=disagreement", f"predict.other_run={trained_run.path}")
+    assert values_of(same) == [0.0, 0.0]
+    for row in same:
+        assert row["other_answer"] == {"entities": row["entities"]}
+    other = load_model(trained_run.path / "model")
+    kernel = other.head.own_variables()["kernel"]
+    kernel.assign(-kernel)
+    run = Path(trained_run.copy(tmp_path / "run"))
+    save_model(other, run / "model", shape_count=NUM_SHAPES, card="")
+    rows = run_predict(text, "predict.rank=disagreement", f"predict.other_run={run}")
+    assert values_of(rows)[0] > 0.1 and values_of(rows) == sorted(values_of(rows), reverse=True)
+    assert any(row["other_answer"] != {"entities": row["entities"]} for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["predict.rank=entrpoy"], "predict.rank must be one of empty, uncertainty, .* mean entropy.*'entrpoy'"),
+        (["predict.top=3"], "predict.top.*predict.rank"),
+        (["predict.rank=margin", "predict.top=-1"], "predict.top"),
+        (["predict.rank=disagreement"], "disagreement needs another run"),
+        (["predict.rank=margin", "predict.other_run=runs/x"], "disagreement needs another run"),
+    ],
+)
+def test_settings_of_a_ranking_that_cannot_be_are_told(trained_run, settings, said):
+    with pytest.raises(InputError, match=said):
+        load_config(None, settings, defaults=str(trained_run.path / "config.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"task": "classification"}, r"other_run: .* is of task=classification, it must be of task=tagging"),
+        ({"labels": ["O", "B-X", "I-X"]}, r"has the labels O, B-X, I-X, this run has O, B-LOC, .*must be the same"),
+        (None, r"other_run: .*does not exist|does not exist: .*predict.other_run"),
+    ],
+)
+def test_another_run_of_another_kind_is_refused_before_anything_is_loaded(trained_run, tmp_path, change, said):
+    run = tmp_path / "other"
+    if change:
+        trained_run.copy(run)
+        path = run / "model" / "tagger.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        sums = run / "model" / "SHA256SUMS"
+        digests = dict(reversed(line.split()) for line in sums.read_text().splitlines())
+        digests["tagger.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        sums.write_text("".join(f"{digest}  {name}\n" for name, digest in digests.items()))
+    (tmp_path / "in.txt").write_text("Ada\n")
+    settings = ["predict.rank=disagreement", f"predict.other_run={run}"]
+    config = load_config(None, settings, defaults=str(trained_run.path / "config.yaml"))
+    request = Request(config, RunDirectory(trained_run.path), input=str(tmp_path / "in.txt"))
+    for check in (checks.check_predict, predict.run):
+        with pytest.raises(InputError, match=said):
+            check(request)
+
+
+def test_files_of_too_many_texts_are_refused_before_anything_is_loaded(trained_run, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "Ada"}\n\n{"text": "Bob"}\n')
+    (tmp_path / "b.txt").write_text("Cleo\n\n")
+    names = [str(tmp_path / name) for name in ("a.jsonl", "b.txt")]
+
+    def check(limit: int, *more: str) -> None:
+        settings = ["predict.rank=margin", f"predict.rank_limit={limit}", *more]
+        config = load_config(None, settings, defaults=str(trained_run.path / "config.yaml"))
+        run = RunDirectory(trained_run.path)
+        checks.check_predict(Request(config, run, input=names[0], more_inputs=(names[1],), output="/dev/null"))
+
+    check(3)  # two lines that are not blank, and a file
+    check(4, "predict.input_format=files")
+    with pytest.raises(InputError, match="more than 2 texts"):
+        check(2)
+    with pytest.raises(InputError, match="more than 1 texts"):
+        check(1, "predict.input_format=files")
+
+
+def test_a_pipe_that_never_ends_is_not_ranked_but_ends_at_the_limit(trained_run, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = subprocess.Popen(["yes", "Ada met Bob"], stdout=os.open(tmp_path / "pipe", os.O_RDWR))
+    config = load_config(
+        None, ["predict.rank=margin", "predict.rank_limit=100"], defaults=str(trained_run.path / "config.yaml")
+    )
+    target = tmp_path / "out.jsonl"
+    request = Request(config, RunDirectory(trained_run.path), input=str(tmp_path / "pipe"), output=str(target))
+    try:
+        with pytest.raises(InputError, match=r"more than 100 texts \(predict.rank_limit\), and ranking needs its end"):
+            predict.run(request)
+    finally:
+        writer.kill()
+        writer.wait()
+    assert not target.exists()
 
 
 def test_a_run_without_a_model_says_what_to_do(trained_run, tmp_path):

@@ -133,6 +133,12 @@ def test_predict_answers_lines(trained, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[:2] == [TEXTS[0], f"  length {rows[0]['length']}"]
 
 
+def test_texts_are_not_ranked_by_a_regression(trained, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    with pytest.raises(InputError, match="predict.rank must be empty: task=text_length does not say how sure it is"):
+        run_mode("predict", trained.path, "predict.rank=uncertainty", input=[str(tmp_path / "texts.txt")])
+
+
 def test_exports_answer_as_keras_does(trained):
     found = run_mode("export", trained.path, "export.formats=int8,saved_model", "export.vectors=8")
     for name in ("int8", "saved_model"):

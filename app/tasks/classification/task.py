@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from app.config import Config, DataConfig, InputError, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
+from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.calibration import fit_temperature, log_softmax
 from app.tasks.classification.corpus import (
     TextCorpus,
@@ -74,6 +75,7 @@ class Classification(Task):
         "corpus is lower: measure it\n  with `--mode=evaluate` on text of your own."
     )
     averages_windows = True
+    unsure_by = "margin"  # of many classes, which Joshi et al. 2009 found to be better than the entropy
     sample_text = "Where is my order? It should have been here on Monday."
     model_name = "classify"
     pieces_meaning = "word pieces: [CLS] text [SEP], 0 after the end"
@@ -276,6 +278,10 @@ class Classification(Task):
 
     def count_answers(self, row: Mapping[str, Any]) -> int:
         return len(row["labels"]) if "labels" in row else int(row["label"] is not None)
+
+    def find_beliefs(self, model: TaskModel, answers: Sequence[np.ndarray]) -> list[Belief]:
+        temperature = float(model.facts.get("temperature", 1.0))
+        return believe_logits(answers, independent=bool(model.facts.get("multi_label")), temperature=temperature)
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> LabelDisplay:
         return LabelDisplay(file, labels)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.one_keras import keras
+from app.tasks.beliefs import Belief
 from app.tasks.tagging.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags, score_tags
 from app.tasks.task import Head, read_constant
 
@@ -184,6 +185,31 @@ def measure_tag_likelihood(
             total -= float(np.log(np.maximum(found, 1e-12)).sum())
             words += len(labels[i])
     return total / max(words, 1)
+
+
+def measure_beliefs(
+    emissions: Sequence[np.ndarray], labels: Sequence[np.ndarray], scoring: DecodingScores
+) -> list[Belief]:
+    """Posterior probabilities of the labels of each word, and the probability of the given labels of each sentence.
+
+    Both are of the distribution over the label sequences that IOB2 allows, with the temperature that is in `scoring`.
+
+    Args:
+        emissions: for each sentence float32 [words, labels].
+        labels: for each sentence int32 [words], as decoded.
+        scoring: start, transition and end scores.
+    """
+    beliefs = [Belief(np.zeros((0, len(scoring.start))), 0.0)] * len(emissions)
+    transitions = scoring.transitions / scoring.temperature
+    for chosen, lengths, batch in _in_batches(emissions, scoring):
+        given = np.zeros(batch.shape[:2], np.int32)
+        for row, i in enumerate(chosen):
+            given[row, : lengths[row]] = labels[i]
+        chances = scoring.find_marginals(batch, lengths).numpy().astype(np.float64)
+        logs = score_tags(batch / scoring.temperature, given, lengths, transitions).numpy()
+        for row, i in enumerate(chosen):
+            beliefs[i] = Belief(chances[row, : lengths[row]], min(0.0, float(logs[row])))
+    return beliefs
 
 
 def _in_batches(

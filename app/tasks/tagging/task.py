@@ -16,6 +16,7 @@ from scipy.optimize import minimize_scalar
 from app.config import Config, DataConfig, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
+from app.tasks.beliefs import Belief
 from app.tasks.display import EntityDisplay
 from app.tasks.network import TaskModel
 from app.tasks.report import Report
@@ -45,7 +46,13 @@ from app.tasks.tagging.crf import compute_chain_divergence
 from app.tasks.tagging.encoding import SentenceEncoder
 from app.tasks.tagging.graph import TEXT_OUTPUTS, GraphTagger
 from app.tasks.tagging.graph_decoding import GraphDecoder, decode_rows
-from app.tasks.tagging.head import DecodingScores, TaggingHead, decode_sentences, measure_tag_likelihood
+from app.tasks.tagging.head import (
+    DecodingScores,
+    TaggingHead,
+    decode_sentences,
+    measure_beliefs,
+    measure_tag_likelihood,
+)
 from app.tasks.tagging.labels import spans, types_from
 from app.tasks.tagging.report import build_report, conll_rows
 from app.tasks.tagging.scores import compute_scores, count_entities, count_errors, error_rows, flat_metrics, micro_f1
@@ -255,6 +262,15 @@ class Tagging(Task):
 
     def count_answers(self, row: Mapping[str, Any]) -> int:
         return len(row["entities"])
+
+    def find_beliefs(self, model: TaskModel, answers: Sequence[TaggedSentence]) -> list[Belief]:
+        """Of each sentence the posterior probabilities of tags, and the probability of all its tags together."""
+        ids = {label: number for number, label in enumerate(model.labels)}
+        labels = [np.array([ids[tag] for tag in each.tags], np.int32) for each in answers]
+        return measure_beliefs([each.emissions for each in answers], labels, _scoring(model))
+
+    def text_of(self, example: Sentence, position: int) -> int:
+        return example.document
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> EntityDisplay:
         return EntityDisplay(file, types_from(labels))

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from app.tasks.display import EntityDisplay
+from app.tasks.display import EntityDisplay, LabelDisplay
 
 
 def shown(row, *, colour=False, monkeypatch=None):
@@ -44,6 +44,14 @@ def test_types_have_colours_of_their_own():
 )
 def test_the_name_of_a_document_stands_above_it(fields, line):
     assert shown(fields | ROW).splitlines()[1] == line
+
+
+def test_the_place_in_a_ranking_stands_above_a_text():
+    ranked = {"uncertainty": 0.41234, "rank": 3}
+    assert shown({"id": "a"} | ROW | ranked).splitlines()[1] == "a  3. uncertainty 0.412"
+    file = io.StringIO()
+    LabelDisplay(file, ["good"]).show({"text": "Ada", "label": "good", "score": 0.9, "scores": {"good": 0.9}} | ranked)
+    assert file.getvalue().splitlines()[0] == "3. uncertainty 0.412"
 
 
 def test_no_character_of_the_text_steers_the_terminal():
