@@ -18,6 +18,7 @@ from app.config import (
     fields_by_key,
     flatten,
 )
+from app.config.update import chosen_actions
 
 FEWEST_PIECES = 8  # in a sequence
 KEYWORDS = "keyword arguments"  # where a program's own settings come from, as "--set" is the command line's
@@ -178,6 +179,7 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
     if config.export.block_size not in (32, 64, 128, 256):
         yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
+    yield from _impossible_updates(config)
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (
@@ -214,6 +216,15 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
     if training.tpu_address and training.strategy not in ("auto", "tpu"):
         yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"
+
+
+def _impossible_updates(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    actions = chosen_actions(config.update)
+    if len(actions) > 1:
+        yield tuple(f"update.{name}" for name in actions), "each of these does one thing and ends, so set one of them"
+    promoted = config.update.promote
+    if promoted not in ("", "stable", "canary") and not promoted.isdecimal():
+        yield ("update.promote",), "what is promoted is stable, canary or the number of a version"
 
 
 def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
