@@ -18,7 +18,7 @@ from app.config import (
     fields_by_key,
     flatten,
 )
-from app.config.update import chosen_actions
+from app.config.update import UpdateConfig, chosen_actions
 
 FEWEST_PIECES = 8  # in a sequence
 KEYWORDS = "keyword arguments"  # where a program's own settings come from, as "--set" is the command line's
@@ -179,7 +179,6 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             yield ("compression.steps",), "cluster would undo the rounding, so it must come before quantize_aware"
     if config.export.block_size not in (32, 64, 128, 256):
         yield ("export.block_size",), "blocks of weights hold 32, 64, 128 or 256"
-    yield from _impossible_updates(config)
     pretrain = config.pretrain
     if pretrain.vocabulary_size and backbone.source != "random":
         yield (
@@ -216,15 +215,6 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
         yield ("training.strategy", "training.precision"), "a TPU computes in mixed_bfloat16 or float32"
     if training.tpu_address and training.strategy not in ("auto", "tpu"):
         yield ("training.tpu_address", "training.strategy"), "an address of a TPU needs strategy tpu or auto"
-
-
-def _impossible_updates(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
-    actions = chosen_actions(config.update)
-    if len(actions) > 1:
-        yield tuple(f"update.{name}" for name in actions), "each of these does one thing and ends, so set one of them"
-    promoted = config.update.promote
-    if promoted not in ("", "stable", "canary") and not promoted.isdecimal():
-        yield ("update.promote",), "what is promoted is stable, canary or the number of a version"
 
 
 def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -316,6 +306,32 @@ def require_steps(config: Config, *, run_dir: Path) -> None:
         raise InputError(f"compression.steps is empty; it must name some of {_choices('compression.steps')}")
     if run_dir.resolve() == Path(config.init_from).resolve():
         raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+
+
+
+def require_one_action(config: UpdateConfig) -> str:
+    """The one thing that --mode=update is asked to do without training; raises InputError if it is several."""
+    actions = chosen_actions(config)
+    if len(actions) > 1:
+        raise InputError(
+            f"update.{' and update.'.join(actions)} are set: each does one thing and ends, so set one of them"
+        )
+    if config.promote not in ("", "stable", "canary") and not config.promote.isdecimal():
+        raise InputError(
+            f"update.promote must be stable, canary or the number of a version, received {config.promote!r}"
+        )
+    return actions[0]
+
+
+
+def require_update(config: Config, *, run_dir: Path) -> None:
+    if run_dir.resolve() == Path(config.init_from).resolve():
+        raise InputError(f"--run_dir must not be the run that is updated, {config.init_from}")
+    if config.update.replay_fraction and not config.data.train_path:
+        raise InputError(
+            "data.train_path is empty; an update replays a part of the training corpus, or nothing with "
+            "update.replay_fraction=0"
+        )
 
 
 

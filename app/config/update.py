@@ -45,7 +45,10 @@ class UpdateConfig:
         trains=(),
     )
     min_held_out: int = option(
-        10, "require_better: fewer texts held out are too few to tell whether an update is better", at_least=1, trains=()
+        10,
+        "require_better: fewer texts held out are too few to tell whether an update is better",
+        at_least=1,
+        trains=(),
     )
     confidence: float = option(
         0.95, "of the intervals of gain and loss (paired bootstrap over texts)", above=0, below=1, trains=()
@@ -64,8 +67,8 @@ class UpdateConfig:
     )
     rollback_agreement: float = option(
         0.5,
-        "check, and a server: least part of the last rollback_answers answers that people must have accepted; 0 = never "
-        "roll back by itself",
+        "check, and a server: least part of the last rollback_answers answers that people must have accepted; 0 = no "
+        "automatic roll back",
         at_least=0,
         at_most=1,
         trains=(),

@@ -116,8 +116,8 @@ def open_store_of(config: Config, run_dir: RunDirectory, *, made: bool = True) -
     serving = find_serving(run_dir)
     if not config.feedback.url and not made and not (serving.path / FILE_NAME).is_file():
         raise InputError(
-            f"{serving.path / FILE_NAME} is missing: nobody has corrected an answer of {serving} yet; do so on the page "
-            "of --mode=serve, read a file with update.import_path, or name another store in feedback.url"
+            f"{serving.path / FILE_NAME} is missing: nobody has corrected an answer of {serving} yet; do so on the "
+            "page of --mode=serve, read a file with update.import_path, or name another store in feedback.url"
         )
     return open_store(config.feedback.url, serving.path)
 
@@ -146,6 +146,6 @@ def check_labels(corrections: Iterable[Correction], known: Collection[str], *, s
     first = next(iter(strange.values())).text
     raise InputError(
         f"the corrections have the label {named}, which the model of {source} does not know (it knows "
-        f"{', '.join(sorted(known))}), first in {first[:60]!r}: an update keeps the labels; to have a new one, write the "
-        "corrections to a file with update.export_path, add it to data.train_path and train with --mode=finetune"
+        f"{', '.join(sorted(known))}), first in {first[:60]!r}: an update keeps the labels; to have a new one, write "
+        "the corrections to a file with update.export_path, add it to data.train_path and train with --mode=finetune"
     )

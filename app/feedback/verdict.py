@@ -81,7 +81,8 @@ def compare(
         task: whose headline is compared.
         before: of the model that is live.
         after: of the update.
-        name: of the part; title: in words.
+        name: of the part.
+        title: of it, in words.
         confidence: of the interval.
         owners: the text, from 0, that each example is a part of; empty = each is a text of its own.
     """
@@ -258,7 +259,8 @@ def _written(segments: Sequence[Segment]) -> str:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    lines = []
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines
