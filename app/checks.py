@@ -32,8 +32,6 @@ from app.data.documents import find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
-from app.feedback.learning import check_labels, known_labels, open_store_of, select_for
-from app.feedback.lineage import find_live
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
@@ -120,6 +118,9 @@ def check_update(request: Request) -> None:
     if chosen_actions(config.update):
         require_one_action(config.update)
         return  # what is done as fast as it is checked checks the rest itself
+    from app.feedback.learning import check_labels, known_labels, open_store_of, select_for  # SQLAlchemy takes time
+    from app.feedback.lineage import find_live
+
     require_update(config, run_dir=run_dir.path)
     named = RunDirectory(config.init_from)
     check_tagger(named.model)
@@ -128,6 +129,12 @@ def check_update(request: Request) -> None:
     _check_length(config.data, start.positions)
     split = config.evaluation.split
     require_split(config.data, split, f"an update must be no worse on evaluation.split={split}")
+    train = config.data.train_path
+    if config.update.replay_fraction and not train.startswith(PREFIX) and not os.path.exists(train):
+        raise InputError(
+            f"data.train_path: {train} is missing; an update replays a part of it, so set where it is now, or learn "
+            "from corrections alone with update.replay_fraction=0"
+        )
     _check_splits(config, SPLITS if config.update.replay_fraction else SPLITS[1:], start.labels)
     if choose_strategy(config.training)[0] == "multi_worker":
         raise InputError(

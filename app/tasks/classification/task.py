@@ -315,10 +315,7 @@ class Classification(Task):
             return (Segment(", ".join(example.labels) or "no label"),)
         row = make_row(model, answer, _settings(model, PredictConfig()), is_empty=False)
         found = tuple(row["labels"] if "labels" in row else filter(None, [row["label"]]))
-        sure = max((row["scores"][label] for label in found), default=0.0)
-        is_wrong = sorted(found) != sorted(example.labels)
-        score = (Segment(f" ({sure:.2f})"),) if found else ()
-        return (Segment(", ".join(found) or "no label", wrong=is_wrong), *score)
+        return (Segment(", ".join(sorted(found)) or "no label", wrong=sorted(found) != sorted(example.labels)),)
 
     # Exports.
 
