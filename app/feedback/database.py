@@ -7,6 +7,7 @@ PostgreSQL: `VACUUM FULL` rewrites the tables; its own log and backups are for w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -175,6 +177,16 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise RunError(f"{self.name} could not be {what}: {_reason(error)}") from error
+
+
+def text_key(text: str) -> str:
+    """What a text is found by: its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def insert_into(connection: Connection, table: sa.Table) -> Any:
+    """The dialect's own INSERT, which knows ON CONFLICT."""
+    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
 
 
 def mask_url(url: str | URL) -> str:

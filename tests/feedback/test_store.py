@@ -1,5 +1,6 @@
 """The store of corrections, on SQLite and on a real PostgreSQL server."""
 
+import json
 import os
 import pwd
 import sqlite3
@@ -165,7 +166,7 @@ def test_deleted_texts_leave_the_files(tmp_path):
 def test_deleted_texts_leave_the_tables_of_postgres(postgres):
     import psycopg
 
-    url = postgres.make_database()
+    url = postgres.make_empty()
     with Store.open(url) as store:
         store.add([classified("SECRET", author="mallory"), classified("kept")])
         store.delete(author="mallory")
@@ -224,18 +225,13 @@ def test_processes_open_a_new_database_and_write_at_once_without_loss(url):
         assert {each.id for each in store.read()} == acknowledged and len(acknowledged) == 60
 
 
-def test_what_was_acknowledged_survives_a_kill(url):
-    acknowledged = set()
-    for name in "ab":
-        writer = start_writer(url, name, 10_000)
-        for _ in range(15):
-            acknowledged.add(writer.stdout.readline().strip())
-        writer.kill()
-        acknowledged |= {line for line in writer.communicate()[0].split("\n")[:-1] if line}
-        with Store.open(url) as store:
-            found = [each.id for each in store.read()]
-            assert len(found) == len(set(found)) and acknowledged <= set(found)
-            assert len(found) <= len(acknowledged) + 2  # one that was stored but not yet acknowledged, each time
+def test_what_was_acknowledged_survives_kills_and_is_stored_once(url):
+    command = [sys.executable, "benchmarks/kill_store.py", f"--url={url}", "--kills=3", "--corrections=60"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert (found["kills"], found["acknowledged"], found["stored"]) == (3, 60, 60)
+    assert (found["lost"], found["stored_twice"]) == (0, 0)
 
 
 def test_the_default_is_a_file_in_the_run_directory_of_any_name(tmp_path):
