@@ -9,12 +9,21 @@ from app.config import Config, InputError
 from app.config.rules import require_one_action
 from app.config.update import UpdateConfig
 from app.encoder.sources import check_tagger
-from app.evaluation.manifest import newest_version, read_about, versions
 from app.feedback.formats import Refused, read_corrections, write_corrections
 from app.feedback.learning import known_labels, open_store_of
-from app.feedback.lineage import find_serving
+from app.feedback.lineage import find_name, find_serving
 from app.feedback.store import Store
-from app.feedback.versions import read_labels, roll_back, set_label, write_models_config
+from app.feedback.versions import (
+    ROLLED_BACK,
+    Change,
+    find_versions,
+    read_labels,
+    roll_back,
+    roll_back_if_refused,
+    set_label,
+    should_roll_back,
+    write_models_config,
+)
 from app.run.directory import Request, RunDirectory
 from app.run.screen import say
 
@@ -34,45 +43,44 @@ def act(request: Request) -> dict[str, float]:
 def promote(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     """Gives a version the label that it is asked to have."""
     serving, asked = find_serving(run_dir), config.update.promote
-    labels, there = read_labels(serving.path), versions(serving.saved_model)
-    newest = int(newest_version(serving.saved_model).name)
+    labels, there = read_labels(serving.path), find_versions(serving.path)
+    numbers = ", ".join(map(str, there)) or "none"
     if asked == "stable" and not labels.canary:
         raise InputError(
             f"update.promote=stable: no version of {serving} is on trial (canary); update.promote=NUMBER names one of "
-            f"{', '.join(map(str, there))}"
+            f"its versions, {numbers}"
         )
     label = "canary" if asked == "canary" else "stable"
-    version = labels.canary if asked == "stable" else newest if asked == "canary" else int(asked)
+    version = labels.canary if asked == "stable" else max(there, default=0) if asked == "canary" else int(asked)
     if version not in there:
-        raise InputError(
-            f"update.promote={asked}: {serving} has no version {version}, it has {', '.join(map(str, there))}"
-        )
-    if label == "canary" and version == labels.stable:
-        raise InputError(f"update.promote=canary: the newest version of {serving}, {version}, is live already")
+        raise InputError(f"update.promote={asked}: {serving} has no such version, its versions are {numbers}")
+    if version == labels.stable:
+        raise InputError(f"update.promote={asked}: version {version} of {serving} is live already")
     set_label(serving.path, label, version, "update.promote")
-    write_models_config(serving.path)
-    say(f"version {version} of {serving} is {label} now" + (f"; it was {labels.stable}" if label == "stable" else ""))
+    write_models_config(serving.path, name=find_name(serving))
+    if label == "stable":
+        say(f"version {version} of {serving} is live, {labels.stable} is not any more")
+    else:
+        say(f"version {version} of {serving} is on trial as canary, version {labels.stable} is live")
     return {f"update/{label}": version}
 
 
 def go_back(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     """The version that was live before is live again."""
     serving = find_serving(run_dir)
-    before = read_labels(serving.path).stable
-    version = roll_back(serving.path, "update.roll_back")
-    write_models_config(serving.path)
-    say(f"version {version} of {serving} is live again, {before} is not")
-    return {"update/stable": version}
+    change = roll_back(serving.path, "update.roll_back")
+    write_models_config(serving.path, name=find_name(serving))
+    say(f"version {change.after} of {serving} is live again, {change.before} is not any more")
+    return {"update/stable": change.after}
 
 
 def check(config: Config, run_dir: RunDirectory) -> dict[str, float]:
-    """Rolls back what people agree with too seldom."""
+    """Takes versions back with which people agree too seldom."""
     serving = find_serving(run_dir)
-    about = read_about(newest_version(serving.saved_model)) or {}
     with open_store_of(config, run_dir, made=False) as store:
-        name = config.update.model or str(about.get("model", "ner"))
-        done = check_agreement(serving, store, config.update, model=name, tell=say)
-    return {"update/rolled_back": float(bool(done))}
+        name = config.update.model or find_name(serving)
+        changes = check_agreement(serving, store, config.update, model=name, tell=say)
+    return {"update/rolled_back": len(changes)}
 
 
 def check_agreement(
@@ -82,50 +90,51 @@ def check_agreement(
     *,
     model: str,
     tell: Callable[[str], None] = lambda sentence: None,
-) -> str:
-    """Takes a version back of whose last answers people accepted too few; a server may call it after each correction.
+) -> list[Change]:
+    """Takes a version back with whose answers people agree too seldom; a server may call it after each correction.
 
-    A canary loses its label; in the place of a stable version, the one before is live again, if there is one.
+    A canary is not on trial any more; in the place of a stable version, the one before is live again, if there is one.
+    Only judgements since the version got its label count.
 
     Args:
         run_dir: the run that serves.
         store: of the corrections.
-        config: rollback_agreement and rollback_answers.
+        config: rollback_agreement, rollback_answers and confidence.
         model: the name under which the run is served.
         tell: takes a sentence on each version that is looked at.
 
     Returns:
-        what was done, a sentence; empty if nothing.
+        the labels that went elsewhere.
     """
-    labels = read_labels(run_dir.path)
-    for label, version in (("canary", labels.canary), ("stable", labels.stable)):
-        if not version or (label == "canary" and version == labels.stable):
+    labels, changes = read_labels(run_dir.path), []
+    bound, answers, confidence = config.rollback_agreement, config.rollback_answers, config.confidence
+    for label in ("canary", "stable"):
+        version = labels[label]
+        if not version:
             continue
-        accepted, judged = store.agreement(model=model, version=version, last=config.rollback_answers)
-        found = f"{accepted:,} of the last {judged:,} judged answers of {label} version {version} were accepted"
-        if judged < config.rollback_answers:
-            tell(f"{found}: too few to tell, update.rollback_answers={config.rollback_answers}")
-        elif accepted >= config.rollback_agreement * judged:
-            tell(f"{found}: enough, update.rollback_agreement={config.rollback_agreement:g}")
-        elif why := _take_back(run_dir, label, f"{found}, update.rollback_agreement={config.rollback_agreement:g}"):
-            tell(why)
-            return why
+        since = next((each.time for each in reversed(labels.history) if each.label == label), "")
+        accepted, judged = store.agreement(model=model, version=version, last=answers, since=since)
+        must, why = should_roll_back(accepted, judged, bound=bound, answers=answers, confidence=confidence)
+        tell(f"version {version} ({label}): {why}")
+        if not must:
+            continue
+        if label == "canary":
+            changed: Change | None = set_label(run_dir.path, "canary", 0, f"{ROLLED_BACK}: {why}").history[-1]
         else:
-            tell(f"{found}: too few, but there is no version before it to go back to")
-    return ""
-
-
-def _take_back(run_dir: RunDirectory, label: str, found: str) -> str:
-    if label == "canary":
-        set_label(run_dir.path, "canary", None, found)
-        done = "it is not on trial any more"
-    else:
-        try:
-            done = f"version {roll_back(run_dir.path, found)} is live again"
-        except InputError:
-            return ""
-    write_models_config(run_dir.path)
-    return f"{found}: {done}"
+            changed = roll_back_if_refused(
+                store, run_dir.path, model=model, bound=bound, answers=answers, confidence=confidence
+            )
+        if changed:
+            write_models_config(run_dir.path, name=find_name(run_dir))
+            tell(
+                f"version {version} is not on trial any more"
+                if label == "canary"
+                else f"version {changed.after} is live again, {version} is not any more"
+            )
+            changes.append(changed)
+        else:
+            tell(f"there is no version before {version} to go back to")
+    return changes
 
 
 def read_in(config: Config, run_dir: RunDirectory) -> dict[str, float]:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
-from app.evaluation.manifest import versions
-from app.feedback.versions import read_labels
+from app.evaluation.manifest import read_about
+from app.feedback.versions import find_versions, read_labels
 from app.run.directory import RunDirectory
 
 PROVENANCE_FILE = "assets.extra/provenance.json"
@@ -67,9 +67,9 @@ def find_live(run_dir: RunDirectory) -> RunDirectory:
     Raises:
         InputError: that run is gone.
     """
-    if read_update(run_dir) or not versions(run_dir.saved_model):
+    stable = read_labels(run_dir.path).stable
+    if read_update(run_dir) or not stable:
         return run_dir
-    stable = find_stable(run_dir)
     made_by = read_provenance(run_dir.saved_model / str(stable)).get("run")
     if not made_by:
         return run_dir
@@ -82,6 +82,7 @@ def find_live(run_dir: RunDirectory) -> RunDirectory:
     return live
 
 
-def find_stable(run_dir: RunDirectory) -> int:
-    """The version that is live; 0 without any."""
-    return read_labels(run_dir).stable or max(versions(run_dir.saved_model), default=0)
+def find_name(run_dir: RunDirectory) -> str:
+    """The name under which a run is served, unless a server gives it another one."""
+    newest = max(find_versions(run_dir.path), default=0)
+    return str((read_about(run_dir.saved_model / str(newest)) or {"model": "ner"})["model"])

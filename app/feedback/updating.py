@@ -13,6 +13,7 @@ from typing import Any
 from app.config import Config, InputError, RunError, TrainingConfig
 from app.config.paths import shown
 from app.data.encoding import Encoder
+from app.encoder.sources import check_tagger
 from app.evaluation.gate import Gate, Refused
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_predictor
@@ -23,18 +24,18 @@ from app.feedback.learning import Selection, check_labels, known_labels, open_st
 from app.feedback.lineage import (
     PROVENANCE_FILE,
     find_live,
+    find_name,
     find_serving,
-    find_stable,
     path_from,
     read_update,
 )
 from app.feedback.replay import count_replayed, sample_examples, without
 from app.feedback.verdict import Part, Verdict, compare, decide, describe, find_changes
-from app.feedback.versions import set_label, write_models_config
+from app.feedback.versions import keep_stable, read_labels, set_label, write_models_config
 from app.run.directory import Request, RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
-from app.tasks.bundle import load_model, read_facts, read_labels, start_model
+from app.tasks.bundle import load_model, read_facts, start_model
 from app.tasks.corpora import (
     check_other_splits,
     describe_corpora,
@@ -148,7 +149,7 @@ def prepare(config: Config, run_dir: RunDirectory, *, resumes: bool) -> Update:
     known = read_update(run_dir) if resumes else {}
     named = RunDirectory(config.init_from)
     start = RunDirectory(run_dir.path / known["from"]) if "from" in known else find_live(named)
-    labels, facts, task = list(read_labels(start.model)), read_facts(start.model), find_task(config.task)
+    labels, facts, task = list(check_tagger(start.model).labels), read_facts(start.model), find_task(config.task)
     digest = start.read_metrics().get("weights_sha256", "")
     if known.get("from_sha256", digest) != digest:
         raise InputError(
@@ -306,8 +307,8 @@ def judge(found: Update) -> dict[str, float]:
         title = _TITLES.get(name, name)
         with heartbeat(f"scoring {title}"):
             if lesson.examples:
-                both = (score(each, lesson.examples) for each in (before, after))
-                compared[name] = Compared(name, title, *both, lesson.owners)
+                was, now = (score(each, lesson.examples) for each in (before, after))
+                compared[name] = Compared(name, title, was, now, lesson.owners)
     parts = {name: each.part(found) for name, each in compared.items()}
     verdict = decide(parts[split], parts.get("held_out"), [parts["learnt"]], config.update)
     metrics = _write_verdict(found, verdict, (before, after), compared)
@@ -380,13 +381,14 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
         return
     with serving.locked():
         try:
-            stable = find_stable(serving) or _write_version(found, live, found.start)
-            set_label(serving.path, "stable", stable, "live before an update")
+            if not read_labels(serving.path).stable:
+                _write_version(found, live, found.start)
+            stable = keep_stable(serving.path).stable
             version = _write_version(found, update, run_dir)
         except Refused as error:
             raise RunError(str(error)) from error
         set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
-        write_models_config(serving.path)
+        write_models_config(serving.path, name=find_name(serving))
     run_dir.write_json(run_dir.update_json, {**read_update(run_dir), "version": version})
     say(f"version {version} of {serving} is on trial as canary, version {stable} is live; to have the new one go live:")
     say(f"python -m app.main --mode=update --run_dir={serving} --set update.promote=stable")

@@ -86,9 +86,9 @@ def compare(
         confidence: of the interval.
         owners: the text, from 0, that each example is a part of; empty = each is a text of its own.
     """
-    counts = [_by_text(each.counts, owners) for each in (before, after)]
-    loss = compute_loss(*counts, lambda sums: 100 * task.headline_of(sums), confidence=confidence)
-    return Part(name, title, len(counts[0]), before.headline, after.headline, loss)
+    old, new = (_by_text(each.counts, owners) for each in (before, after))
+    loss = compute_loss(old, new, lambda sums: 100 * task.headline_of(sums), confidence=confidence)
+    return Part(name, title, len(old), before.headline, after.headline, loss)
 
 
 def _by_text(counts: np.ndarray, owners: Sequence[int]) -> np.ndarray:
