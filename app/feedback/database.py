@@ -247,9 +247,12 @@ def _make_engine(url: URL) -> Engine:
     try:
         if url.drivername == "sqlite":
             arguments: dict[str, Any] = {"timeout": BUSY_SECONDS}
-            engine = sa.create_engine(url, connect_args=arguments, pool_size=8, max_overflow=56)
+            engine = sa.create_engine(url, connect_args=arguments, pool_size=8, max_overflow=56, hide_parameters=True)
         else:
-            engine = sa.create_engine(url, connect_args={"connect_timeout": 10}, pool_pre_ping=True, max_overflow=20)
+            arguments = {"connect_timeout": 10}
+            engine = sa.create_engine(
+                url, connect_args=arguments, pool_pre_ping=True, max_overflow=20, hide_parameters=True
+            )
     except ModuleNotFoundError as error:
         raise InputError(
             f"feedback.url is {mask_url(url)}, but the package {error.name} is not installed: pip install "

@@ -510,26 +510,56 @@ def _labels_of(correction: Correction) -> list[str]:
 # Label Studio
 
 
-def _read_label_studio(path: Path, task: str) -> Iterator[_Item]:
-    def read(where: str, record: Mapping[str, Any]) -> Iterator[_Item]:
-        annotations = record.get("annotations", record.get("completions"))
-        if not isinstance(annotations, list) or not isinstance(record.get("data"), Mapping):
-            raise InputError('it has no "data" and "annotations": export as JSON, not as JSON-MIN')
-        if not annotations:
-            raise InputError("nobody has annotated it yet")
-        text = _text_of(record["data"])
-        truth = [each for each in annotations if each.get("ground_truth")]
-        for number, annotation in enumerate(truth or annotations, 1):
-            at = where if len(annotations) == 1 else f"{where}, annotation {number}"
-            if annotation.get("was_cancelled"):
-                yield Refused(at, "it was skipped")
-                continue
-            try:
-                yield _annotation(at, text, annotation, task)
-            except InputError as error:
-                yield Refused(at, str(error))
+def read_annotated(
+    record: Any, *, task: str, labels: Collection[str] | None = None
+) -> tuple[list[Correction], list[Refused]]:
+    """The annotations of one task of Label Studio, {"data": {...}, "annotations": [...]}, as its webhooks have it.
 
-    return _records(path, read)
+    Args:
+        record: the task.
+        task: "tagging" or "classification".
+        labels: those of the model (tagging: types of entities); None = any.
+
+    Returns:
+        Corrections, checked, and what could not be used.
+    """
+    if not isinstance(record, Mapping):
+        return [], [Refused("the task", f"it must be a JSON object, received {type(record).__name__}")]
+    found: list[Correction] = []
+    refused: list[Refused] = []
+    try:
+        for item in _annotated_task("the task", record, task):
+            if isinstance(item, Refused):
+                refused.append(item)
+            else:
+                found.append(_finish(item, path=Path("label_studio"), task=task, labels=labels, author=""))
+    except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
+        reason = str(error) if isinstance(error, InputError) else f"it is not of this form ({error!r})"
+        refused.append(Refused("the task", reason))
+    return found, refused
+
+
+def _read_label_studio(path: Path, task: str) -> Iterator[_Item]:
+    return _records(path, lambda where, record: _annotated_task(where, record, task))
+
+
+def _annotated_task(where: str, record: Mapping[str, Any], task: str) -> Iterator[_Item]:
+    annotations = record.get("annotations", record.get("completions"))
+    if not isinstance(annotations, list) or not isinstance(record.get("data"), Mapping):
+        raise InputError('it has no "data" and "annotations": export as JSON, not as JSON-MIN')
+    if not annotations:
+        raise InputError("nobody has annotated it yet")
+    text = _text_of(record["data"])
+    truth = [each for each in annotations if each.get("ground_truth")]
+    for number, annotation in enumerate(truth or annotations, 1):
+        at = where if len(annotations) == 1 else f"{where}, annotation {number}"
+        if annotation.get("was_cancelled"):
+            yield Refused(at, "it was skipped")
+            continue
+        try:
+            yield _annotation(at, text, annotation, task)
+        except InputError as error:
+            yield Refused(at, str(error))
 
 
 def _text_of(data: Mapping[str, Any]) -> str:

@@ -148,8 +148,8 @@ class Store:
             verdicts = connection.execute(sa.select(newest.c.verdict)).scalars().all()
         return verdicts.count("accepted"), len(verdicts)
 
-    def delete(self, *, author: str = "", text: str = "") -> int:
-        """Deletes the corrections of an author, of a text, or of both together, so that their bytes are gone.
+    def delete(self, *, author: str = "", text: str = "", source: str = "") -> int:
+        """Deletes corrections of an author, text and source, or of those that are given, so that their bytes are gone.
 
         Their texts leave the review queue too.
 
@@ -159,15 +159,16 @@ class Store:
         Raises:
             InputError: neither is given.
         """
-        if not author and not text:
+        if not (author or text or source):
             raise InputError("to delete corrections, name an author or a text")
         conditions = [_TABLE.c.author == author] if author else []
+        conditions += [_TABLE.c.source == source] if source else []
         conditions += [_TABLE.c.text_key == text_key(text)] if text else []
 
         def work(connection: Connection) -> int:
             texts = sa.select(_TABLE.c.text_key).where(*conditions)
             connection.execute(tables.queue.delete().where(tables.queue.c.text_key.in_(texts)))
-            if text and not author:  # it may wait without a correction
+            if text and not author and not source:  # it may wait without a correction
                 connection.execute(tables.queue.delete().where(tables.queue.c.text_key == text_key(text)))
             return connection.execute(_TABLE.delete().where(*conditions)).rowcount
 

@@ -22,6 +22,7 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from app.config import InputError
+from app.evaluation.manifest import read_about, versions
 from app.feedback.correction import utc_time
 from app.feedback.store import Store
 from app.run.directory import atomic
@@ -65,8 +66,7 @@ def labels_path(run_dir: str | os.PathLike[str]) -> Path:
 def find_versions(run_dir: str | os.PathLike[str]) -> list[int]:
     """The numbers of the complete versions of a run, in order."""
     folder = Path(run_dir, "export", "saved_model")
-    names = [path.parent.name for path in folder.glob("*/saved_model.pb")]
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal() and int(name) > 0)
+    return [number for number in versions(folder) if number and (folder / str(number) / "saved_model.pb").is_file()]
 
 
 def read_labels(run_dir: str | os.PathLike[str]) -> Labels:
@@ -90,20 +90,20 @@ def read_labels(run_dir: str | os.PathLike[str]) -> Labels:
     return Labels(stable, canary, history)
 
 
-def set_label(run_dir: str | os.PathLike[str], label: str, version: int, why: str = "") -> Labels:
+def set_label(run_dir: str | os.PathLike[str], label: str, version: int | None, why: str = "") -> Labels:
     """Gives a label to a version; a version that becomes stable is no canary any more.
 
     Args:
         run_dir: the run.
         label: "stable" or "canary".
-        version: its number; 0 takes the label "canary" away.
+        version: its number; None or 0 takes the label "canary" away.
         why: for the history.
 
     Raises:
         InputError: there is no such label or version.
     """
     with _locked(run_dir):
-        return _set_label(run_dir, label, version, why)
+        return _set_label(run_dir, label, version or 0, why)
 
 
 def keep_stable(run_dir: str | os.PathLike[str], why: str = "a new version is on trial first") -> Labels:
@@ -115,23 +115,28 @@ def keep_stable(run_dir: str | os.PathLike[str], why: str = "a new version is on
         return _set_label(run_dir, "stable", labels.stable, why)
 
 
-def roll_back(run_dir: str | os.PathLike[str], why: str = "") -> Change:
+def roll_back(run_dir: str | os.PathLike[str], why: str = "") -> int:
     """Gives "stable" back to the version that had it before, or, if none had, to the one before in number.
 
     Rolling back again goes further back. Versions that were deleted are passed over.
+
+    Returns:
+        The version that is stable now.
 
     Raises:
         InputError: there is no version to go back to.
     """
     with _locked(run_dir):
         labels = read_labels(run_dir)
-        versions = find_versions(run_dir)
-        earlier = [version for version in _stable_before(labels) if version in versions and version != labels.stable]
-        lower = [version for version in versions if version < labels.stable]
+        there = find_versions(run_dir)
+        earlier = [version for version in _stable_before(labels) if version in there and version != labels.stable]
+        lower = [version for version in there if version < labels.stable]
         if not earlier and not lower:
             raise InputError(f"{run_dir} has no version before {labels.stable or 'the first'} to roll back to")
         target = earlier[-1] if earlier else lower[-1]
-        return _set_label(run_dir, "stable", target, f"{ROLLED_BACK}: {why}" if why else ROLLED_BACK).history[-1]
+        if not why.startswith(ROLLED_BACK):
+            why = f"{ROLLED_BACK}: {why}" if why else ROLLED_BACK
+        return _set_label(run_dir, "stable", target, why).stable
 
 
 def should_roll_back(
@@ -177,30 +182,31 @@ def roll_back_if_refused(
     bound: float,
     answers: int,
     confidence: float = 0.95,
-) -> Change | None:
+) -> str:
     """Rolls the stable version back if `should_roll_back` says so of its last answers.
 
     Only judgements since the version became stable count, so that one that is promoted again gets another chance.
 
     Returns:
-        The change; None if the version stays, also where there is none to go back to.
+        What was done and why, in one sentence; empty if the version stays, also where there is none to go back to.
     """
     labels = read_labels(run_dir)
     if not labels.stable or bound <= 0:
-        return None
-    since = next((each.time for each in reversed(labels.history) if each.label == "stable"), "")
+        return ""
+    moves = (each for each in reversed(labels.history) if each.label == "stable" and each.before != each.after)
+    since = next((each.time for each in moves), "")
     accepted, judged = store.agreement(model=model, version=labels.stable, last=max(answers, 1), since=since)
     must, why = should_roll_back(accepted, judged, bound=bound, answers=answers, confidence=confidence)
     if not must:
-        return None
+        return ""
     try:
-        return roll_back(run_dir, why)
+        return f"version {roll_back(run_dir, why)} is stable again in place of {labels.stable}: {why}"
     except InputError:
-        return None
+        return ""
 
 
 def write_models_config(
-    run_dir: str | os.PathLike[str], *, name: str, base_path: str = "", path: str | os.PathLike[str] = ""
+    run_dir: str | os.PathLike[str], *, name: str = "", base_path: str = "", path: str | os.PathLike[str] = ""
 ) -> Path:
     """Writes TensorFlow Serving's `--model_config_file`: the labelled versions are loaded, and no others.
 
@@ -209,7 +215,7 @@ def write_models_config(
 
     Args:
         run_dir: the run.
-        name: of the model in the paths, such as "ner".
+        name: of the model in the paths, such as "ner"; empty = that of the task.
         base_path: folder of the versions as the server sees it; empty = where they are here.
         path: the file; empty = `RUN/export/models.config`.
 
@@ -220,7 +226,9 @@ def write_models_config(
     chosen = [(label, labels[label]) for label in LABELS if labels[label]]
     if not chosen:
         raise InputError(f"{run_dir} has no version to serve: make one with --mode=export")
-    versions = "".join(f" versions: {version}" for version in sorted({version for _, version in chosen}))
+    numbers = sorted({version for _, version in chosen})
+    name = name or str((read_about(Path(run_dir, "export", "saved_model", str(numbers[-1]))) or {}).get("model", "ner"))
+    loaded = "".join(f" versions: {number}" for number in numbers)
     final = Path(path or Path(run_dir, "export", "models.config"))
     folder = base_path or os.path.abspath(Path(run_dir, "export", "saved_model"))
     lines = [
@@ -229,7 +237,7 @@ def write_models_config(
         f"    name: {_quoted(name)}",
         f"    base_path: {_quoted(folder)}",
         '    model_platform: "tensorflow"',
-        f"    model_version_policy {{ specific {{{versions} }} }}",
+        f"    model_version_policy {{ specific {{{loaded} }} }}",
         *(f"    version_labels {{ key: {_quoted(label)} value: {version} }}" for label, version in chosen),
         "  }",
         "}",
@@ -240,11 +248,13 @@ def write_models_config(
 
 
 def _set_label(run_dir: str | os.PathLike[str], label: str, version: int, why: str) -> Labels:
-    labels, versions = read_labels(run_dir), find_versions(run_dir)
+    labels, there = read_labels(run_dir), find_versions(run_dir)
     before = labels[label]
-    if version not in versions and (version or label == "stable"):
-        known = ", ".join(map(str, versions)) or "none"
+    if version not in there and (version or label == "stable"):
+        known = ", ".join(map(str, there)) or "none"
         raise InputError(f"{run_dir} has no version {version} for the label {label!r}; its versions are {known}")
+    if version == before and labels_path(run_dir).exists():
+        return labels
     changes = [Change(utc_time("", "time"), label, before, version, why)]
     changed = replace(labels, stable=version) if label == "stable" else replace(labels, canary=version)
     if label == "stable" and version == labels.canary:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.config import InputError
 from app.feedback.correction import Correction, check_correction
-from app.feedback.formats import FORMS, detect_form, read_corrections, write_corrections
+from app.feedback.formats import FORMS, detect_form, read_annotated, read_corrections, write_corrections
 from app.feedback.spans import Span, place_entities, snap_entities
 from app.feedback.store import Store
 from app.text.words import split_words
@@ -196,6 +196,15 @@ def test_annotations_of_label_studio_have_an_author_and_a_time(tmp_path):
         (f"{path}, item 3", "it was skipped"),
         (f"{path}, item 4", "nobody has annotated it yet"),
     ]
+
+
+def test_one_task_of_label_studio_is_read_as_its_webhook_has_it():
+    found, refused = read_annotated(task_of(ADA, region(0, 12, "PER"), completed_by=7), task="tagging")
+    assert (entities_of(found), refused, found[0].author) == ([[("Ada Lovelace", "PER")]], [], "label_studio:7")
+    assert read_annotated({"data": {"text": "a"}}, task="tagging")[1][0].where == "the task"
+    assert read_annotated([], task="tagging")[1] == [("the task", "it must be a JSON object, received list")]
+    found, refused = read_annotated(task_of(ADA, region(0, 12, "DATE")), task="tagging", labels=["PER"])
+    assert found == [] and "must be one of PER, received 'DATE'" in refused[0].reason
 
 
 def test_choices_of_label_studio_are_labels_and_not_entities(tmp_path):
