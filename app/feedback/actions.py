@@ -15,11 +15,9 @@ from app.feedback.lineage import find_name, find_serving
 from app.feedback.store import Store
 from app.feedback.versions import (
     ROLLED_BACK,
-    Change,
     find_versions,
     read_labels,
     roll_back,
-    roll_back_if_refused,
     set_label,
     should_roll_back,
     write_models_config,
@@ -68,10 +66,11 @@ def promote(config: Config, run_dir: RunDirectory) -> dict[str, float]:
 def go_back(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     """The version that was live before is live again."""
     serving = find_serving(run_dir)
-    change = roll_back(serving.path, "update.roll_back")
+    before = read_labels(serving.path).stable
+    version = roll_back(serving.path, "update.roll_back")
     write_models_config(serving.path, name=find_name(serving))
-    say(f"version {change.after} of {serving} is live again, {change.before} is not any more")
-    return {"update/stable": change.after}
+    say(f"version {version} of {serving} is live again, {before} is not any more")
+    return {"update/stable": version}
 
 
 def check(config: Config, run_dir: RunDirectory) -> dict[str, float]:
@@ -90,7 +89,7 @@ def check_agreement(
     *,
     model: str,
     tell: Callable[[str], None] = lambda sentence: None,
-) -> list[Change]:
+) -> list[str]:
     """Takes a version back with whose answers people agree too seldom; a server may call it after each correction.
 
     A canary is not on trial any more; in the place of a stable version, the one before is live again, if there is one.
@@ -101,40 +100,47 @@ def check_agreement(
         store: of the corrections.
         config: rollback_agreement, rollback_answers and confidence.
         model: the name under which the run is served.
-        tell: takes a sentence on each version that is looked at.
+        tell: takes a sentence on each version that is looked at, and on what is done.
 
     Returns:
-        the labels that went elsewhere.
+        what was done, a sentence each.
     """
-    labels, changes = read_labels(run_dir.path), []
-    bound, answers, confidence = config.rollback_agreement, config.rollback_answers, config.confidence
+    labels, done = read_labels(run_dir.path), []
     for label in ("canary", "stable"):
         version = labels[label]
         if not version:
             continue
-        since = next((each.time for each in reversed(labels.history) if each.label == label), "")
-        accepted, judged = store.agreement(model=model, version=version, last=answers, since=since)
-        must, why = should_roll_back(accepted, judged, bound=bound, answers=answers, confidence=confidence)
+        moves = (each for each in reversed(labels.history) if each.label == label and each.before != each.after)
+        accepted, judged = store.agreement(
+            model=model, version=version, last=config.rollback_answers, since=next((each.time for each in moves), "")
+        )
+        must, why = should_roll_back(
+            accepted,
+            judged,
+            bound=config.rollback_agreement,
+            answers=config.rollback_answers,
+            confidence=config.confidence,
+        )
         tell(f"version {version} ({label}): {why}")
-        if not must:
-            continue
-        if label == "canary":
-            changed: Change | None = set_label(run_dir.path, "canary", 0, f"{ROLLED_BACK}: {why}").history[-1]
-        else:
-            changed = roll_back_if_refused(
-                store, run_dir.path, model=model, bound=bound, answers=answers, confidence=confidence
-            )
-        if changed:
-            write_models_config(run_dir.path, name=find_name(run_dir))
-            tell(
-                f"version {version} is not on trial any more"
-                if label == "canary"
-                else f"version {changed.after} is live again, {version} is not any more"
-            )
-            changes.append(changed)
-        else:
-            tell(f"there is no version before {version} to go back to")
-    return changes
+        if must:
+            found = _take_back(run_dir, label, version, why)
+            tell(found or f"there is no version before {version} to go back to")
+            done += [found] if found else []
+    return done
+
+
+def _take_back(run_dir: RunDirectory, label: str, version: int, why: str) -> str:
+    """Takes the label of a version away, and says so; empty if no other version can have it."""
+    if label == "canary":
+        set_label(run_dir.path, "canary", 0, f"{ROLLED_BACK}: {why}")
+        done = f"version {version} of {run_dir} is not on trial any more"
+    else:
+        try:
+            done = f"version {roll_back(run_dir.path, why)} of {run_dir} is live again, {version} is not any more"
+        except InputError:
+            return ""
+    write_models_config(run_dir.path, name=find_name(run_dir))
+    return done
 
 
 def read_in(config: Config, run_dir: RunDirectory) -> dict[str, float]:
