@@ -51,14 +51,15 @@ def path_from(run_dir: RunDirectory, start: RunDirectory) -> str:
     return os.path.relpath(run_dir.path.resolve(), start.path.resolve())
 
 
-def _at(path: str, start: RunDirectory) -> RunDirectory:
+def run_at(path: str, start: RunDirectory) -> RunDirectory:
+    """The run at a path that `path_from` gave."""
     return RunDirectory(os.path.normpath(start.path / path))
 
 
 def find_serving(run_dir: RunDirectory) -> RunDirectory:
     """The run whose versions are served: that of an update is the one it began from."""
     path = read_update(run_dir).get("serving")
-    return _at(path, run_dir) if path else run_dir
+    return run_at(path, run_dir) if path else run_dir
 
 
 def find_live(run_dir: RunDirectory) -> RunDirectory:
@@ -73,7 +74,7 @@ def find_live(run_dir: RunDirectory) -> RunDirectory:
     made_by = read_provenance(run_dir.saved_model / str(stable)).get("run")
     if not made_by:
         return run_dir
-    live = _at(made_by, run_dir)
+    live = run_at(made_by, run_dir)
     if not live.model_sums.is_file():
         raise InputError(
             f"version {stable} of {run_dir}, which is live, was made by {live}, whose model is not there: bring it "

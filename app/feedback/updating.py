@@ -28,6 +28,7 @@ from app.feedback.lineage import (
     find_serving,
     path_from,
     read_update,
+    run_at,
 )
 from app.feedback.replay import count_replayed, sample_examples, without
 from app.feedback.verdict import Part, Verdict, compare, decide, describe, find_changes
@@ -148,7 +149,7 @@ def prepare(config: Config, run_dir: RunDirectory, *, resumes: bool) -> Update:
     """
     known = read_update(run_dir) if resumes else {}
     named = RunDirectory(config.init_from)
-    start = RunDirectory(run_dir.path / known["from"]) if "from" in known else find_live(named)
+    start = run_at(known["from"], run_dir) if "from" in known else find_live(named)
     labels, facts, task = list(check_tagger(start.model).labels), read_facts(start.model), find_task(config.task)
     digest = start.read_metrics().get("weights_sha256", "")
     if known.get("from_sha256", digest) != digest:
@@ -309,6 +310,7 @@ def judge(found: Update) -> dict[str, float]:
             if lesson.examples:
                 was, now = (score(each, lesson.examples) for each in (before, after))
                 compared[name] = Compared(name, title, was, now, lesson.owners)
+    _warn_of_shared(found, lessons[split].examples)
     parts = {name: each.part(found) for name, each in compared.items()}
     verdict = decide(parts[split], parts.get("held_out"), [parts["learnt"]], config.update)
     metrics = _write_verdict(found, verdict, (before, after), compared)
@@ -327,6 +329,17 @@ def judge(found: Update) -> dict[str, float]:
         ]
         _export(found, *jobs)
     return metrics
+
+
+def _warn_of_shared(found: Update, examples: Sequence[Any]) -> None:
+    """Says if the update has learnt some of what it is compared on."""
+    task, split = found.task, found.config.evaluation.split
+    learnt = {tuple(task.words_of(each)) for each in found.learnt.examples}
+    if shared := sum(tuple(task.words_of(each)) in learnt for each in examples):
+        say(
+            f"warning: {shared:,} of the {len(examples):,} {task.example} of {split} are among the corrections learnt, "
+            "which flatters the update"
+        )
 
 
 def _open(found: Update, run: RunDirectory) -> Predictor:
