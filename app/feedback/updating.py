@@ -129,6 +129,8 @@ def update(request: Request) -> dict[str, float]:
         _note_beginning(found)
         replayed = draw_replay(found, train)
         say(_sizes(found, len(replayed)))
+        if found.start.read_state().get("mode") == "compress" and not config.training.keep_structure:
+            say(f"note: {found.start} is compressed; training.keep_structure=true keeps its zeros and shared values")
         training = TaskTraining(config, run_dir, strategy, precision)
         metrics = _train(model, encoder, [*_learnable(found), *replayed], found, training)
         metrics |= {
