@@ -20,11 +20,14 @@ from app.config.rules import (
     describe_taken_port,
     require_formats,
     require_numbers,
+    require_one_action,
     require_split,
     require_steps,
     require_text,
+    require_update,
     split_beam_options,
 )
+from app.config.update import chosen_actions
 from app.data.documents import check_count, find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
@@ -111,6 +114,42 @@ def check_compress(request: Request) -> None:
     _check_training(request, "compress")
 
 
+def check_update(request: Request) -> None:
+    config, run_dir = request.config, request.run_dir
+    if chosen_actions(config.update):
+        require_one_action(config.update)
+        return  # what is done as fast as it is checked checks the rest itself
+    from app.feedback.learning import check_labels, known_labels, open_store_of, select_for  # SQLAlchemy takes time
+    from app.feedback.lineage import find_live
+
+    require_update(config, run_dir=run_dir.path)
+    named = RunDirectory(config.init_from)
+    check_tagger(named.model)
+    live = find_live(named)
+    start = check_tagger(live.model)
+    _check_length(config.data, start.positions)
+    split = config.evaluation.split
+    require_split(config.data, split, f"an update must be no worse on evaluation.split={split}")
+    train = config.data.train_path
+    if config.update.replay_fraction and not train.startswith(PREFIX) and not os.path.exists(train):
+        raise InputError(
+            f"data.train_path: {train} is missing; an update replays a part of it, so set where it is now, or learn "
+            "from corrections alone with update.replay_fraction=0"
+        )
+    _check_splits(config, SPLITS if config.update.replay_fraction else SPLITS[1:], start.labels)
+    if choose_strategy(config.training)[0] == "multi_worker":
+        raise InputError(
+            "an update is trained by one process, training.strategy must be one_device or mirrored; received "
+            f"{config.training.strategy}, which is multi_worker here"
+        )
+    _check_training(request, "update")
+    plan = run_dir.plan_training(config, mode="update", overwrite=request.overwrite)
+    with open_store_of(config, named, made=False) as store:
+        selection = select_for(config, run_dir, store, resumes=plan in ("resume", "finished"))
+    known = known_labels(config.task, start.labels)
+    check_labels([*selection.learnt, *selection.held_out], known, source=str(live))
+
+
 def check_evaluate(request: Request) -> None:
     config, run_dir = request.config, request.run_dir
     _check_scored(request, f"evaluation.split is {config.evaluation.split}, so it must name a corpus")
@@ -192,6 +231,7 @@ CHECKS: dict[str, Callable[[Request], None]] = {
     "finetune": check_finetune,
     "distill": check_distill,
     "compress": check_compress,
+    "update": check_update,
     "evaluate": check_evaluate,
     "predict": check_predict,
     "export": check_export,

@@ -104,8 +104,10 @@ def main(argv: Sequence[str]) -> int:
         else:
             checks.check(name, request)
             logging.set_verbosity(logging.WARNING)
-            print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
-            with heartbeat(f"{name}: loading TensorFlow"):
+            is_quick = MODES[name].is_quick(request.config)
+            if not is_quick:
+                print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
+            with heartbeat(f"{name}: loading TensorFlow", shown=not is_quick):
                 module = importlib.import_module(MODES[name].module)
             module.run(request)
         sys.stdout.flush()
@@ -166,7 +168,7 @@ def build_request() -> tuple[str, Request]:
 def describe(name: str, request: Request) -> str:
     """What `--dry_run` prints: the plan as comments and the configuration, together a valid config file."""
     plan = MODES[name].description
-    if "overwrite" in MODES[name].accepts:
+    if "overwrite" in MODES[name].accepts and not MODES[name].is_quick(request.config):
         state = request.run_dir.plan_training(request.config, mode=name, overwrite=request.overwrite)
         where = {
             "new": "new",

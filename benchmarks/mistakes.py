@@ -22,6 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from app.config import BackboneConfig, Config, DataConfig  # noqa: E402
+from app.feedback.store import FILE_NAME, Correction, open_store  # noqa: E402
 from app.run.directory import RunDirectory, locked_folder  # noqa: E402
 
 GOOD = "-DOCSTART- O\n\nAda B-PER\nlived O\nin O\nLondon B-LOC\n. O\n"
@@ -56,6 +57,8 @@ CORPORA = settings(data__train_path="good.conll", data__valid_path="good.conll",
 TRAIN = ("--mode=finetune", *RANDOM, *CORPORA)
 EVALUATE = ("--mode=evaluate", "--run_dir=finished")
 PREDICT = ("--mode=predict", "--run_dir=finished")
+UPDATE = ("--mode=update", "--set=init_from=finished")
+PROMOTE = ("--mode=update", "--run_dir=served", "--set=update.promote=stable")
 CLASSIFY = ("--mode=finetune", *RANDOM, "--set=task=classification")
 TEXTS = "text,label\nIt broke.,bad\nIt came.,good\nIt is late.,bad\nIt works.,good\n"
 TWO = '{"cluster": {"%s": ["localhost:%d", "localhost:1"]}, "task": {"type": "worker", "index": 0}}'
@@ -132,6 +135,18 @@ def mistakes(port: int) -> list[Call]:
              "must name layers of finished, 0 to 1"),
         Call("compression of itself", ("--mode=compress", *CORPORA, "--set=init_from=finished", "--run_dir=finished"),
              "must not be the run that is compressed"),
+        Call("update of itself", (*UPDATE, "--run_dir=finished"), "must not be the run that is updated"),
+        Call("update without corrections", ("--mode=update", "--set=init_from=served"), "feedback.sqlite is missing"),
+        Call("update of what did not finish", ("--mode=update", "--set=init_from=unfinished"), "has not finished"),
+        Call("correction with a new label", ("--mode=update", "--set=init_from=relabelled"), "have the label XYZ"),
+        Call("corrections of another model", (*UPDATE, "--set=update.model=other"), "answers by other (update.model)"),
+        Call("replayed corpus that moved", (*UPDATE, "--set=data.train_path=gone.conll"), "gone.conll is missing"),
+        Call("update that nothing is compared on", (*UPDATE, "--set=data.test_path="), "must be no worse"),
+        Call("update by several machines", UPDATE, "an update is trained by one process",
+             {"TF_CONFIG": TWO % ("worker", _free_port())}),
+        Call("two things at once", (*PROMOTE, "--set=update.roll_back=true"), "does one thing and ends"),
+        Call("promoted by another name", ("--mode=update", "--run_dir=served", "--set=update.promote=newest"),
+             "must be stable, canary or the number"),
         Call("benchmark of no exports", ("--mode=benchmark", "--run_dir=finished",
                                          "--set=benchmark.objective=frontier"), "--mode=export"),
         *(Call(name, (*CLASSIFY, f"--set=data.train_path={train}", f"--set=data.test_path={test}"), says)
@@ -163,6 +178,8 @@ def good_calls() -> list[Call]:
         Call("distill", ("--mode=distill", *CORPORA, "--set=distill.teachers=finished", "--set=data.max_length=32",
                          "--set=data.overlap_tokens=8", "--set=distill.student_layers=0,1")),
         Call("compress", ("--mode=compress", "--set=init_from=finished")),
+        Call("update", UPDATE),
+        Call("promote", PROMOTE),
         Call("evaluate", ("--mode=evaluate", "--run_dir=finished")),
         Call("predict", (*PREDICT, "--input=text.txt", "--output=new/folder/out.jsonl")),
         Call("predict a pipe", (*PREDICT, "--input=-")),
@@ -210,8 +227,12 @@ def prepare(folder: Path) -> Iterator[int]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "binary.txt").write_bytes(b"\x7fELF\0\0\0\n")
-    for name in ("finished", "served", "altered", "unfinished", "locked"):
+    for name in ("finished", "served", "altered", "unfinished", "locked", "relabelled"):
         write_run(folder / name, finished=name not in ("unfinished", "locked"))
+    for name, label in (("finished", "PER"), ("relabelled", "XYZ")):
+        answer = {"entities": [{"start": 0, "end": 3, "label": label}]}
+        with open_store(f"sqlite:///{folder / name / FILE_NAME}", folder) as store:
+            store.add([Correction("Ada lived.", "tagging", answer)])
     (folder / "altered" / "model" / "tagger.json").write_text("{}", encoding="utf-8")
     version = folder / "served" / "export" / "saved_model" / "1"
     version.mkdir(parents=True)

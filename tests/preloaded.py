@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 PR_SET_CHILD_SUBREAPER = 36  # <sys/prctl.h>
 MODULES = (
     "app.modes.finetune", "app.modes.pretrain", "app.modes.distill", "app.modes.compress", "app.modes.evaluate",
-    "app.modes.predict", "app.modes.export",
+    "app.modes.predict", "app.modes.export", "app.feedback.updating",
 )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ FLOORS: list[set[str]] = [
     {"main"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+TRAINING = ("updating", "verdict")  # of the feedback room: what trains and scores
 LIGHT = [
     "__init__",
     "main",
@@ -51,7 +52,7 @@ LIGHT = [
     "tasks/tagging/labels",
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
-    *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py"))),
+    *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py")) if path.stem not in TRAINING),
     "evaluation/other_run",
     "encoder/sources",
     "training/cluster",

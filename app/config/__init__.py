@@ -40,6 +40,7 @@ from app.config.options import (
 from app.config.pretraining import PretrainConfig
 from app.config.task import TASK_DEFAULTS, TASKS, ClassificationConfig, register_task, task_names
 from app.config.training import MaskedLmConfig, TrainingConfig
+from app.config.update import UpdateConfig
 
 __all__ = [
     "FOUND_BY_TRIAL",
@@ -80,6 +81,7 @@ __all__ = [
     "Terminated",
     "TrainingConfig",
     "TrimVocabularyConfig",
+    "UpdateConfig",
     "fields_by_key",
     "flatten",
     "register_task",
@@ -128,6 +130,7 @@ class Config:
     predict: PredictConfig = field(default=PredictConfig(), metadata={"trains": ()})
     export: ExportConfig = field(default=ExportConfig(), metadata={"trains": ()})
     serve: ServeConfig = field(default=ServeConfig(), metadata={"trains": ()})
+    update: UpdateConfig = field(default=UpdateConfig(), metadata={"trains": ("update",)})
     feedback: FeedbackConfig = field(default=FeedbackConfig(), metadata={"trains": ()})
     benchmark: BenchmarkConfig = field(default=BenchmarkConfig(), metadata={"trains": ()})
     predictor: str = option(

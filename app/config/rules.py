@@ -18,6 +18,7 @@ from app.config import (
     fields_by_key,
     flatten,
 )
+from app.config.update import UpdateConfig, chosen_actions
 
 FEWEST_PIECES = 8  # in a sequence
 KEYWORDS = "keyword arguments"  # where a program's own settings come from, as "--set" is the command line's
@@ -312,6 +313,32 @@ def require_steps(config: Config, *, run_dir: Path) -> None:
         raise InputError(f"compression.steps is empty; it must name some of {_choices('compression.steps')}")
     if run_dir.resolve() == Path(config.init_from).resolve():
         raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+
+
+
+def require_one_action(config: UpdateConfig) -> str:
+    """The one thing that --mode=update is asked to do without training; raises InputError if it is several."""
+    actions = chosen_actions(config)
+    if len(actions) > 1:
+        raise InputError(
+            f"update.{' and update.'.join(actions)} are set: each does one thing and ends, so set one of them"
+        )
+    if config.promote not in ("", "stable", "canary") and not config.promote.isdecimal():
+        raise InputError(
+            f"update.promote must be stable, canary or the number of a version, received {config.promote!r}"
+        )
+    return actions[0]
+
+
+
+def require_update(config: Config, *, run_dir: Path) -> None:
+    if run_dir.resolve() == Path(config.init_from).resolve():
+        raise InputError(f"--run_dir must not be the run that is updated, {config.init_from}")
+    if config.update.replay_fraction and not config.data.train_path:
+        raise InputError(
+            "data.train_path is empty; an update replays a part of the training corpus, or nothing with "
+            "update.replay_fraction=0"
+        )
 
 
 

@@ -6,13 +6,32 @@ buttons and CSS. The markup is well-formed XML, so that a test can parse it.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from app.evaluation.pages import render_template
+from app.evaluation.pages import TEMPLATES, render_template
 from app.evaluation.plots import TYPE_COLOURS, Drawing, draw_chart, draw_learning_curve
 from app.tasks.report import Report
 
 MAX_EXAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What stands before the report of a split, for a run that is about more than its scores.
+
+    Attributes:
+        text: in `report.txt`.
+        template: of the page; extends `report.html`.
+        folder: where the template lies.
+        values: what it may insert beside what `report.html` inserts.
+    """
+
+    text: str = ""
+    template: str = "report.html"
+    folder: Path = TEMPLATES
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render_page(
@@ -25,6 +44,7 @@ def render_page(
     environment: Mapping[str, Any],
     notes: Sequence[str] = (),
     speed: tuple[str, float] | None = None,
+    opening: Opening | None = None,
 ) -> str:
     """The page as a string.
 
@@ -37,13 +57,17 @@ def render_page(
         environment: what ``environment.json`` holds.
         notes: lines under the heading.
         speed: what is counted, and how much of it the evaluation did per second, for example ("words/s", 1234.5).
+        opening: what stands before it all.
     """
     total = len(report.examples)
     count = min(total, MAX_EXAMPLES)
     shown = [report.examples[number * total // count] for number in range(count)]
     offered = [(kind, sum(kind in example.kinds for example in shown)) for kind in report.kinds]
+    opening = opening or Opening()
     return render_template(
-        "report.html",
+        opening.template,
+        folder=opening.folder,
+        **opening.values,
         title=title,
         subtitles=[report.size, *notes],
         report=report,

@@ -11,7 +11,7 @@ from app.config import Config
 from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
-from app.evaluation.report_page import render_page
+from app.evaluation.report_page import Opening, render_page
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.environment import mask_environment, mask_secrets
@@ -97,8 +97,9 @@ def write_scores(
     headline: bool,
     title: str = "",
     per_second: float,
+    opening: Opening | None = None,
 ) -> dict[str, float]:
-    """The files of a scored split, see `score_split`."""
+    """The files of a scored split, see `score_split`; `opening` stands before the report."""
     task = predictor.task
     found = {f"{split}/{name}": value for name, value in scored.metrics.items()}
     found[f"{split}/{task.unit}_per_second"] = per_second
@@ -109,7 +110,7 @@ def write_scores(
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
         report = task.report(scored, errors, title=title)
-        run_dir.write_text(run_dir.report_txt, report.text)
+        run_dir.write_text(run_dir.report_txt, (opening.text if opening else "") + report.text)
         page = render_page(
             report,
             title=title,
@@ -118,6 +119,7 @@ def write_scores(
             config_text=mask_secrets(run_dir.config_yaml.read_text(encoding="utf-8")),
             environment=mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8"))),
             speed=(f"{task.unit}/s", per_second),
+            opening=opening,
         )
         run_dir.write_text(run_dir.report_html, page)
     return found

@@ -40,7 +40,7 @@ _LOCK = ".lock"
 # complete, so it is the first.
 _CONTENTS = (
     "state.json environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
-    "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt "
+    "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt update.json "
     "model export reports tensorboard config.yaml"
 ).split()
 _MADE_ANEW_IF_NEEDED = ("records", "cache")  # each knows by itself which settings it was made with
@@ -120,6 +120,7 @@ class RunDirectory:
         self.stages = self.path / "stages"
         self.compression_json = self.path / "compression.json"
         self.compression_txt = self.path / "compression.txt"
+        self.update_json = self.path / "update.json"
         self.reports = self.path / "reports"
         self.vocabulary = self.path / "vocabulary.txt"
         self.preset = self.path / "export" / "keras_nlp"

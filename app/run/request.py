@@ -5,10 +5,12 @@ What is asked of a mode is the same whoever asks: the command line (`app.main`) 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.config import TASK_MODES, Config
 from app.config.loading import Settings, Source, load_config, load_setting, with_setting
+from app.config.update import ACTIONS, chosen_actions
 from app.run.directory import RunDirectory
 
 
@@ -21,6 +23,7 @@ class Mode(NamedTuple):
     starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
     learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
     accepts: tuple[str, ...] = ()  # flags that only some modes take
+    is_quick: Callable[[Config], bool] = lambda config: False  # whether it is done without TensorFlow
 
 
 MODES = {
@@ -46,6 +49,13 @@ MODES = {
         "make the model of a finished run (init_from) smaller and faster; an interrupted run resumes",
         starts_from="finetune",
         accepts=("overwrite",),
+    ),
+    "update": Mode(
+        "app.modes.update",
+        "learn from what people corrected (init_from); an interrupted run resumes",
+        starts_from="finetune",
+        accepts=("overwrite",),
+        is_quick=lambda config: bool(chosen_actions(config.update)),
     ),
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
@@ -77,7 +87,8 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
         InputError: a setting is wrong, or a run that the mode needs is not there.
     """
     mode = MODES[name]
-    if mode.works_on:
+    acts = name == "update" and any(load_setting(f"update.{action}", source, settings) for action in ACTIONS)
+    if mode.works_on or acts:
         run_dir.require_run()
         return load_config(source, settings, defaults=str(run_dir.config_yaml))
     if mode.starts_from:

@@ -21,7 +21,7 @@ from app.config.paths import escape_controls
 from app.one_keras import keras
 from app.tasks.beliefs import Belief
 from app.tasks.examples import join_examples, split_off_examples, summarize_examples
-from app.tasks.report import Report
+from app.tasks.report import Report, Segment
 
 if TYPE_CHECKING:
     from app.data.encoding import Encoder
@@ -430,6 +430,37 @@ class Task(ABC):
     def open_display(self, file: IO[str], labels: Sequence[str]) -> Any:
         """What shows rows to a person at a terminal; has `show(row)`."""
         return PlainDisplay(file)
+
+    # Corrections.
+
+    def read_correction(
+        self, text: str, answer: Mapping[str, Any], *, labels: Sequence[str], facts: Facts, number: int
+    ) -> list[Any]:
+        """A text with the answer that a person says is right, as examples to learn from or to score.
+
+        Args:
+            text: as it was given to the model.
+            answer: of the shape of a row of `answer_texts`, scores left out; its labels are the model's.
+            labels: of the model.
+            facts: of the model.
+            number: of the text; no two texts have the same, and no example of a corpus has it.
+
+        Raises:
+            ValueError: why the answer is none, half a sentence that goes on after "the answer".
+        """
+        raise InputError(f"task={self.name} cannot learn from corrections: its Task has no read_correction")
+
+    def is_learnable(self, example: Any) -> bool:
+        """Whether an example of `read_correction` says what to learn; else it is only scored."""
+        return True
+
+    def extend_facts(self, facts: Facts, examples: Sequence[Any], *, labels: Sequence[str]) -> dict[str, Any]:
+        """The facts of a model that is to learn from more examples; those it was trained with it knows."""
+        return dict(facts)
+
+    def show(self, model: TaskModel, example: Any, answer: Any = None) -> tuple[Segment, ...]:
+        """The answer to an example as a page shows it; without one, what is right. What differs from it is wrong."""
+        return (Segment(str(example if answer is None else answer)),)
 
     # Exports.
 

@@ -383,6 +383,31 @@ class WholeTextTask(Task):
             return super().find_beliefs(model, answers)
         return believe_logits(answers, independent=independent)
 
+    # Corrections.
+
+    def target_of(self, answer: Mapping[str, Any], labels: Sequence[str]) -> int:
+        """What `Text.target` is for an answer that is right: its "target", or the number of its "label".
+
+        Raises:
+            ValueError: it has neither, half a sentence that goes on after "the answer".
+        """
+        target = answer.get("target")
+        if isinstance(target, int) and not isinstance(target, bool) and target >= 0:
+            return target
+        if answer.get("label") in labels:
+            return list(labels).index(answer["label"])
+        raise ValueError(f'must have a "target", a whole number from 0, or a "label" of the model, received {answer}')
+
+    def read_correction(
+        self, text: str, answer: Mapping[str, Any], *, labels: Sequence[str], facts: Facts, number: int
+    ) -> list[Text]:
+        return [Text(text, self.target_of(answer, labels))]
+
+    def show(self, model: TaskModel, example: Text, answer: np.ndarray | None = None) -> tuple[Segment, ...]:
+        if answer is None:
+            return (Segment(f"target {example.target}"),)
+        return (Segment(", ".join(f"{name} {value}" for name, value in self.make_row(model, answer).items())),)
+
     # Exports.
 
     def build_text_graph(

@@ -290,7 +290,9 @@ predict.split_sentences predict.batch_size predict.min_score predict.target_prec
 predict.format predict.drop_non_names predict.rank predict.top predict.other_run predict.rank_limit
 export.formats export.max_f1_loss export.block_size
 export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
-feedback.url feedback.author
+feedback.url feedback.author update.max_f1_loss update.require_better update.min_held_out update.confidence
+update.export update.promote update.roll_back update.check update.rollback_agreement update.rollback_answers
+update.import_path update.export_path update.form update.delete_author update.delete_text
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
 benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
 predictor""".split()
@@ -307,14 +309,15 @@ SOME = {
     "evaluation.batch_size": {"pretrain"},
 }
 SECTIONS = {
-    "task": {"finetune", "distill", "compress"},
-    "data": {"finetune", "distill", "compress"},
-    "classification": {"finetune", "distill", "compress"},
-    "model": {"finetune", "distill", "compress"},
-    "init_from": {"finetune", "distill", "compress"},
+    "task": {"finetune", "distill", "compress", "update"},
+    "data": {"finetune", "distill", "compress", "update"},
+    "classification": {"finetune", "distill", "compress", "update"},
+    "model": {"finetune", "distill", "compress", "update"},
+    "init_from": {"finetune", "distill", "compress", "update"},
     "pretrain": {"pretrain"},
     "distill": {"distill"},
     "compression": {"compress"},
+    "update": {"update"},
 }
 
 

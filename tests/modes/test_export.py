@@ -14,6 +14,7 @@ import tensorflow as tf
 from app.config import InputError, RunError
 from app.config.loading import load_config
 from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite_forward
+from app.export import exporters
 from app.export.tflite import TFLiteWriter
 from app.modes import evaluate, export
 from app.run.directory import Request, RunDirectory, sha256_of_file
@@ -131,7 +132,7 @@ def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_f
 
     refusals = path / "export" / "refused.json"
     refusals.write_text(json.dumps({"float16": {}}))
-    monkeypatch.setitem(export.WRITERS, "int8", spoilt)
+    monkeypatch.setitem(exporters.WRITERS, "int8", spoilt)
     with pytest.raises(RunError, match=r"int8\.tflite refused: entity F1 .* points below .* export\.max_f1_loss"):
         export.run(request_of(path, "export.formats=int8,float16"))
     assert sha256_of_file(path / "export" / "tflite" / "int8.tflite") == before
@@ -208,7 +209,7 @@ def test_a_kill_between_a_file_and_its_entry_leaves_no_entry_that_is_wrong(expor
     path = Path(shutil.copytree(exported, tmp_path / "run"))
     again = request_of(path, "export.formats=int8", "export.max_f1_loss=100", "export.int8_table=float")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(export, "write_companions", kill)
+        patch.setattr(exporters, "write_companions", kill)
         export.run(again)
     assert listed_files_are_whole(path) == {"float32.tflite", "float16.tflite"}
     export.run(again)

@@ -45,7 +45,7 @@ from app.tasks.classification.scores import (
 )
 from app.tasks.display import LabelDisplay
 from app.tasks.network import TaskModel
-from app.tasks.report import Report
+from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
 from app.tasks.task import Facts, Head, NetworkAt, Scored, Task
@@ -285,6 +285,43 @@ class Classification(Task):
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> LabelDisplay:
         return LabelDisplay(file, labels)
+
+    # Corrections.
+
+    def read_correction(
+        self, text: str, answer: Mapping[str, Any], *, labels: Sequence[str], facts: Facts, number: int
+    ) -> list[LabelledText]:
+        """A label of null says that the text belongs to no class."""
+        given = answer["labels"] if "labels" in answer else [answer.get("label")]
+        found = tuple(sorted({label for label in given if label is not None}))
+        several = bool(facts.get("multi_label"))
+        if len(found) > 1 and not several:
+            raise ValueError(f"must have one label, received {', '.join(found)}")
+        texts = split_pair(text) if facts.get("pairs") else (text,)
+        return [LabelledText(texts, found, number, 0, out_of_scope=not found and not several)]
+
+    def is_learnable(self, example: LabelledText) -> bool:
+        return not example.out_of_scope
+
+    def extend_facts(
+        self, facts: Facts, examples: Sequence[LabelledText], *, labels: Sequence[str]
+    ) -> dict[str, Any]:
+        """With several labels to a text, the sets of them that are new."""
+        if not facts.get("multi_label"):
+            return dict(facts)
+        numbers = {label: number for number, label in enumerate(labels)}
+        sets = {tuple(each): None for each in facts.get("label_sets", ())}
+        sets |= {tuple(numbers[label] for label in example.labels): None for example in examples}
+        return {**facts, "label_sets": [list(each) for each in sets]}
+
+    def show(
+        self, model: TaskModel, example: LabelledText, answer: np.ndarray | None = None
+    ) -> tuple[Segment, ...]:
+        if answer is None:
+            return (Segment(", ".join(example.labels) or "no label"),)
+        row = make_row(model, answer, _settings(model, PredictConfig()), is_empty=False)
+        found = tuple(row["labels"] if "labels" in row else filter(None, [row["label"]]))
+        return (Segment(", ".join(sorted(found)) or "no label", wrong=sorted(found) != sorted(example.labels)),)
 
     # Exports.
 

@@ -1,10 +1,10 @@
 """Tasks room: texts to the entities in them, as `--mode=predict` writes them; tagged corpora as plain texts."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import accumulate, groupby, islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from app.config import PredictConfig
 from app.data.sentence import Sentence
 from app.tasks.network import TaskModel
-from app.tasks.tagging.labels import spans, types_from
+from app.tasks.tagging.labels import spans, tags_from_spans, types_from
 from app.tasks.tagging.names import find_names, is_in_path
 from app.tasks.task import Answers
 from app.text.words import Word, split_sentences, split_words
@@ -90,6 +90,49 @@ def _entities(text: str, words: list[Word], found: TaggedSentence, non_names: Co
             continue
         score = round(float(found.probabilities[name.sure_first : name.sure_last].min()), 4)
         yield {"start": start, "end": end, "label": name.label, "text": text[start:end], "score": min(score, 1.0)}
+
+
+# Entities that a person marked in a text, as sentences to learn from.
+
+
+def read_entities(text: str, entities: Sequence[Mapping[str, Any]], *, number: int) -> list[Sentence]:
+    """A text with its entities by character, as `tag_texts` gives them, as tagged sentences of one document.
+
+    Words are those of `tag_texts`. A word that an entity covers in part is part of it; sentences that an entity goes
+    across are one sentence, unless that has too many words to be tagged at once.
+
+    Args:
+        text: as it was given to the model.
+        entities: {"start", "end", "label"}, the end excluded.
+        number: of the document.
+
+    Raises:
+        ValueError: an entity holds no word, or two share one.
+    """
+    sentences = split_sentences(text)
+    words = [word for sentence in sentences for word in sentence]
+    starts, ends = [word.start for word in words], [word.end for word in words]
+    found: list[tuple[str, int, int]] = []  # type, first word, word after the last
+    for entity in sorted(entities, key=lambda each: int(each["start"])):
+        first, last = bisect_right(ends, entity["start"]), bisect_left(starts, entity["end"])
+        if first >= last:
+            raise ValueError(f"marks {text[entity['start'] : entity['end']]!r}, which holds no word")
+        if found and found[-1][2] > first:
+            raise ValueError(f"has two entities at the word {text[words[first].start : words[first].end]!r}")
+        found.append((entity["label"], first, last))
+    tags = tags_from_spans(found, len(words))
+    crossed = {place for _, first, last in found for place in range(first + 1, last)}
+    made, at = [], 0
+    for place in [*accumulate(map(len, sentences))]:
+        if place in crossed:
+            continue
+        for begin in range(at, place, LONGEST_SENTENCE_WORDS):
+            part = slice(begin, min(begin + LONGEST_SENTENCE_WORDS, place))
+            inside = spans(tags[part])
+            spelled = tuple(text[word.start : word.end] for word in words[part])
+            made.append(Sentence(spelled, tags_from_spans(inside, len(spelled)), number))
+        at = place
+    return made
 
 
 # Tagged corpora read as plain text, to score models that must find the words themselves.

@@ -19,7 +19,7 @@ from app.data.sentence import Sentence
 from app.tasks.beliefs import Belief
 from app.tasks.display import EntityDisplay
 from app.tasks.network import TaskModel
-from app.tasks.report import Report
+from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
 from app.tasks.tagging.answers import (
     LONGEST_SENTENCE_WORDS,
@@ -28,6 +28,7 @@ from app.tasks.tagging.answers import (
     as_texts,
     count_by_line,
     find_non_names,
+    read_entities,
     tag_texts,
 )
 from app.tasks.tagging.corpus import (
@@ -274,6 +275,26 @@ class Tagging(Task):
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> EntityDisplay:
         return EntityDisplay(file, types_from(labels))
+
+    # Corrections.
+
+    def read_correction(
+        self, text: str, answer: Mapping[str, Any], *, labels: Sequence[str], facts: Facts, number: int
+    ) -> list[Sentence]:
+        return read_entities(text, answer["entities"], number=number)
+
+    def show(
+        self, model: TaskModel, example: Sentence, answer: TaggedSentence | None = None
+    ) -> tuple[Segment, ...]:
+        gold = set(spans(example.tags))
+        segments, place = [], 0
+        for kind, first, last in spans(example.tags if answer is None else answer.tags):
+            segments.append(Segment("".join(f"{word} " for word in example.words[place:first])))
+            is_wrong = (kind, first, last) not in gold
+            segments += [Segment(" ".join(example.words[first:last]), kind, is_wrong), Segment(" ")]
+            place = last
+        segments.append(Segment(" ".join(example.words[place:])))
+        return tuple(segment for segment in segments if segment.text)
 
     # Exports.
 

@@ -1,0 +1,191 @@
+"""Export room: the formats of `--mode=export`, none of which is kept unless its own runtime scores well."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.config import Config
+from app.data.encoding import Encoder
+from app.evaluation.gate import Comparison, Gate
+from app.evaluation.manifest import MANIFEST
+from app.evaluation.predictor import Predictor
+from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
+from app.evaluation.scoring import score
+from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
+from app.export.rows import is_answered_alike
+from app.export.saved_model import save_as_saved_model
+from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
+from app.export.tflite import WRITERS, TFLiteWriter
+from app.run.directory import RunDirectory, atomic, sha256_of_file
+from app.run.screen import say
+from app.tasks.network import TaskModel
+from app.tasks.task import Corpus, Scored
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What an export is held against: the float model's answers to a corpus.
+
+    Attributes:
+        config: the whole configuration.
+        model: the float model; encoder: what feeds it.
+        corpus: the evaluation split, read anew by each format.
+        scored: the float model's answers to the corpus.
+        gate: decides what is kept.
+    """
+
+    config: Config
+    model: TaskModel
+    encoder: Encoder
+    corpus: Corpus
+    scored: Scored
+    gate: Gate
+
+    def check(self, name: str, file: str, forward: Callable[..., np.ndarray]) -> Comparison:
+        """An export scored by its own runtime, beside the float model.
+
+        Raises:
+            Refused: it loses more than `export.max_f1_loss` points, beyond chance.
+        """
+        predictor = build_predictor(
+            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
+        )
+        scored = score(predictor, self.corpus.examples())
+        task = self.model.task
+        found = Comparison.of(task, scored.counts, self.scored.counts, labelled=scored.labelled)
+        self.gate.decide(name, file, found)
+        return found
+
+
+@dataclass(frozen=True)
+class Exporting(Scoring):
+    """What every exporter needs.
+
+    Attributes:
+        run_dir: locked.
+        predictor: the float model's.
+        writer: makes the content of TFLite files.
+        vectors: texts with the float model's answers, to go beside them.
+    """
+
+    run_dir: RunDirectory
+    predictor: Predictor
+    writer: TFLiteWriter
+    vectors: list[dict[str, Any]]
+
+
+def export_tflite(name: str, job: Exporting) -> dict[str, float]:
+    """Writes `export/tflite/NAME.tflite` and what lies beside it."""
+    folder = job.run_dir.tflite
+    path = folder / f"{name}.tflite"
+    say(f"{name:<12} converting")
+    with atomic(path) as waiting:
+        content = job.writer.write(name)
+        waiting.write_bytes(content)
+        model = TFLiteModel(waiting)
+        found = job.check(name, path.name, model.forward)
+        agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
+        entry = {
+            "bytes": waiting.stat().st_size,
+            "sha256": sha256_of_file(waiting),
+            "operators": list_operators(content),
+            "zero_fraction_of_kernels": measure_zero_fraction(content),
+            **found.values(),
+            **found.record(),
+            **job.gate.corpus,
+            "vectors_tagged_as_by_the_float_model": agreeing,
+        }
+        forget_file(job.run_dir, path.name)
+    length = job.config.data.max_length
+    write_companions(job.model, job.run_dir, path.name, entry, max_length=length, vectors=job.vectors)
+    kept = f"{name:<12} {entry['bytes'] / 1e6:8.2f} MB"
+    say(f"{kept}  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
+    prefix = f"export/{name}/{job.config.evaluation.split}"
+    return {
+        f"{prefix}/{found.task.headline}": found.f1,
+        **found.metrics(prefix),
+        f"export/{name}/bytes": entry["bytes"],
+    }
+
+
+def write_saved_model(
+    job: Scoring, folder: Path, *, note: Callable[[Path], None] = lambda path: None
+) -> tuple[Path, Comparison]:
+    """Writes the next version of a SavedModel; its `tokenized` signature is what is scored.
+
+    Args:
+        job: what it is held against.
+        folder: of the versions, `export/saved_model` of a run.
+        note: writes more into a version that passed, before it gets its name.
+
+    Returns:
+        the folder of the version, and how it compares with the float model.
+
+    Raises:
+        Refused: see `Scoring.check`.
+    """
+    scores: list[Comparison] = []
+
+    def check(path: Path) -> None:
+        forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
+        scores.append(job.check("saved_model", "saved_model", forward))
+        note(path)
+
+    path = save_as_saved_model(job.model, job.encoder, job.config.predict, folder, check=check)
+    return path, scores[0]
+
+
+def export_saved_model(job: Exporting) -> dict[str, float]:
+    """Writes the next version of `export/saved_model`."""
+    say("saved_model  converting")
+    path, found = write_saved_model(job, job.run_dir.saved_model)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
+    prefix = f"export/saved_model/{job.config.evaluation.split}"
+    return {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix), "export/saved_model/bytes": size}
+
+
+def export_text(job: Exporting) -> dict[str, float]:
+    """Writes `export/tflite_text`: a file that takes raw strings, scored on the corpus as plain text."""
+    folder, split = job.run_dir.tflite_text, job.config.evaluation.split
+    path = folder / "int8_text.tflite"
+    say("int8_text    converting")
+    content = write_text_tflite(job.model, job.encoder, job.config)
+    found = compare_text_tflite(
+        content,
+        job.model,
+        job.corpus.examples(),
+        job.predictor,
+        job.config.predict,
+        labelled=job.scored.labelled,
+    )
+    job.gate.decide("int8_text", path.name, found)
+    job.run_dir.write_bytes(path, content)
+    manifest = {
+        **describe_text_signature(job.model.task),
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": sha256_of_file(path),
+        "operators": list_operators(content),
+        **{f"{name}_on_plain_text": value for name, value in found.values().items()},
+        **found.record(),
+        **job.gate.corpus,
+    }
+    job.run_dir.write_json(folder / MANIFEST, manifest)
+    kept = f"{'int8_text':<12} {len(content) / 1e6:8.2f} MB"
+    say(f"{kept}  {found.task.headline_name} {found.f1:.4f} on plain text ({found})  {path}")
+    prefix = f"export/int8_text/{split}"
+    metrics = {f"{prefix}/plain_text_{found.task.headline}": found.f1, **found.metrics(f"{prefix}/plain_text")}
+    return metrics | {"export/int8_text/bytes": len(content)}
+
+
+# What `export.formats` may name.
+EXPORTERS: dict[str, Callable[[Exporting], dict[str, float]]] = {
+    **{name: partial(export_tflite, name) for name in WRITERS},
+    "int8_text": export_text,
+    "saved_model": export_saved_model,
+}
