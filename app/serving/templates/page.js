@@ -48,7 +48,8 @@ async function ask(path, body, method = body === undefined ? "GET" : "POST") {
     const response = await fetch(`.${path}`, {method, headers, body: body === undefined ? undefined : JSON.stringify(body)});
     if (response.status === 401) {
       if (key === sessionStorage.getItem("api-key")) await (keyAsked ??= askForKey().finally(() => { keyAsked = null; }));
-    } else if ([429, 503].includes(response.status) && tries < 5) {
+    } else if ([429, 503].includes(response.status) && tries < (path === "/about" ? 300 : 5)) {
+      if (path === "/about") show($("note"), "The model is being loaded …");
       const seconds = Number(response.headers.get("Retry-After")) || 1;
       await new Promise(done => setTimeout(done, 1000 * Math.min(seconds, 5)));
     } else {
@@ -1006,7 +1007,7 @@ async function drawRecent(offset) {
     const line = element("li", {}, element("div", {}, each.text.slice(0, 300), element("div", {class: "quiet"}, [each.verdict, right || "nothing", each.author, `version ${each.version}`, each.time.replace("T", " ").slice(0, 16)].filter(Boolean).join(" · "))),
       element("button", {type: "button", "aria-label": `Delete: ${each.text.slice(0, 60)}`, onclick: async () => {
         if (!await askWhetherSure("Delete what was said about this text?", each.text.slice(0, 300), "Delete")) return;
-        try { await ask(`/feedback?text=${encodeURIComponent(each.text)}`, undefined, "DELETE"); await drawRecent(0); }
+        try { await ask("/feedback", {text: each.text}, "DELETE"); await drawRecent(0); }
         catch (error) { show($("versions-note"), error.message, true); }
       }}, "Delete"));
     return line;
@@ -1060,9 +1061,10 @@ function chooseModel(name) {
   for (const node of document.querySelectorAll("[data-for]")) node.hidden = (node.dataset.for === "spans") !== isTagging();
   const [version, other] = [$("version").value, $("other").value], option = (value, text) => element("option", {value}, text);
   $("version").replaceChildren(option("", "default"), ...model.versions.map(number => option(String(number), nameOfVersion(model, number))));
-  $("version-choice").hidden = !model.versions.length;
+  $("version-choice").hidden = model.versions.length < 2;
   const peers = about.models.filter(each => each.task === model.task).flatMap(each => each.versions.map(number => [each, number]));
   $("other").replaceChildren(option("", "nothing"), ...peers.map(([each, number]) => option(JSON.stringify([each.name, String(number)]), `${about.models.length > 1 ? `${each.name} ` : ""}${nameOfVersion(each, number)}`)));
+  $("other-choice").hidden = peers.length < 2;
   if (before === model.name) {  // versions changed
     for (const [select, value] of [[$("version"), version], [$("other"), other]]) if ([...select.options].some(each => each.value === value)) select.value = value;
     kept.clear();

@@ -1,0 +1,198 @@
+"""Serving room: what people say about answers, what waits for their review, and which version goes live.
+
+    POST   /feedback   corrections are stored        GET  /feedback   the latest ones
+    DELETE /feedback   what an author said, or what was said about a text, is deleted
+    POST   /queue      texts wait for review         GET  /queue      those that are worth most first
+    GET    /versions   versions and how often people agreed with them
+    POST   /promote    a version becomes stable      POST /rollback   the one before it does again
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from app.config import InputError, RunError
+from app.evaluation.manifest import versions
+from app.feedback.correction import JUDGED, Correction, correction_from
+from app.serving.errors import RequestError
+from app.serving.http import JsonResponse
+from app.serving.models import ServedModel, Version
+from app.serving.predict_json import parse_texts, shown
+from app.serving.server import ModelServer, read_object, server_of
+
+MOST_CORRECTIONS = 1000  # of one request
+MOST_LISTED = 200
+AGREEMENT_OF = 200  # newest judgements that count
+_Result = TypeVar("_Result")
+
+
+async def in_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Runs what waits for a disk beside the loop; a database that fails is a 503."""
+    try:
+        return await run_in_threadpool(work, *arguments)
+    except RunError as error:
+        raise RequestError(503, str(error), {"Retry-After": "1"}) from error
+
+
+def find_model(server: ModelServer, name: Any) -> ServedModel:
+    """A model by its name; without one the first. Raises RequestError."""
+    if name in (None, ""):
+        return next(iter(server.models.values()))
+    if not isinstance(name, str):
+        raise RequestError(400, f'"model" must be a name, received {shown(name)}')
+    return server.find(name)
+
+
+def labels_of(about: Mapping[str, Any]) -> Collection[str] | None:
+    """The labels that answers of a model may have; types of entities for tagging, None for a task of one's own."""
+    if about["task"] == "tagging":
+        return {label.partition("-")[2] or label for label in about["labels"] if label != "O"}
+    return set(about["labels"]) if about["task"] == "classification" else None
+
+
+def find_version(model: ServedModel, number: int) -> Version:
+    """The version that a correction is about; the stable one if it is retired or not named."""
+    try:
+        return model.find(number or None)
+    except RequestError as error:
+        if error.status == 404:
+            return model.stable
+        raise
+
+
+def digest_of(version: Version) -> str:
+    """SHA-256 of what computes a version."""
+    return _digest(version.source.path, version.source.content)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, content: str) -> str:
+    """Args: content: changes with what is at the path."""
+    found = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    for each in files:
+        found.update(each.relative_to(path).as_posix().encode() if each != path else b"")
+        with each.open("rb") as file:
+            while part := file.read(2**20):
+                found.update(part)
+    return found.hexdigest()
+
+
+# Corrections.
+
+
+async def post_feedback(request: Request) -> Response:
+    server = server_of(request)
+    found = await read_object(request, required=("corrections",))
+    records = found["corrections"]
+    if not isinstance(records, list) or not records:
+        raise RequestError(400, f'"corrections" must be a list that is not empty, received {shown(records)}')
+    if len(records) > MOST_CORRECTIONS:
+        raise RequestError(400, f'"corrections" may have {MOST_CORRECTIONS} at most, received {len(records)}')
+    names = {record.get("model") or "" for record in records if isinstance(record, dict)}
+    if len(names) > 1:
+        raise RequestError(400, f"the corrections of a request must be of one model, received {shown(sorted(names))}")
+    model = find_model(server, next(iter(names), ""))
+    corrections = [
+        _correction(record, model, author=server.stores.config.author, where=f"correction {number}")
+        for number, record in enumerate(records, 1)
+    ]
+    ids, count = await in_thread(_store, server, model, corrections)
+    stored_in = server.stores.name(model.run_dir)
+    return JsonResponse({"ids": ids, "stored_in": stored_in, "count": count}, status_code=201)
+
+
+def _correction(record: Any, model: ServedModel, *, author: str, where: str) -> Correction:
+    """A correction of a request, with what the server knows about it."""
+    about = model.stable.about
+    found = correction_from(record, where=where, task=about["task"], source="api")
+    if found.task != about["task"]:
+        raise InputError(f"task of {where} must be {about['task']}, received {found.task!r}")
+    number = found.version if isinstance(found.version, int) else 0
+    version = find_version(model, number)
+    # What is not about a version that is loaded has no weights that are known.
+    digest = found.digest or (digest_of(version) if number in (0, version.number) else "")
+    return replace(
+        found, model=model.name, version=found.version or version.number, digest=digest, author=found.author or author
+    )
+
+
+def _store(server: ModelServer, model: ServedModel, corrections: Sequence[Correction]) -> tuple[list[str], int]:
+    store = server.stores.of(model.run_dir)
+    ids = store.add(corrections, labels=labels_of(model.stable.about))
+    return ids, store.count(model=model.name, verdicts=JUDGED)
+
+
+async def get_feedback(request: Request) -> Response:
+    server = server_of(request)
+    model = find_model(server, request.query_params.get("model"))
+    limit = _number(request, "limit", 50, most=MOST_LISTED)
+    offset = _number(request, "offset", 0, most=2**31)
+
+    def read() -> dict[str, Any]:
+        store = server.stores.of(model.run_dir)
+        found = store.recent(limit=limit, offset=offset, model=model.name)
+        return {"corrections": [asdict(each) for each in found], "count": store.count(model=model.name)}
+
+    return JsonResponse({**await in_thread(read), "stored_in": server.stores.name(model.run_dir)})
+
+
+def _number(request: Request, name: str, default: int, *, most: int) -> int:
+    given = request.query_params.get(name, str(default))
+    if not (given.isascii() and given.isdecimal() and len(given) < 12 and int(given) <= most):
+        raise RequestError(400, f"{name} must be a number from 0 to {most}, received {shown(given)}")
+    return int(given)
+
+
+async def delete_feedback(request: Request) -> Response:
+    """Takes `author`, `text` or both from the query, or from a JSON body, which a long text needs."""
+    server = server_of(request)
+    found: Mapping[str, Any] = dict(request.query_params)
+    if not found:
+        found = await read_object(request, required=(), optional=("author", "text"))
+    author, text = found.get("author", ""), found.get("text", "")
+    if not isinstance(author, str) or not isinstance(text, str) or not (author or text):
+        raise RequestError(400, "to delete corrections, name an author or a text")
+
+    def delete() -> int:
+        stores = {id(store): store for store in map(server.stores.of, (m.run_dir for m in server.models.values()))}
+        return sum(store.delete(author=author, text=text) for store in stores.values())
+
+    return JsonResponse({"deleted": await in_thread(delete)})
+
+
+# Versions.
+
+
+async def get_versions(request: Request) -> Response:
+    server = server_of(request)
+    model = find_model(server, request.query_params.get("model"))
+    return JsonResponse(await in_thread(_describe_versions, server, model))
+
+
+def _describe_versions(server: ModelServer, model: ServedModel) -> dict[str, Any]:
+    folder, labels = model.run_dir.saved_model, model.labels
+    store = server.stores.of(model.run_dir)
+    numbers = sorted({*versions(folder), *model.versions})
+    listed, agreement = [], {}
+    for number in numbers:
+        path = folder / str(number)
+        made = path.stat().st_mtime if path.is_dir() else model.find(number).source.path.stat().st_mtime
+        time = datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds")
+        own = sorted((name for name, labelled in labels.items() if labelled == number), reverse=True)
+        listed.append({"version": number, "labels": own, "time": time.replace("+00:00", "Z")})
+        accepted, judged = store.agreement(model=model.name, version=number, last=AGREEMENT_OF)
+        agreement[str(number)] = {"accepted": accepted, "judged": judged}
+    return {"versions": listed, "agreement": agreement}
