@@ -6,7 +6,6 @@ A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory
 from app.run.files import first_line, full_disk, reason_of
-from app.run.request import MODES, load_run_config
+from app.run.request import MODES, import_mode, load_run_config
 from app.run.screen import heartbeat
 from app.tasks import import_tasks
 
@@ -104,9 +103,10 @@ def main(argv: Sequence[str]) -> int:
         else:
             checks.check(name, request)
             logging.set_verbosity(logging.WARNING)
-            print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
+            if not MODES[name].starts_light:
+                print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
             with heartbeat(f"{name}: loading TensorFlow"):
-                module = importlib.import_module(MODES[name].module)
+                module = import_mode(name)
             module.run(request)
         sys.stdout.flush()
         return DONE

@@ -24,7 +24,7 @@ from app.config.data import DataConfig
 from app.config.distillation import DistillConfig, HiddenStatesConfig, RelationConfig
 from app.config.encoder import BackboneConfig, ModelConfig
 from app.config.evaluation import EvaluationConfig, PredictConfig
-from app.config.export import ExportConfig, ServeConfig
+from app.config.export import ExportConfig
 from app.config.options import (
     HANDLES,
     PATH_KINDS,
@@ -37,6 +37,7 @@ from app.config.options import (
     option,
 )
 from app.config.pretraining import PretrainConfig
+from app.config.serving import ServeConfig
 from app.config.task import TASK_DEFAULTS, TASKS, ClassificationConfig, register_task, task_names
 from app.config.training import MaskedLmConfig, TrainingConfig
 

@@ -1,13 +1,18 @@
 """Data room: what turns the examples of a task into rows; it travels with the model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app.data.packing import Example
-from app.text.word_pieces import WordPieces
+
+if TYPE_CHECKING:
+    from app.text.plain_pieces import PlainWordPieces
+    from app.text.word_pieces import WordPieces
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Encoder:
         overlap: pieces of context, left and right together, that a window keeps free when a long text is scored.
     """
 
-    pieces: WordPieces
+    pieces: WordPieces | PlainWordPieces
     labels: tuple[str, ...]
     shapes: Callable[[Sequence[str]], np.ndarray]
     max_length: int

@@ -5,10 +5,15 @@ What is asked of a mode is the same whoever asks: the command line (`app.main`) 
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
+from types import ModuleType
 from typing import NamedTuple
 
 from app.config import TASK_MODES, Config
 from app.config.loading import Settings, Source, load_config, load_setting, with_setting
+from app.config.paths import expand
 from app.run.directory import RunDirectory
 
 
@@ -21,6 +26,7 @@ class Mode(NamedTuple):
     starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
     learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
     accepts: tuple[str, ...] = ()  # flags that only some modes take
+    starts_light: bool = False  # imports TensorFlow itself, where it needs it
 
 
 MODES = {
@@ -59,9 +65,26 @@ MODES = {
         "write a run as TFLite files and a SavedModel, each scored before it is kept",
         works_on="finetune",
     ),
-    "serve": Mode("app.modes.serve", "answer over HTTP with the exported SavedModel", works_on="finetune"),
+    "serve": Mode(
+        "app.modes.serve", "answer over HTTP with exported models", works_on="finetune", starts_light=True
+    ),
     "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
 }
+
+
+def split_served(entry: str) -> tuple[str, str]:
+    """An entry of `serve.runs`, RUN or NAME=RUN, as name and path; the name may be empty. What exists is a path."""
+    named = re.fullmatch(r"([A-Za-z0-9._-]+)=(.+)", entry)
+    name, path = named.groups() if named and not os.path.exists(entry) else ("", entry)
+    return name, expand(path, name="serve.runs")
+
+
+def import_mode(name: str) -> ModuleType:
+    """The module of a mode, behind the one Keras, which comes before anything else that brings a Keras in."""
+    mode = MODES[name]
+    if not mode.starts_light:
+        importlib.import_module("app.one_keras")
+    return importlib.import_module(mode.module)
 
 
 def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: Settings) -> Config:
@@ -77,6 +100,11 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
         InputError: a setting is wrong, or a run that the mode needs is not there.
     """
     mode = MODES[name]
+    if name == "serve":
+        served = load_setting("serve.runs", source, settings)
+        if served:  # its own settings are those of the first run
+            run_dir = RunDirectory(split_served(served[0])[1])
+            run_dir.require_run("serve.runs")
     if mode.works_on:
         run_dir.require_run()
         return load_config(source, settings, defaults=str(run_dir.config_yaml))
