@@ -25,6 +25,7 @@ from app.config.distillation import DistillConfig, HiddenStatesConfig, RelationC
 from app.config.encoder import BackboneConfig, ModelConfig
 from app.config.evaluation import EvaluationConfig, PredictConfig
 from app.config.export import ExportConfig
+from app.config.feedback import FeedbackConfig
 from app.config.options import (
     HANDLES,
     PATH_KINDS,
@@ -61,6 +62,7 @@ __all__ = [
     "DistillConfig",
     "EvaluationConfig",
     "ExportConfig",
+    "FeedbackConfig",
     "FrontierConfig",
     "HiddenStatesConfig",
     "InputError",
@@ -126,6 +128,7 @@ class Config:
     predict: PredictConfig = field(default=PredictConfig(), metadata={"trains": ()})
     export: ExportConfig = field(default=ExportConfig(), metadata={"trains": ()})
     serve: ServeConfig = field(default=ServeConfig(), metadata={"trains": ()})
+    feedback: FeedbackConfig = field(default=FeedbackConfig(), metadata={"trains": ()})
     benchmark: BenchmarkConfig = field(default=BenchmarkConfig(), metadata={"trains": ()})
     predictor: str = option(
         "keras", "runtime that --mode=evaluate scores", choices=("keras", "tflite", "saved_model"), trains=()

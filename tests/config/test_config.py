@@ -288,6 +288,7 @@ training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.
 predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
 predict.format predict.drop_non_names export.formats export.max_f1_loss export.block_size
 export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
+feedback.url feedback.author
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
 benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
 predictor""".split()

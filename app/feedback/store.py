@@ -1,0 +1,237 @@
+"""The store of corrections: what people said about answers, as they said it, kept until they want it deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection
+
+from app.config import InputError
+from app.feedback import database as tables
+from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, utc_time
+from app.feedback.database import Database, file_url
+
+__all__ = ["JUDGED", "VERDICTS", "Correction", "Store", "open_store"]
+
+FILE_NAME = "feedback.sqlite"  # in the run directory
+_BATCH = 500  # rows a query; SQLite takes 999 values in old versions
+_TABLE = tables.corrections
+_FIELDS = tuple(field.name for field in fields(Correction))
+_COLUMNS = [_TABLE.c[name] for name in _FIELDS]
+
+
+def open_store(url: str, run_dir: str | os.PathLike[str]) -> Store:
+    """The store of `feedback.url`; an empty URL is a file in the run directory, made when it is first needed."""
+    return Store.open(url or file_url(Path(run_dir, FILE_NAME)))
+
+
+def text_key(text: str) -> str:
+    """What a text is found by: its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Store:
+    """Corrections in a database. Threads may share a store; each process opens its own.
+
+    Methods raise RunError where the database fails while in use (full disk, lost connection).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @classmethod
+    def open(cls, url: str | URL) -> Store:
+        """Connects, and makes the tables where there are none.
+
+        Raises:
+            InputError: why the database cannot be used, in one sentence without the password.
+        """
+        return cls(Database.open(url))
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """The URL without its password."""
+        return self.database.name
+
+    def add(self, corrections: Iterable[Correction], *, labels: Collection[str] | None = None) -> list[str]:
+        """Stores all of them or none; they are on the disk when this returns.
+
+        Args:
+            corrections: an id that is stored already is left as it is.
+            labels: the labels that answers may have; None = any.
+
+        Returns:
+            The id of each, in the order given.
+
+        Raises:
+            InputError: one of them cannot be stored, or its id is that of one with another text, answer or verdict.
+        """
+        given = list(corrections)
+        checked = [
+            check_correction(each, labels=labels, where=f"correction {number}" if len(given) > 1 else "the correction")
+            for number, each in enumerate(given, 1)
+        ]
+        if checked:
+            self.database.write(lambda connection: _insert(connection, checked))
+        return [each.id for each in checked]
+
+    def read(
+        self, *, task: str = "", model: str = "", verdicts: Sequence[str] = (), since: str = "", author: str = ""
+    ) -> Iterator[Correction]:
+        """Yields those that match, oldest first; those added meanwhile may be among them.
+
+        Args:
+            task: empty = any, as for the others.
+            model: its name.
+            verdicts: any of these.
+            since: ISO 8601; not those before.
+            author: who said it.
+        """
+        conditions = _conditions(task=task, model=model, verdicts=verdicts, since=since, author=author)
+        return self._in_pages(sa.select(_TABLE.c.number, *_COLUMNS).where(*conditions).subquery())
+
+    def latest(self, *, task: str = "", model: str = "") -> Iterator[Correction]:
+        """Yields the newest judgement (accepted or fixed) of each text, oldest first."""
+        place = sa.func.row_number().over(
+            partition_by=(_TABLE.c.task, _TABLE.c.text_key), order_by=(_TABLE.c.time.desc(), _TABLE.c.number.desc())
+        )
+        conditions = _conditions(task=task, model=model, verdicts=JUDGED)
+        ranked = sa.select(_TABLE.c.number, *_COLUMNS, place.label("place")).where(*conditions).subquery()
+        return self._in_pages(sa.select(ranked).where(ranked.c.place == 1).subquery())
+
+    def recent(self, *, limit: int = 50, offset: int = 0, task: str = "", model: str = "") -> list[Correction]:
+        """The newest ones, newest first."""
+        query = (
+            sa.select(*_COLUMNS)
+            .where(*_conditions(task=task, model=model))
+            .order_by(_TABLE.c.time.desc(), _TABLE.c.number.desc())
+        )
+        with self.database.reading() as connection:
+            return [_correction(row) for row in connection.execute(query.limit(limit).offset(offset)).mappings()]
+
+    def count(
+        self, *, task: str = "", model: str = "", verdicts: Sequence[str] = (), since: str = "", author: str = ""
+    ) -> int:
+        """How many `read` would yield."""
+        conditions = _conditions(task=task, model=model, verdicts=verdicts, since=since, author=author)
+        query = sa.select(sa.func.count()).select_from(_TABLE).where(*conditions)
+        with self.database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def agreement(self, *, model: str, version: int, last: int) -> tuple[int, int]:
+        """(accepted, judged): how many of the last judged answers of a version people accepted as they were.
+
+        Args:
+            model: its name.
+            version: of its SavedModel.
+            last: how many of the newest judgements count at most.
+        """
+        newest = (
+            sa.select(_TABLE.c.verdict)
+            .where(*_conditions(model=model, verdicts=JUDGED), _TABLE.c.version == version)
+            .order_by(_TABLE.c.time.desc(), _TABLE.c.number.desc())
+            .limit(last)
+            .subquery()
+        )
+        with self.database.reading() as connection:
+            verdicts = connection.execute(sa.select(newest.c.verdict)).scalars().all()
+        return verdicts.count("accepted"), len(verdicts)
+
+    def delete(self, *, author: str = "", text: str = "") -> int:
+        """Deletes the corrections of an author, of a text, or of both together, so that their bytes are gone.
+
+        A text also leaves the review queue.
+
+        Returns:
+            How many corrections were deleted.
+
+        Raises:
+            InputError: neither is given.
+        """
+        if not author and not text:
+            raise InputError("to delete corrections, name an author or a text")
+        conditions = [_TABLE.c.author == author] if author else []
+        conditions += [_TABLE.c.text_key == text_key(text)] if text else []
+
+        def work(connection: Connection) -> int:
+            if text and not author:
+                connection.execute(tables.queue.delete().where(tables.queue.c.text_key == text_key(text)))
+            return connection.execute(_TABLE.delete().where(*conditions)).rowcount
+
+        deleted = self.database.write(work)
+        self.database.erase_deleted()
+        return deleted
+
+    def close(self) -> None:
+        self.database.close()
+
+    def _in_pages(self, found: sa.Subquery) -> Iterator[Correction]:
+        """Page by page, so that nobody who reads slowly holds a transaction open."""
+        query = sa.select(found).order_by(found.c.time, found.c.number).limit(_BATCH)
+        after: sa.ColumnElement[bool] = sa.true()
+        while True:
+            with self.database.reading() as connection:
+                rows = connection.execute(query.where(after)).mappings().all()
+            yield from map(_correction, rows)
+            if len(rows) < _BATCH:
+                return
+            time, number = rows[-1]["time"], rows[-1]["number"]
+            after = sa.or_(found.c.time > time, sa.and_(found.c.time == time, found.c.number > number))
+
+
+def _conditions(
+    *, task: str = "", model: str = "", verdicts: Sequence[str] = (), since: str = "", author: str = ""
+) -> list[sa.ColumnElement[bool]]:
+    found = [_TABLE.c[name] == value for name, value in (("task", task), ("model", model), ("author", author)) if value]
+    if strange := [verdict for verdict in verdicts if verdict not in VERDICTS]:
+        raise InputError(f"verdicts must be among {', '.join(VERDICTS)}, received {strange[0]!r}")
+    if verdicts:
+        found.append(_TABLE.c.verdict.in_(verdicts))
+    if since:
+        found.append(_TABLE.c.time >= utc_time(since, "since"))
+    return found
+
+
+def _insert(connection: Connection, corrections: Sequence[Correction]) -> None:
+    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(_TABLE)
+    connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]), [_row(each) for each in corrections])
+    for start in range(0, len(corrections), _BATCH):
+        batch = corrections[start : start + _BATCH]
+        query = sa.select(*_COLUMNS).where(_TABLE.c.id.in_({each.id for each in batch}))
+        stored = {row["id"]: _correction(row) for row in connection.execute(query).mappings()}
+        for each in batch:
+            if _said(stored[each.id]) != _said(each):
+                raise InputError(
+                    f"a correction with the id {each.id!r} and another text, answer or verdict is stored already: give "
+                    "each correction an id of its own"
+                )
+
+
+def _said(correction: Correction) -> tuple[Any, ...]:
+    return correction.text, correction.task, correction.answer, correction.verdict
+
+
+def _row(correction: Correction) -> dict[str, Any]:
+    values = {name: getattr(correction, name) for name in _FIELDS}
+    values.update({name: json.dumps(values[name]) for name in ("answer", "prediction")})
+    return {**values, "text_key": text_key(correction.text)}
+
+
+def _correction(row: Any) -> Correction:
+    values = {name: row[name] for name in _FIELDS}
+    values.update({name: json.loads(values[name]) for name in ("answer", "prediction")})
+    return Correction(**values)
