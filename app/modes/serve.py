@@ -4,6 +4,7 @@ import os
 import sys
 
 from app.run.directory import Request
+from app.serving import label_studio, review  # noqa: F401  they add their routes
 from app.serving.http import log
 from app.serving.models import ServedModel
 from app.serving.runs import find_runs, name_runs, plan_versions
@@ -51,7 +52,7 @@ def build_server(request: Request) -> ModelServer:
         )
         for number, (name, run) in enumerate(runs.items())
     ]
-    server = ModelServer(config, models, api_key=find_key(config))
+    server = ModelServer(config, models, api_key=find_key(config), feedback=request.config.feedback)
     return server
 
 

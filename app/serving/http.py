@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import hmac
 import json
 import sys
@@ -188,6 +190,8 @@ class Gate:
                 found = value
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 found = value[7:].strip()
+            elif name == b"authorization" and value[:6].lower() == b"basic ":  # http://any:KEY@HOST, in Label Studio
+                found = _password(value[6:])
         return hmac.compare_digest(found, self._key)
 
     def _log(self, scope: Scope, noted: Mapping[str, Any], seen: _Seen, seconds: float) -> None:
@@ -203,6 +207,14 @@ class Gate:
                 **texts,
             }
         )
+
+
+def _password(value: bytes) -> bytes:
+    """That of basic authentication; empty if the header is malformed."""
+    try:
+        return base64.b64decode(value.strip(), validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 class _Seen:

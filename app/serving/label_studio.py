@@ -14,19 +14,34 @@ Offsets count characters (Unicode code points), as Label Studio's editor has don
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
 from app.config import InputError
+from app.feedback.correction import Correction
+from app.feedback.formats import read_annotated
+from app.serving.errors import RequestError
+from app.serving.http import JsonResponse
+from app.serving.models import ServedModel, Version
+from app.serving.predict_json import shown
+from app.serving.review import digest_of, find_model, from_here, in_thread, labels_of
+from app.serving.server import ROUTES, ModelServer, note, read_json, server_of
 
 CONTROLS = {"tagging": "Labels", "classification": "Choices"}  # what a project asks for -> the tag of it
 _OPTIONS = {"Labels": "Label", "Choices": "Choice"}
 CHANGED = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 DELETED = ("ANNOTATIONS_DELETED", "ANNOTATION_DELETED")
 _MOST_CONFIG_CHARACTERS = 1_000_000
+_TOGETHER = 64  # tasks that are answered before the next ones
+_NAMESPACE = uuid.UUID("8d2a4a1e-3d0c-4f8e-9f63-6f2b1a7c5e10")  # of ids made from annotations
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,8 @@ def make_prediction(row: Mapping[str, Any], control: Control, *, version: str) -
         }
         for each in entities
     ]
-    return {"model_version": version, "result": result, "score": min((each["score"] for each in entities), default=None)}
+    least = min((each["score"] for each in entities), default=None)
+    return {"model_version": version, "result": result, "score": least}
 
 
 def _id_of() -> str:
@@ -137,29 +153,187 @@ def _id_of() -> str:
 
 
 def annotated_tasks(event: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What a webhook says was annotated, as tasks of Label Studio's export: {"data", "annotations": [...]}.
+    """What a webhook says was annotated, as tasks of Label Studio's export: {"data", "annotations": [one]}.
 
     Raises:
         InputError: the webhook has no annotation or no task.
     """
-    annotations, tasks = _listed_values(event.get("annotation")), _listed_values(event.get("task"))
-    if not annotations or len(annotations) != len(tasks):
-        raise InputError("a webhook about an annotation must hold the annotation and its task: set Send payload")
-    for annotation, task in zip(annotations, tasks, strict=True):
-        if not isinstance(annotation, Mapping) or not isinstance(task, Mapping):
-            raise InputError("annotation and task of a webhook must be JSON objects")
+    annotations, tasks = _as_list(event.get("annotation")), _as_list(event.get("task"))
+    together = [*annotations, *tasks]
+    if not annotations or len(annotations) != len(tasks) or not all(isinstance(each, Mapping) for each in together):
+        raise InputError("a webhook about an annotation must hold the annotation and its task: switch Send payload on")
     return [
-        {"id": task.get("id"), "data": task.get("data"), "annotations": [dict(annotation)]}
+        {"data": task.get("data"), "annotations": [dict(annotation)]}
         for annotation, task in zip(annotations, tasks, strict=True)
     ]
 
 
-def _listed_values(value: Any) -> Sequence[Any]:
+def _as_list(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def source_of(event: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
-    """What the corrections of an annotation are found by when it is changed or deleted."""
+def source_of(event: Mapping[str, Any], annotation: Any) -> str:
+    """What the corrections of an annotation are found by when it is deleted."""
     project = event.get("project")
     number = project.get("id") if isinstance(project, Mapping) else project
-    return f"label_studio:{number}:{annotation.get('id')}"
+    found = annotation.get("id") if isinstance(annotation, Mapping) else annotation
+    return f"label_studio:{number}:{found}"
+
+
+def read_annotation(
+    event: Mapping[str, Any], task: Mapping[str, Any], *, kind: str, labels: Collection[str] | None, key: str
+) -> Correction:
+    """The annotation of a task as a correction; one that was skipped in Label Studio has no answer.
+
+    Args:
+        event: the webhook.
+        task: of `annotated_tasks`.
+        kind: the task of the model.
+        labels: of the model.
+        key: of the text in the data of the task; empty = "text", or the only one.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    (annotation,) = task["annotations"]
+    source, data = source_of(event, annotation), task["data"]
+    if key and isinstance(data, Mapping):
+        task = {**task, "data": {"text": data.get(key)}}
+    if annotation.get("was_cancelled"):
+        text = (task["data"] or {}).get("text")
+        found = Correction(text, kind, verdict="skipped", source=source, time=annotation.get("updated_at") or "")
+    else:
+        corrections, refused = read_annotated(task, task=kind, labels=labels)
+        if refused:
+            raise InputError(f"annotation {annotation.get('id')} cannot be used: {refused[0].reason}")
+        (found,) = corrections
+    said = json.dumps([source, found.time, found.verdict, found.answer], sort_keys=True)
+    return replace(found, source=source, id=str(uuid.uuid5(_NAMESPACE, said)))
+
+
+def with_prediction(correction: Correction, row: Mapping[str, Any]) -> Correction:
+    """The correction beside what the model answers; accepted if that is the same."""
+    if "entities" in row:
+        names = ("start", "end", "label", "score")
+        prediction: dict[str, Any] = {
+            "entities": [{name: each[name] for name in names} for each in row["entities"]]
+        }
+        same = correction.answer == {
+            "entities": [{name: each[name] for name in names[:3]} for each in row["entities"]]
+        }
+    else:
+        prediction = {name: value for name, value in row.items() if name != "text"}
+        answer = correction.answer
+        chosen = row["labels"] if "labels" in row else [each for each in [row["label"]] if each is not None]
+        said = answer["labels"] if "labels" in answer else [each for each in [answer.get("label")] if each is not None]
+        same = sorted(chosen) == sorted(said)
+        if answer and "labels" in row:
+            correction = replace(correction, answer={"labels": said})
+    if correction.answer:
+        correction = replace(correction, verdict="accepted" if same else "fixed")
+    return replace(correction, prediction=prediction)
+
+
+# The protocol.
+
+
+def version_name(model: ServedModel, version: Version) -> str:
+    """The version of a prediction in Label Studio."""
+    return f"{model.name} {version.number}"
+
+
+async def _read_event(request: Request) -> dict[str, Any]:
+    found = await read_json(request)
+    if not isinstance(found, dict):
+        raise RequestError(400, f"the request must be a JSON object, received {shown(found)}")
+    return found
+
+
+def _asked(request: Request) -> tuple[ModelServer, ServedModel, Version]:
+    server = server_of(request)
+    model = find_model(server, request.path_params.get("name"))
+    return server, model, model.stable
+
+
+async def show_health(request: Request) -> Response:
+    _, model, _ = _asked(request)
+    return JsonResponse({"status": "UP", "model_class": model.name})
+
+
+async def set_up(request: Request) -> Response:
+    event = await _read_event(request)
+    _, model, version = _asked(request)
+    read_control(event.get("schema"), task=version.about["task"], labels=labels_of(version.about) or ())
+    return JsonResponse({"model_version": version_name(model, version)})
+
+
+async def show_versions(request: Request) -> Response:
+    _, model, _ = _asked(request)
+    return JsonResponse({"versions": [version_name(model, model.find(number)) for number in model.versions]})
+
+
+async def predict_tasks(request: Request) -> Response:
+    event = await _read_event(request)
+    server, model, version = _asked(request)
+    control = read_control(event.get("label_config"), task=version.about["task"], labels=labels_of(version.about) or ())
+    tasks = event.get("tasks")
+    if not isinstance(tasks, list):
+        raise RequestError(400, f'"tasks" must be a list, received {shown(tasks)}')
+    texts = [text_of(task, control) for task in tasks]
+    note(request, version, texts)
+    name = version_name(model, version)
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(texts), _TOGETHER):
+        rows = await server.answer(version, texts[start : start + _TOGETHER])
+        results += [make_prediction(row, control, version=name) for row in rows]
+    return JsonResponse({"results": results, "model_version": name})
+
+
+async def take_webhook(request: Request) -> Response:
+    event = await _read_event(request)
+    server, model, version = _asked(request)
+    action = event.get("action")
+    if action in DELETED:
+        annotations = _as_list(event.get("annotations", event.get("annotation")))
+        sources = [source_of(event, each) for each in annotations]
+
+        def delete() -> int:
+            store = server.stores.of(model.run_dir)
+            return sum(store.delete(source=source) for source in sources)
+
+        return JsonResponse({"deleted": await in_thread(delete)}, status_code=201)
+    if action not in CHANGED:
+        return JsonResponse({"ignored": action if isinstance(action, str) else None}, status_code=201)
+    corrections = await _read_annotations(event, server, model, version)
+
+    def add() -> list[str]:
+        return server.stores.of(model.run_dir).add(corrections, labels=labels_of(version.about))
+
+    return JsonResponse({"ids": await in_thread(add)}, status_code=201)
+
+
+async def _read_annotations(
+    event: Mapping[str, Any], server: ModelServer, model: ServedModel, version: Version
+) -> list[Correction]:
+    """The corrections of a webhook, beside the stable version's answers."""
+    kind, labels = str(version.about["task"]), labels_of(version.about)
+    project = event.get("project")
+    config = project.get("label_config") if isinstance(project, Mapping) else None
+    key = read_control(config, task=kind, labels=labels or ()).key if config else ""
+    found = [read_annotation(event, task, kind=kind, labels=labels, key=key) for task in annotated_tasks(event)]
+    rows = await server.answer(version, [each.text for each in found])
+    digest = await in_thread(digest_of, version)
+    return [
+        replace(with_prediction(each, row), model=model.name, version=version.number, digest=digest)
+        for each, row in zip(found, rows, strict=True)
+    ]
+
+
+for _place in ("", "/label_studio/{name}"):
+    ROUTES += [
+        Route(f"{_place}/health", show_health),
+        Route(f"{_place}/setup", from_here(set_up), methods=["POST"]),
+        Route(f"{_place}/predict", predict_tasks, methods=["POST"]),
+        Route(f"{_place}/webhook", from_here(take_webhook), methods=["POST"]),
+    ]
+ROUTES.append(Route("/label_studio/{name}/versions", show_versions))

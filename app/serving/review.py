@@ -1,5 +1,7 @@
 """Serving room: what people say about answers, what waits for their review, and which version goes live.
 
+This adds to the server's routes:
+
     POST   /feedback   corrections are stored        GET  /feedback   the latest ones
     DELETE /feedback   what an author said, or what was said about a text, is deleted
     POST   /queue      texts wait for review         GET  /queue      those that are worth most first
@@ -10,7 +12,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -24,17 +25,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import InputError, RunError
-from app.evaluation.manifest import versions
 from app.feedback.correction import JUDGED, Correction, correction_from
+from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
+from app.feedback.versions import LABELS, find_versions, roll_back, set_label
 from app.serving.errors import RequestError
-from app.serving.http import JsonResponse
+from app.serving.http import Handler, JsonResponse
 from app.serving.models import ServedModel, Version
 from app.serving.predict_json import parse_texts, shown
-from app.serving.server import ModelServer, read_object, server_of
+from app.serving.server import ROUTES, ModelServer, read_object, server_of
 
 MOST_CORRECTIONS = 1000  # of one request
 MOST_LISTED = 200
 AGREEMENT_OF = 200  # newest judgements that count
+TOGETHER = 64  # texts that are answered before the next ones
 _Result = TypeVar("_Result")
 
 
@@ -44,6 +47,19 @@ async def in_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
         return await run_in_threadpool(work, *arguments)
     except RunError as error:
         raise RequestError(503, str(error), {"Retry-After": "1"}) from error
+
+
+def from_here(handler: Handler) -> Handler:
+    """Refuses what a page of another site makes a browser send: it must not write into the store."""
+
+    async def checked(request: Request) -> Response:
+        site, origin = request.headers.get("sec-fetch-site", ""), request.headers.get("origin", "")
+        other = origin.partition("://")[2] not in ("", request.headers.get("host", ""))
+        if site not in ("same-origin", "none") if site else other:
+            raise RequestError(403, "a page of another site must not change what is stored here")
+        return await handler(request)
+
+    return checked
 
 
 def find_model(server: ModelServer, name: Any) -> ServedModel:
@@ -173,6 +189,92 @@ async def delete_feedback(request: Request) -> Response:
     return JsonResponse({"deleted": await in_thread(delete)})
 
 
+# The queue.
+
+
+def measure_uncertainty(row: Mapping[str, Any]) -> float | None:
+    """How unsure a model is of its answer, 0 to 1; None if the answer does not say.
+
+    Entities: of the least certain one. Labels: of one, how near the second is; of several, how near the nearest is to
+    the middle.
+    """
+    if "entities" in row:
+        return 1 - min(each["score"] for each in row["entities"]) if row["entities"] else None
+    scores = sorted(row.get("scores", {}).values(), reverse=True)
+    if "labels" in row and scores:
+        return 1 - min(abs(2 * score - 1) for score in scores)
+    return 1 - (scores[0] - scores[1]) if len(scores) > 1 else None
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as an answer is stored."""
+    return {name: value for name, value in row.items() if name != "text"}
+
+
+async def _consider(server: ModelServer, model: ServedModel, texts: Sequence[str], *, reason: str) -> list[Waiting]:
+    """Texts beside the answers of the stable version, and of the canary if there is one."""
+    asked = [model.stable, *([model.find(label="canary")] if "canary" in model.labels else [])]
+    found: list[Waiting] = []
+    for start in range(0, len(texts), TOGETHER):
+        part = texts[start : start + TOGETHER]
+        rows, *others = [await server.answer(version, part) for version in asked]
+        for number, (text, row) in enumerate(zip(part, rows, strict=True)):
+            other = {**_plain(others[0][number]), "version": asked[1].number} if others else {}
+            item = Waiting(text, model.name, asked[0].number, reason, measure_uncertainty(row), _plain(row), other)
+            found.append(item)
+    return found
+
+
+async def post_queue(request: Request) -> Response:
+    server = server_of(request)
+    found = await read_object(request, required=("texts",), optional=("model",))
+    texts = [text for text in parse_texts(found["texts"], where='"texts"') if text.strip()]
+    if len(texts) > MOST_CORRECTIONS:
+        raise RequestError(400, f'"texts" may have {MOST_CORRECTIONS} at most, received {len(texts)}')
+    model = find_model(server, found.get("model"))
+    items = await _consider(server, model, list(dict.fromkeys(texts)), reason="added")
+
+    def add() -> int:
+        return ReviewQueue(server.stores.of(model.run_dir).database).add(items)
+
+    return JsonResponse({"added": await in_thread(add)}, status_code=201)
+
+
+async def get_queue(request: Request) -> Response:
+    """Answers of versions that are stable no more are replaced before they are shown."""
+    server = server_of(request)
+    model = find_model(server, request.query_params.get("model"))
+    by = request.query_params.get("by", ORDERS[0])
+    limit = _number(request, "limit", 20, most=MOST_LISTED)
+    queue = ReviewQueue((await in_thread(server.stores.of, model.run_dir)).database)
+
+    def read() -> list[Waiting]:
+        return queue.next(model=model.name, by=by, limit=limit)
+
+    found = await in_thread(read)
+    versions_now = [model.stable.number, model.labels.get("canary")]
+    stale = [each for each in found if [each.version, each.other_answer.get("version")] != versions_now]
+    if stale:
+        for reason in {each.reason for each in stale}:
+            texts = [each.text for each in stale if each.reason == reason]
+            await in_thread(queue.add, await _consider(server, model, texts, reason=reason))
+        found = await in_thread(read)
+    progress = await in_thread(lambda: queue.progress(model=model.name))
+    return JsonResponse(
+        {"items": [_shown(each) for each in found], "done": progress.done + progress.skipped, "left": progress.left}
+    )
+
+
+def _shown(item: Waiting) -> dict[str, Any]:
+    other = dict(item.other_answer)
+    version = other.pop("version", None)
+    differs = bool(other) and compute_disagreement(item.answer, other) > 0
+    return {
+        **{name: getattr(item, name) for name in ("id", "text", "model", "version", "answer", "uncertainty", "reason")},
+        **({"other_answer": other, "other_version": version} if differs else {}),
+    }
+
+
 # Versions.
 
 
@@ -185,14 +287,62 @@ async def get_versions(request: Request) -> Response:
 def _describe_versions(server: ModelServer, model: ServedModel) -> dict[str, Any]:
     folder, labels = model.run_dir.saved_model, model.labels
     store = server.stores.of(model.run_dir)
-    numbers = sorted({*versions(folder), *model.versions})
     listed, agreement = [], {}
-    for number in numbers:
+    for number in sorted({*find_versions(model.run_dir), *model.versions}):
         path = folder / str(number)
-        made = path.stat().st_mtime if path.is_dir() else model.find(number).source.path.stat().st_mtime
+        made = (path if path.is_dir() else model.find(number).source.path).stat().st_mtime
         time = datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds")
         own = sorted((name for name, labelled in labels.items() if labelled == number), reverse=True)
         listed.append({"version": number, "labels": own, "time": time.replace("+00:00", "Z")})
         accepted, judged = store.agreement(model=model.name, version=number, last=AGREEMENT_OF)
         agreement[str(number)] = {"accepted": accepted, "judged": judged}
     return {"versions": listed, "agreement": agreement}
+
+
+async def promote(request: Request) -> Response:
+    """Gives a label to a version."""
+    server = server_of(request)
+    found = await read_object(request, required=("version",), optional=("model", "label", "author"))
+    model, label, version = find_model(server, found.get("model")), found.get("label", "stable"), found["version"]
+    if type(version) is not int or version < 1:
+        raise RequestError(400, f'"version" must be the number of a version, received {shown(version)}')
+    if label not in LABELS:
+        raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
+    await _relabel(server, lambda: set_label(model.run_dir, label, version, _why("promoted", found.get("author"))))
+    return JsonResponse(await in_thread(_describe_versions, server, model))
+
+
+async def go_back(request: Request) -> Response:
+    """Takes "stable" back to the version before, or "canary" away."""
+    server = server_of(request)
+    found = await read_object(request, required=(), optional=("model", "label", "author"))
+    model, label, why = find_model(server, found.get("model")), found.get("label", "stable"), found.get("author")
+    if label not in LABELS:
+        raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
+    if label == "canary":
+        await _relabel(server, lambda: set_label(model.run_dir, label, 0, _why("taken back", why)))
+    else:
+        await _relabel(server, lambda: roll_back(model.run_dir, _why("rolled back", why)))
+    return JsonResponse(await in_thread(_describe_versions, server, model))
+
+
+def _why(what: str, author: Any) -> str:
+    return f"{what} by {author[:100]}" if isinstance(author, str) and author.strip() else what
+
+
+async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
+    """Changes labels, and has the server take them at once."""
+    await in_thread(change)
+    await in_thread(server.refresh)
+
+
+ROUTES += [
+    Route("/feedback", from_here(post_feedback), methods=["POST"]),
+    Route("/feedback", get_feedback),
+    Route("/feedback", from_here(delete_feedback), methods=["DELETE"]),
+    Route("/queue", from_here(post_queue), methods=["POST"]),
+    Route("/queue", get_queue),
+    Route("/versions", get_versions),
+    Route("/promote", from_here(promote), methods=["POST"]),
+    Route("/rollback", from_here(go_back), methods=["POST"]),
+]

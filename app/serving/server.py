@@ -28,14 +28,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.config import InputError, ServeConfig
+from app.config import FeedbackConfig, InputError, ServeConfig
 from app.config.rules import describe_taken_port
 from app.serving.errors import RequestError
 from app.serving.http import Gate, JsonResponse, log, read_body, refuse
 from app.serving.metrics import Metrics
 from app.serving.models import ServedModel, Version
 from app.serving.openapi import OPENAPI
-from app.serving.page import PAGE
+from app.serving.page import HEADERS, PAGE
 from app.serving.predict_json import (
     describe_metadata,
     describe_status,
@@ -45,6 +45,7 @@ from app.serving.predict_json import (
     shown,
     write_answer,
 )
+from app.serving.stores import Stores
 
 LARGE_BODY = 2**16  # bytes; larger ones are parsed beside the loop
 LEAST_PACKED = 1024  # bytes of an answer that is worth packing
@@ -58,6 +59,7 @@ class ModelServer:
         config: section `serve`.
         models: by their names; loaded by `load`.
         api_key: that requests must bring; empty = none.
+        feedback: section `feedback`: where corrections go.
         on_ready: called when all models are loaded.
     """
 
@@ -67,10 +69,12 @@ class ModelServer:
         models: Sequence[ServedModel],
         *,
         api_key: str = "",
+        feedback: FeedbackConfig | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.models = config, {model.name: model for model in models}
         self.api_key, self.on_ready = api_key, on_ready
+        self.stores = Stores(feedback or FeedbackConfig())
         self.metrics = Metrics(lambda: sum(model.waiting for model in models))
         self.failure: BaseException | None = None
         self.stop: Callable[[], None] = lambda: None
@@ -95,6 +99,7 @@ class ModelServer:
     def close(self) -> None:
         for model in self.models.values():
             model.close()
+        self.stores.close()
 
     def find(self, name: str) -> ServedModel:
         """A model by its name; raises RequestError 404."""
@@ -197,7 +202,7 @@ async def read_object(request: Request, *, required: Sequence[str], optional: Se
 
 
 async def show_page(request: Request) -> Response:
-    return HTMLResponse(PAGE)
+    return HTMLResponse(PAGE, headers=HEADERS)
 
 
 async def show_about(request: Request) -> Response:

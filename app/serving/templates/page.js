@@ -793,9 +793,8 @@ async function fetchQueue() {
     queue.items.push(...found.items.filter(item => !known.has(item.text)));
     queue.done = found.done;
     queue.left = Math.max(found.left - queue.sending.size, queue.items.length);
-    showItem();
   } catch (error) { show($("item-saved"), error.message, true); }
-  finally { queue.fetching = false; }
+  finally { queue.fetching = false; showItem(); }
 }
 queue.sending = new Set();
 
@@ -807,13 +806,15 @@ function openQueue() {
 function showItem() {
   const item = queue.items[0];
   $("item").hidden = !item;
-  $("queue-empty").hidden = Boolean(item) || queue.left > 0;
+  $("queue-empty").hidden = Boolean(item) || queue.fetching;
+  show($("queue-empty"), queue.left ? `None of this kind; ${plural(queue.left, "text")} wait${queue.left === 1 ? "s" : ""} in another order.`
+    : "Nothing is left to review. Add texts below, or flag a text where you try the model.");
   $("progress").max = Math.max(1, queue.done + queue.left);
   $("progress").value = queue.done;
   show($("progress-text"), `${queue.done} done, ${queue.left} left`);
   if (!item || item === queue.shown) return;
   queue.shown = item;
-  $("reason").textContent = item.reason;
+  $("reason").textContent = reasonOf(item);
   drawLegend($("item-legend"));
   const fill = (editor, row) => {
     const answer = {model: item.model ?? model.name, version: item.version, ...row, ...("entities" in row ? {entities: toUnits(item.text, row.entities)} : {})};
@@ -831,11 +832,16 @@ function showItem() {
   fill(itemEditor, item.answer);
   if (other) {
     $("item-title").textContent = `version ${item.version}`;
-    $("item-other-title").textContent = `version ${other.version ?? item.other_version ?? ""}`;
+    $("item-other-title").textContent = `version ${item.other_version}`;
     fill(itemOther, other);
     if (isTagging()) markDifferences(itemEditor, itemOther);
   }
   drawItemButtons();
+}
+
+function reasonOf({reason, uncertainty, other_answer}) {
+  const sure = uncertainty === null ? "The model found nothing here." : `The model is ${Math.round(100 * (1 - uncertainty))} % sure.`;
+  return [reason === "flagged" ? "Somebody flagged this text." : "", other_answer ? "Two versions answer differently." : "", sure].filter(Boolean).join(" ");
 }
 
 const itemOf = () => isTagging() ? itemEditor?.passages[0] : itemEditor?.row && itemEditor;
@@ -902,7 +908,10 @@ $("add").addEventListener("click", async () => {
   show($("added"), "adding …");
   try {
     let added = 0;
-    for (let at = 0; at < texts.length; at += 500) added += (await ask("/queue", {texts: texts.slice(at, at + 500), model: model.name})).added;
+    for (let at = 0; at < texts.length; at += 100) {
+      show($("added"), `adding ${at} of ${texts.length} …`);
+      added += (await ask("/queue", {texts: texts.slice(at, at + 100), model: model.name})).added;
+    }
     $("more").value = "";
     show($("added"), `${plural(added, "text")} added${added < texts.length ? `, ${texts.length - added} were there already` : ""}`);
     openQueue();
@@ -966,11 +975,12 @@ function drawVersions({versions, agreement}) {
   $("version-table").replaceChildren(head, element("tbody", {}, ...rows));
   const with_label = label => versions.find(each => each.labels.includes(label))?.version;
   const canary = with_label("canary"), stable = with_label("stable");
-  $("promote").hidden = canary === undefined;
+  $("promote").hidden = $("withdraw").hidden = canary === undefined;
   $("promote").textContent = `Make the canary (${canary}) stable`;
   $("promote").onclick = () => promote(canary, "stable", agreement, stable);
-  $("rollback").hidden = canary === undefined && versions.length < 2;
-  $("rollback").onclick = () => rollBack(canary, stable, agreement);
+  $("withdraw").onclick = () => withdraw(canary, stable, agreement);
+  $("rollback").hidden = versions.length < 2;
+  $("rollback").onclick = () => rollBack(stable, agreement);
 }
 
 function askWhetherSure(title, text, button) {
@@ -986,14 +996,19 @@ async function promote(version, label, agreement, stable) {
   await changeVersions("/promote", {model: model.name, version, label}, `Version ${version} is ${label} now.`);
 }
 
-async function rollBack(canary, stable, agreement) {
-  const text = canary === undefined ? `Version ${stable} (${agreementOf(agreement[stable])}) stops being stable, and the one before it is stable again.` : `The canary ${canary} (${agreementOf(agreement[canary])}) is taken back; ${stable} stays stable.`;
+async function withdraw(canary, stable, agreement) {
+  const text = `Version ${canary}: ${agreementOf(agreement[canary])}. Version ${stable} stays stable: ${agreementOf(agreement[stable])}.`;
+  if (await askWhetherSure(`Take the canary ${canary} back?`, text, "Take it back")) await changeVersions("/rollback", {model: model.name, label: "canary"}, `Version ${canary} is no canary now.`);
+}
+
+async function rollBack(stable, agreement) {
+  const text = `Version ${stable} (${agreementOf(agreement[stable])}) is stable no more, and the version that was stable before is stable again.`;
   if (await askWhetherSure("Roll back?", text, "Roll back")) await changeVersions("/rollback", {model: model.name}, "Rolled back.");
 }
 
 async function changeVersions(path, body, done) {
   try {
-    await ask(path, body);
+    await ask(path, {...body, author: $("author").value.trim()});
     await loadAbout();
     await openVersions();
     show($("versions-note"), done);
