@@ -23,7 +23,7 @@ from app.run.directory import RunDirectory
 from app.serving.batching import Answered
 from app.serving.errors import ExpiredError, RequestError
 from app.serving.predict_json import Limits, Signature, Tensor
-from app.tasks.light import LIGHT_TASKS, LightModel, load_light_model
+from app.tasks.light import LightModel, load_light_model
 
 ROWS_TOGETHER = 8  # of packed rows in one call: more only need memory
 STEP = 8  # lengths are rounded up to a multiple of so many pieces: a new shape costs LiteRT an allocation
@@ -82,7 +82,7 @@ class TFLiteEngine:
         path = run_dir.tflite / f"{file}.tflite"
         self._narrow = [TFLiteModel(path, threads=1) for _ in range(threads)]
         self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
-        name = next(name for name, task in LIGHT_TASKS.items() if task is self._model.task)
+        name = self._model.task.name
         self.signatures = {
             "serving_default": Signature(_TEXT_INPUTS, _TEXT_OUTPUTS[name]),
             "tokenized": Signature(_TOKENIZED_INPUTS, {"logits": Tensor("float32", (-1, -1, len(labels)))}),

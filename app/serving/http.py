@@ -24,6 +24,7 @@ from app.serving.errors import RequestError
 from app.serving.metrics import Metrics
 
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # asked without a key
+PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, not logged
 UNREAD_SECONDS, UNREAD_BYTES = 2.0, 64 * 2**20  # of a refused body that are still taken, so that the client can listen
 BODY_SECONDS = 60.0  # in which a body must have arrived
 Handler = Callable[[Request], Awaitable[Response]]
@@ -162,7 +163,7 @@ class Gate:
             seconds = time.perf_counter() - began
             path = getattr(scope.get("route"), "path", "") or "other"
             self._metrics.count(path, seen.status, seconds)
-            if self._logs:
+            if self._logs and not (path in PROBES and seen.status < 400):
                 self._log(scope, noted, seen, seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:

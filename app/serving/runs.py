@@ -110,12 +110,12 @@ def describe_source(source: Source, run_dir: RunDirectory) -> dict[str, Any]:
 
 
 def _about_bundle(run_dir: RunDirectory) -> dict[str, Any]:
-    from app.tasks.light import LIGHT_TASKS, read_model_facts
+    from app.tasks.light import LIGHT_TASKS, find_light_task, read_model_facts
 
     known = read_model_facts(run_dir.model)
     if known.task not in LIGHT_TASKS:
         raise InputError(f"{run_dir.saved_model} holds no SavedModel: make one with --mode=export")
-    return LIGHT_TASKS[known.task].about(known.labels)
+    return find_light_task(known.task).about(known.labels)
 
 
 def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:

@@ -5,6 +5,7 @@ The built-in tasks have such a form. One of somebody's own needs TensorFlow, whi
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +18,6 @@ from safetensors.numpy import load_file
 from app.config import DataConfig, InputError, PredictConfig
 from app.config.rules import check_row_length
 from app.encoder.sources import check_sums, read_json, read_vocabulary
-from app.tasks.classification.light import LIGHT_CLASSIFICATION
-from app.tasks.tagging.light import LIGHT_TAGGING
 from app.text.plain_pieces import PlainWordPieces
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ MODEL_FILE, HEAD_FILE, BACKBONE_FILE, VOCABULARY_FILE = "tagger.json", "head.saf
 class LightTask(Protocol):
     """What answering needs of a task, see `Task`."""
 
+    name: str
     unit: str
     averages_windows: bool
 
@@ -49,7 +49,18 @@ class LightTask(Protocol):
     def outputs(self, rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> dict[str, np.ndarray]: ...
 
 
-LIGHT_TASKS: dict[str, LightTask] = {"tagging": LIGHT_TAGGING, "classification": LIGHT_CLASSIFICATION}
+# Task to the place of its light form, which is imported when it is needed: SciPy takes its time, too.
+LIGHT_TASKS = {
+    "tagging": "app.tasks.tagging.light:LIGHT_TAGGING",
+    "classification": "app.tasks.classification.light:LIGHT_CLASSIFICATION",
+}
+
+
+def find_light_task(name: str) -> LightTask:
+    """The light form of a built-in task."""
+    module, _, attribute = LIGHT_TASKS[name].partition(":")
+    found: LightTask = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def load_light_model(folder: Path, data: DataConfig) -> LightModel:
         weights = load_file(folder / HEAD_FILE)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder / HEAD_FILE} cannot be read: {error}") from error
-    task = LIGHT_TASKS[known.task]
+    task = find_light_task(known.task)
     pieces = PlainWordPieces(vocabulary, lowercase=lowercase)
     encoder = task.build_encoder(pieces, known.labels, data, known.facts)
     return LightModel(task, known.labels, known.facts, weights, encoder)

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 class LightClassification:
     """As `Classification` answers, and as the text signature of its SavedModel does."""
 
+    name = "classification"
     unit = "texts"
     averages_windows = True
 
     def about(self, labels: Sequence[str]) -> dict[str, Any]:
         """As `Classification.about`."""
         return {
-            "task": "classification",
+            "task": self.name,
             "model": "classify",
             "title": "Text classifier",
             "labels": list(labels),

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class LightTagging:
     """As `Tagging` answers, and as the text signature of its SavedModel does."""
 
+    name = "tagging"
     unit = "words"
     averages_windows = False
 
     def about(self, labels: Sequence[str]) -> dict[str, Any]:
         """As `Tagging.about`."""
         return {
-            "task": "tagging",
+            "task": self.name,
             "model": "ner",
             "title": "Named-entity tagger",
             "labels": list(labels),
