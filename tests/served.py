@@ -24,14 +24,16 @@ from app.text.shapes import NUM_SHAPES
 CONFIG = Config(data=DataConfig(max_length=toy.LENGTH, overlap_tokens=8))
 
 
-def make_run(folder: Path, model: Any, encoder: Any, *, saved_model: Path | None = None, file: str = "float32") -> Path:
-    """A run directory with the bundle of a model, a SavedModel and a TFLite file."""
+def make_run(
+    folder: Path, model: Any, encoder: Any, *, saved_model: Path | None = None, file: str = "float32", light: bool = False
+) -> Path:
+    """A run directory with the bundle of a model, a SavedModel (unless it is `light`) and a TFLite file."""
     run = RunDirectory(folder)
     save_model(model, run.model, shape_count=NUM_SHAPES, card="")
     run.write_config(CONFIG)
-    if saved_model is None:
+    if saved_model is None and not light:
         save_as_saved_model(model, encoder, PredictConfig(), run.saved_model)
-    else:
+    elif saved_model is not None:
         shutil.copytree(saved_model, run.saved_model / "1")
     boundaries = (encoder.pieces.start_id, encoder.pieces.end_id)
     writer = TFLiteWriter(model, ExportConfig(), boundary_ids=boundaries, representative=lambda: [])

@@ -23,7 +23,6 @@ from xml.etree import ElementTree
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from app.config import InputError
 from app.feedback.correction import Correction
@@ -32,8 +31,8 @@ from app.serving.errors import RequestError
 from app.serving.http import JsonResponse
 from app.serving.models import ServedModel, Version
 from app.serving.predict_json import shown
-from app.serving.review import digest_of, find_model, from_here, in_thread, labels_of
-from app.serving.server import ROUTES, ModelServer, note, read_json, server_of
+from app.serving.review import add_route, digest_of, find_model, from_here, in_thread, labels_of
+from app.serving.server import ModelServer, note, read_json, server_of
 
 CONTROLS = {"tagging": "Labels", "classification": "Choices"}  # what a project asks for -> the tag of it
 _OPTIONS = {"Labels": "Label", "Choices": "Choice"}
@@ -329,11 +328,32 @@ async def _read_annotations(
     ]
 
 
+_ANYTHING: dict[str, Any] = {"type": "object"}
 for _place in ("", "/label_studio/{name}"):
-    ROUTES += [
-        Route(f"{_place}/health", show_health),
-        Route(f"{_place}/setup", from_here(set_up), methods=["POST"]),
-        Route(f"{_place}/predict", predict_tasks, methods=["POST"]),
-        Route(f"{_place}/webhook", from_here(take_webhook), methods=["POST"]),
-    ]
-ROUTES.append(Route("/label_studio/{name}/versions", show_versions))
+    add_route(f"{_place}/health", show_health, "Label Studio: whether the server is there")
+    add_route(
+        f"{_place}/setup",
+        from_here(set_up),
+        "Label Studio: whether the model fits a labelling configuration",
+        method="POST",
+        fields={"project": {}, "schema": {"type": "string"}},
+        required=["schema"],
+    )
+    add_route(
+        f"{_place}/predict",
+        predict_tasks,
+        "Label Studio: answers to tasks",
+        method="POST",
+        fields={"tasks": {"type": "array", "items": _ANYTHING}, "label_config": {"type": "string"}},
+        required=["tasks", "label_config"],
+    )
+    add_route(
+        f"{_place}/webhook",
+        from_here(take_webhook),
+        "Label Studio: annotations become corrections",
+        method="POST",
+        fields={"action": {"type": "string"}, "annotation": {}, "annotations": {}, "task": {}, "project": {}},
+        required=["action"],
+        status=201,
+    )
+add_route("/label_studio/{name}/versions", show_versions, "Label Studio: the versions of a model")

@@ -1,5 +1,7 @@
 """Serving room: what the server understands, for machines (OpenAPI 3.1). A test holds it equal to the routes."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -168,3 +170,41 @@ OPENAPI: dict[str, Any] = {
         },
     },
 }  # fmt: skip
+
+
+def describe_route(
+    path: str,
+    summary: str,
+    *,
+    method: str = "GET",
+    fields: Mapping[str, Any] | None = None,
+    required: Sequence[str] = (),
+    query: Mapping[str, str] | None = None,
+    status: int = 200,
+) -> None:
+    """Adds a route of another module to the description.
+
+    Args:
+        path: with its parameters in braces.
+        summary: what it is for.
+        method: of HTTP.
+        fields: of the body, name -> schema; None = it takes none.
+        required: those that must be there.
+        query: parameters, name -> meaning.
+        status: of a good answer.
+    """
+    operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **_REFUSED}}
+    if query:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
+            for name, meaning in query.items()
+        ]
+    if fields is not None:
+        schema = {"type": "object", "required": list(required), "properties": dict(fields)}
+        operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+    item = OPENAPI["paths"].setdefault(path, {})
+    item[method.lower()] = operation
+    if names := re.findall(r"{(\w+)}", path):
+        item["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+        ]

@@ -25,12 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import InputError, RunError
-from app.feedback.correction import JUDGED, Correction, correction_from
+from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
 from app.feedback.versions import LABELS, find_versions, roll_back, set_label
 from app.serving.errors import RequestError
 from app.serving.http import Handler, JsonResponse
 from app.serving.models import ServedModel, Version
+from app.serving.openapi import describe_route
 from app.serving.predict_json import parse_texts, shown
 from app.serving.server import ROUTES, ModelServer, read_object, server_of
 
@@ -336,13 +337,80 @@ async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
     await in_thread(server.refresh)
 
 
-ROUTES += [
-    Route("/feedback", from_here(post_feedback), methods=["POST"]),
-    Route("/feedback", get_feedback),
-    Route("/feedback", from_here(delete_feedback), methods=["DELETE"]),
-    Route("/queue", from_here(post_queue), methods=["POST"]),
-    Route("/queue", get_queue),
-    Route("/versions", get_versions),
-    Route("/promote", from_here(promote), methods=["POST"]),
-    Route("/rollback", from_here(go_back), methods=["POST"]),
-]
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
+_NUMBER = {"type": "integer"}
+_LABEL = {"type": "string", "enum": list(LABELS)}
+_CORRECTION = {
+    "type": "object",
+    "required": ["text"],
+    "properties": {
+        **dict.fromkeys(("text", "task", "model", "digest", "author", "source", "time", "id"), _TEXT),
+        "answer": {"type": "object", "description": "what is right; entities count code points"},
+        "prediction": {"type": "object", "description": "what the model answered"},
+        "version": _NUMBER,
+        "verdict": {"type": "string", "enum": list(VERDICTS)},
+    },
+}
+
+
+def add_route(path: str, handler: Handler, summary: str, *, method: str = "GET", **description: Any) -> None:
+    """A route with its description, see `describe_route`."""
+    ROUTES.append(Route(path, handler, methods=[method]))
+    describe_route(path, summary, method=method, **description)
+
+
+add_route(
+    "/feedback",
+    from_here(post_feedback),
+    "stores corrections, all or none; an id that is stored already is not stored twice",
+    method="POST",
+    fields={"corrections": {"type": "array", "minItems": 1, "maxItems": MOST_CORRECTIONS, "items": _CORRECTION}},
+    required=["corrections"],
+    status=201,
+)
+add_route(
+    "/feedback",
+    get_feedback,
+    "the latest corrections of a model",
+    query={"model": "its name", "limit": f"at most {MOST_LISTED}", "offset": "how many to pass over"},
+)
+add_route(
+    "/feedback",
+    from_here(delete_feedback),
+    "deletes what an author said, or what was said about a text; both may also stand in a JSON body",
+    method="DELETE",
+    query={"author": "who", "text": "about what"},
+    fields={"author": _TEXT, "text": _TEXT},
+)
+add_route(
+    "/queue",
+    from_here(post_queue),
+    "has texts wait for review",
+    method="POST",
+    fields={"texts": _TEXTS, "model": _TEXT},
+    required=["texts"],
+    status=201,
+)
+add_route(
+    "/queue",
+    get_queue,
+    "texts that wait for review, those that are worth most first",
+    query={"model": "its name", "by": ", ".join(ORDERS), "limit": f"at most {MOST_LISTED}"},
+)
+add_route("/versions", get_versions, "the versions of a model and how often people agreed", query={"model": "its name"})
+add_route(
+    "/promote",
+    from_here(promote),
+    "gives a label to a version",
+    method="POST",
+    fields={"model": _TEXT, "version": _NUMBER, "label": _LABEL, "author": _TEXT},
+    required=["version"],
+)
+add_route(
+    "/rollback",
+    from_here(go_back),
+    "gives stable back to the version before, or takes canary away",
+    method="POST",
+    fields={"model": _TEXT, "label": _LABEL, "author": _TEXT},
+)
