@@ -28,7 +28,7 @@ def site(served_run, served_classifier, saved_model, vocabulary, tmp_path_factor
     """A server of a tagger in two versions, a classifier, and one of 77 labels of which a text may have several."""
     folder = tmp_path_factory.mktemp("site")
     ner, classify = folder / "ner", folder / "classify"
-    shutil.copytree(served_run, ner)
+    shutil.copytree(served_run, ner, ignore=shutil.ignore_patterns("tflite"))
     shutil.copytree(served_classifier.run, classify)
     other = toy.make_tagger(vocabulary, model=ModelConfig(head="softmax", head_dropout=0.0), seed=9)
     save_as_saved_model(other, toy.make_encoder(other), PredictConfig(), ner / "export" / "saved_model")
@@ -93,7 +93,7 @@ def until(page, condition, *, arg=None, timeout=15_000):
 
 def write(page, text):
     page.locator("#text").fill(text)
-    until(page, "wanted => document.querySelector('#result').innerText.includes(wanted)", arg=text[-8:])
+    until(page, "wanted => document.querySelector('#result').textContent.includes(wanted)", arg=text[-8:])
     until(page, "!document.querySelector('#result p.waiting')")
 
 
@@ -269,7 +269,7 @@ def test_two_versions_stand_side_by_side(page):
 
 
 def test_the_right_label_is_found_among_many_and_there_may_be_several(site, page):
-    page.get_by_label("Model").select_option("topics")
+    page.locator("#model").select_option("topics")
     page.wait_for_selector("#result fieldset label")
     assert page.locator("#result fieldset label").count() < 20
     chosen = [each.input_value() for each in page.locator("#result input:checked").all()]
@@ -281,7 +281,7 @@ def test_the_right_label_is_found_among_many_and_there_may_be_several(site, page
     save(page)
     stored = corrections(site, "topics")[0]
     assert stored["answer"] == {"labels": ["intent_3", "intent_70"]} and set(stored["prediction"]["scores"]) == set(INTENTS)
-    page.get_by_label("Model").select_option("classify")
+    page.locator("#model").select_option("classify")
     until(page, "document.querySelectorAll('#result fieldset input').length === 4")
     predicted = page.locator("#result input:checked").input_value()
     other = next(label for label in toy.TEXT_LABELS if label != predicted)
@@ -304,11 +304,11 @@ def test_the_queue_is_worked_off_by_keys(site, page):
     assert sorted(order) == texts
     shown = []
     for keys in ("a", "s", "f1a"):
-        shown.append(page.locator("#item-result").inner_text().strip())
+        shown.append(page.locator("#item-result").text_content().strip())
         for key in keys:
             page.keyboard.press(key)
         until(page, "document.querySelector('#item-saved').textContent.startsWith('saved in')")
-        until(page, "gone => !document.querySelector('#item-result').innerText.includes(gone)", arg=shown[-1])
+        until(page, "gone => !document.querySelector('#item-result').textContent.includes(gone)", arg=shown[-1])
     until(page, "document.querySelector('#progress-text').textContent === '3 done, 1 left'")
     assert shown == order[:3]
     verdicts = {each["text"]: each["verdict"] for each in corrections(site) if each["text"] in texts}
@@ -357,7 +357,7 @@ def test_no_barriers_in_light_and_dark_wide_and_narrow(open_page, scheme, width)
         page.wait_for_timeout(200)
         check()
     page.get_by_role("tab", name="Try").click()
-    page.get_by_label("Model").select_option("topics")
+    page.locator("#model").select_option("topics")
     page.wait_for_selector("#result fieldset label")
     check()
 
@@ -365,7 +365,7 @@ def test_no_barriers_in_light_and_dark_wide_and_narrow(open_page, scheme, width)
 def test_the_key_is_asked_for_and_kept_for_the_tab(open_page, served_run):
     with serving(served_run, key="secret", runtime="tflite") as url:
         page = open_page(url, wait="dialog[open]")
-        page.get_by_label("Key").fill("secret")
+        page.locator("#key").fill("secret")
         page.get_by_role("button", name="Use it").click()
         page.wait_for_selector("#result mark")
         assert page.evaluate("[sessionStorage.getItem('api-key'), localStorage.length]") == ["secret", 0]
@@ -374,9 +374,9 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(open_page, served_run):
         page.evaluate("sessionStorage.setItem('api-key', 'old')")
         page.locator("#text").fill("Bob saw Rome .")
         page.wait_for_selector("dialog[open]")
-        page.get_by_label("Key").fill("secret")
+        page.locator("#key").fill("secret")
         page.keyboard.press("Enter")
-        until(page, "document.querySelector('#result').innerText.includes('Rome')")
+        until(page, "document.querySelector('#result').textContent.includes('Rome')")
 
 
 def test_a_page_of_another_site_cannot_write_into_the_store(site):
