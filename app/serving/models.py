@@ -58,7 +58,6 @@ class ServedModel:
         run_dir: of the run.
         config: of the run.
         settings: of the server.
-        observe: called with the number of texts of each batch.
         say: tells what an operator has to know.
     """
 
@@ -70,11 +69,11 @@ class ServedModel:
         config: Config,
         settings: ServeConfig,
         threads: int,
-        observe: Callable[[int], None] = lambda texts: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.name, self.run_dir, self.config, self.settings = name, run_dir, config, settings
-        self._threads, self._observe, self._say = threads, observe, say
+        self._threads, self._say = threads, say
+        self.observe: Callable[[int], None] = lambda texts: None  # called with the number of texts of each batch
         self._versions: dict[int, Version] = {}
         self._labels: dict[str, int] = {}
         self._failed: set[tuple[int, str, str]] = set()
@@ -201,7 +200,7 @@ class ServedModel:
             threads=self._threads,
             max_batch=self.settings.max_batch,
             queue_size=self.settings.queue_size,
-            observe=self._observe,
+            observe=self.observe,
         )
         return Version(source, about, engine, batcher, limits_of(self.run_dir))
 
