@@ -34,6 +34,7 @@ _UNKNOWN_PUNCTUATION = frozenset((
 ))  # fmt: skip
 _NEW_ACCENTS = frozenset((
     0xECE, *range(0x10EFD, 0x10F00), 0x11241, 0x11F00, 0x11F01, *range(0x11F36, 0x11F3B), 0x11F40, 0x11F42,
+    0x13440, *range(0x13447, 0x13456), 0x1E08F, *range(0x1E4EC, 0x1E4F0),
 ))  # fmt: skip
 _NEW_BLANKS = frozenset(range(0x13439, 0x13440))
 # First and last of the characters that BERT calls Chinese; each is a word.
