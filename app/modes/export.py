@@ -18,7 +18,7 @@ from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predic
 from app.evaluation.scoring import score
 from app.export.metadata import describe_model, forget_file, list_operators, measure_zero_fraction, write_companions
 from app.export.rows import is_answered_alike, make_vectors, representative_rows
-from app.export.saved_model import save_as_saved_model
+from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.run.directory import Request, RunDirectory, atomic, sha256_of_file
@@ -159,6 +159,9 @@ def export_saved_model(job: Exporting) -> dict[str, float]:
     def check(path: Path) -> None:
         forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
         scores.append(job.check("saved_model", "saved_model", forward))
+        config = job.model.task.graph_settings(job.config.predict)
+        texts = [vector["text"] for vector in job.vectors if "text" in vector]
+        write_rows(path, list(job.model.task.answer_texts(job.model, texts, job.predictor, config)))
 
     say("saved_model  converting")
     path = save_as_saved_model(

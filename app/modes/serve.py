@@ -34,11 +34,6 @@ def build_server(request: Request) -> ModelServer:
     if any(source.runtime == "saved_model" for plan in plans for source in plan.sources.values()):
         _tell("serve: loading TensorFlow ...")
         from app import one_keras as _first  # noqa: F401  before anything else that brings a Keras in
-    server: ModelServer
-
-    def observe(texts: int) -> None:
-        server.metrics.batches.observe(texts)
-
     # Settings of the command line other than those of `serve` count for the first run.
     models = [
         ServedModel(
@@ -47,13 +42,11 @@ def build_server(request: Request) -> ModelServer:
             config=request.config if number == 0 else run.read_config(),
             settings=config,
             threads=threads,
-            observe=observe,
             say=lambda text: log({"event": "versions", "message": text}),
         )
         for number, (name, run) in enumerate(runs.items())
     ]
-    server = ModelServer(config, models, api_key=find_key(config), feedback=request.config.feedback)
-    return server
+    return ModelServer(config, models, api_key=find_key(config), feedback=request.config.feedback)
 
 
 def _tell(text: str) -> None:

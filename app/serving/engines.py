@@ -82,6 +82,8 @@ class TFLiteEngine:
         path = run_dir.tflite / f"{file}.tflite"
         self._narrow = [TFLiteModel(path, threads=1) for _ in range(threads)]
         self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
+        # Each interpreter once, as (worker, alone), see `Engine.answer`.
+        self.callers = [*((worker, False) for worker in range(threads)), (0, True)]
         name = self._model.task.name
         self.signatures = {
             "serving_default": Signature(_TEXT_INPUTS, _TEXT_OUTPUTS[name]),
@@ -187,6 +189,7 @@ class SavedModelEngine:
         self._loaded = load_version(path)
         self._task = find_task(about["task"])
         self.task_name, self.config = str(about["task"]), predict
+        self.callers = [(0, True)]  # all workers share what is warm
         self._model: Any = SimpleNamespace(labels=tuple(about["labels"]), facts=dict(facts), task=self._task)
         self.signatures = {
             name: Signature(

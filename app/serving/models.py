@@ -13,6 +13,7 @@ import numpy as np
 
 from app.config import Config, InputError, RunError, ServeConfig
 from app.data.packing import FEATURES
+from app.evaluation.manifest import VECTORS_FILE
 from app.run.directory import RunDirectory
 from app.run.files import first_line
 from app.serving.batching import Batcher
@@ -22,7 +23,6 @@ from app.serving.predict_json import Limits
 from app.serving.runs import Plan, Source, describe_source, plan_versions
 from app.tasks.light import read_model_facts
 
-VECTORS_FILE = "assets.extra/test_vectors.jsonl"  # in a version: rows of `--mode=predict`
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
 _WARM_UP = "Ann Smith of the U.S. met Bob Jones in St. Louis on Monday. It rained. "
 
@@ -58,7 +58,6 @@ class ServedModel:
         run_dir: of the run.
         config: of the run.
         settings: of the server.
-        observe: called with the number of texts of each batch.
         say: tells what an operator has to know.
     """
 
@@ -70,11 +69,11 @@ class ServedModel:
         config: Config,
         settings: ServeConfig,
         threads: int,
-        observe: Callable[[int], None] = lambda texts: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.name, self.run_dir, self.config, self.settings = name, run_dir, config, settings
-        self._threads, self._observe, self._say = threads, observe, say
+        self._threads, self._say = threads, say
+        self.observe: Callable[[int], None] = lambda texts: None  # called with the number of texts of each batch
         self._versions: dict[int, Version] = {}
         self._labels: dict[str, int] = {}
         self._failed: set[tuple[int, str, str]] = set()
@@ -194,14 +193,13 @@ class ServedModel:
         about = dict(describe_source(source, self.run_dir), model=self.name)
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
-        for worker in range(self._threads):
-            warm_up(engine, about, worker=worker)
+        warm_up(engine, about)
         batcher = Batcher(
             engine,
             threads=self._threads,
             max_batch=self.settings.max_batch,
             queue_size=self.settings.queue_size,
-            observe=self._observe,
+            observe=self.observe,
         )
         return Version(source, about, engine, batcher, limits_of(self.run_dir))
 
@@ -237,11 +235,11 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
-def warm_up(engine: Any, about: Mapping[str, Any], *, worker: int) -> None:
+def warm_up(engine: Any, about: Mapping[str, Any]) -> None:
     """Computes texts of several lengths, so that no user waits for buffers and compilers."""
     text = f"{about['sample_text']} " if about["sample_text"] else _WARM_UP
     for texts in ([text], [text * 4, text], [text * 20]):
-        for alone in (True, False):
+        for worker, alone in engine.callers:
             engine.answer(texts, worker=worker, alone=alone)
 
 

@@ -76,6 +76,8 @@ class ModelServer:
         self.api_key, self.on_ready = api_key, on_ready
         self.stores = Stores(feedback or FeedbackConfig())
         self.metrics = Metrics(lambda: sum(model.waiting for model in models))
+        for model in models:
+            model.observe = self.metrics.batches.observe
         self.failure: BaseException | None = None
         self.stop: Callable[[], None] = lambda: None
         self._refreshing = threading.Lock()
@@ -256,6 +258,8 @@ def find_version(request: Request) -> Version:
 
 
 async def show_status(request: Request) -> Response:
+    if request.url.path.endswith((":predict", ":classify", ":regress")):
+        raise RequestError(405, f"{request.url.path[:200]} does not take GET", {"Allow": "POST"})
     model = server_of(request).find(request.path_params["name"])
     if "version" in request.path_params or "label" in request.path_params:
         return JsonResponse(describe_status([find_version(request).number]))
