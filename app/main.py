@@ -177,7 +177,8 @@ def describe(name: str, request: Request) -> str:
         }[state]
     else:
         where = "exists" if request.run_dir.is_run() else "new"
-    return f"# {name}: {plan}\n# run directory: {shown(request.run_dir)} ({where})\n{to_yaml(request.config)}"
+    settings = to_yaml(request.config, masked=True)
+    return f"# {name}: {plan}\n# run directory: {shown(request.run_dir)} ({where})\n{settings}"
 
 
 def explain(error: Exception) -> str:

@@ -67,6 +67,13 @@ def test_dry_run_prints_a_config_file_that_loads_and_touches_nothing(tmp_path, w
     assert (config.seed, config.data.tfds_dir) == (9, "a=b")
 
 
+def test_dry_run_does_not_show_a_password(tmp_path, with_sample):
+    url = "postgresql://me:s3cret@host/name"
+    done = run_app("--mode=finetune", "--dry_run", f"--set=feedback.url={url}", cwd=tmp_path)
+    assert done.returncode == 0 and "url: postgresql://me:***@host/name" in done.stdout
+    assert "s3cret" not in done.stdout + done.stderr
+
+
 def test_dry_run_prints_the_config_also_where_its_corpora_are_missing_and_says_so(tmp_path):
     done = run_app("--mode=finetune", "--dry_run", "--set", "seed=9", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "error: data.train_path: data/sample/train.conll is missing\n")

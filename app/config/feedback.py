@@ -14,6 +14,7 @@ class FeedbackConfig:
     url: str = option(
         "",
         "database of the corrections: sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/NAME; empty = "
-        "feedback.sqlite in the run directory, made when it is first needed",
+        "feedback.sqlite in the run directory, made when it is first needed; PGPASSWORD can give the password instead",
+        secret=True,
     )
     author: str = option("", "who corrections are by if they do not say it themselves")

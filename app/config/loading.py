@@ -26,6 +26,7 @@ from app.config import (
     flatten,
     with_values,
 )
+from app.config.options import mask
 from app.config.paths import expand, expand_list, split_list
 from app.config.renamed import RENAMED, refuse_old_keys
 from app.config.rules import KEYWORDS, impossible_combinations, left_out_samples, settings_of_other_tasks
@@ -125,8 +126,13 @@ def with_setting(settings: Settings, key: str, value: str) -> Settings:
     return {**settings, key: value} if isinstance(settings, Mapping) else [*settings, f"{key}={value}"]
 
 
-def to_yaml(config: Config) -> str:
-    """The whole configuration as YAML that `load_config` reads back to an equal one."""
+def to_yaml(config: Config, *, masked: bool = False) -> str:
+    """The whole configuration as YAML that `load_config` reads back to an equal one.
+
+    Args:
+        config: the configuration.
+        masked: show secrets as ***, to be looked at.
+    """
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -136,6 +142,9 @@ def to_yaml(config: Config) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
     Dumper.add_representer(str, represent)
+    if masked:
+        secret = {key for key, known in fields_by_key().items() if known.metadata.get("secret")}
+        config = with_values(config, {key: mask(value) for key, value in flatten(config).items() if key in secret})
     content = dataclasses.asdict(config)
     return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=1000))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import Any
 
@@ -34,6 +35,9 @@ TRAINING_MODES = ("pretrain", "finetune", "distill", "compress")
 TASK_MODES = ("finetune", "distill", "compress")  # those of them that train for a task
 
 
+_PASSWORD_IN_QUERY = re.compile(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*")
+
+
 def option(default: Any, meaning: str, **limits: Any) -> Any:
     """A dataclass field that explains itself.
 
@@ -42,8 +46,20 @@ def option(default: Any, meaning: str, **limits: Any) -> Any:
             [a, b] or a,b.
         meaning: one line.
         **limits: any of `choices` (allowed values; of a tuple, for each name in it), `at_least`, `at_most`, `above`,
-            `below` (numbers); `path` (what it names in the file system, see PATH_KINDS); and `trains`, the training
-            modes in which the setting changes the model that is made, where they are not those of its section (see
-            `Config`). A run cannot continue with another value of such a setting.
+            `below` (numbers); `path` (what it names in the file system, see PATH_KINDS); `secret` (True: the value, or
+            the password in it if it is a URL, is not shown); and `trains`, the training modes in which the setting
+            changes the model that is made, where they are not those of its section (see `Config`). A run cannot
+            continue with another value of such a setting.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+def mask(secret: str) -> str:
+    """A secret as it may be shown: *** in place of the password of a URL, or of all of it if it is none."""
+    scheme, is_url, rest = secret.partition("://")
+    if not is_url:
+        return "***" if secret else ""
+    account, has_account, place = rest.rpartition("@")
+    user, has_password, _ = account.partition(":")
+    masked = f"{user}{has_password and ':***'}{has_account}{place}"
+    return f"{scheme}://" + _PASSWORD_IN_QUERY.sub(r"\1***", masked)

@@ -7,6 +7,7 @@ PostgreSQL: `VACUUM FULL` rewrites the tables; its own log and backups are for w
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import sqlite3
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
@@ -177,6 +179,16 @@ class Database:
             raise RunError(f"{self.name} could not be {what}: {_reason(error)}") from error
 
 
+def text_key(text: str) -> str:
+    """What a text is found by: its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def insert_into(connection: Connection, table: sa.Table) -> Any:
+    """The dialect's own INSERT, which knows ON CONFLICT."""
+    return (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+
+
 def mask_url(url: str | URL) -> str:
     """A database URL with *** for its password."""
     try:
@@ -235,9 +247,12 @@ def _make_engine(url: URL) -> Engine:
     try:
         if url.drivername == "sqlite":
             arguments: dict[str, Any] = {"timeout": BUSY_SECONDS}
-            engine = sa.create_engine(url, connect_args=arguments, pool_size=8, max_overflow=56)
+            engine = sa.create_engine(url, connect_args=arguments, pool_size=8, max_overflow=56, hide_parameters=True)
         else:
-            engine = sa.create_engine(url, connect_args={"connect_timeout": 10}, pool_pre_ping=True, max_overflow=20)
+            arguments = {"connect_timeout": 10}
+            engine = sa.create_engine(
+                url, connect_args=arguments, pool_pre_ping=True, max_overflow=20, hide_parameters=True
+            )
     except ModuleNotFoundError as error:
         raise InputError(
             f"feedback.url is {mask_url(url)}, but the package {error.name} is not installed: pip install "

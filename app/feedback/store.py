@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -11,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection
 
 from app.config import InputError
 from app.feedback import database as tables
 from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, utc_time
-from app.feedback.database import Database, file_url
+from app.feedback.database import Database, file_url, insert_into, text_key
+from app.feedback.queue import settle
 
 __all__ = ["JUDGED", "VERDICTS", "Correction", "Store", "open_store"]
 
@@ -31,11 +30,6 @@ _COLUMNS = [_TABLE.c[name] for name in _FIELDS]
 def open_store(url: str, run_dir: str | os.PathLike[str]) -> Store:
     """The store of `feedback.url`; an empty URL is a file in the run directory, made when it is first needed."""
     return Store.open(url or file_url(Path(run_dir, FILE_NAME)))
-
-
-def text_key(text: str) -> str:
-    """What a text is found by: its SHA-256."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Store:
@@ -69,6 +63,8 @@ class Store:
 
     def add(self, corrections: Iterable[Correction], *, labels: Collection[str] | None = None) -> list[str]:
         """Stores all of them or none; they are on the disk when this returns.
+
+        In the review queue of their model, texts that were judged or skipped wait no longer, and flagged ones wait.
 
         Args:
             corrections: an id that is stored already is left as it is.
@@ -132,17 +128,18 @@ class Store:
         with self.database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def agreement(self, *, model: str, version: int, last: int) -> tuple[int, int]:
+    def agreement(self, *, model: str, version: int, last: int, since: str = "") -> tuple[int, int]:
         """(accepted, judged): how many of the last judged answers of a version people accepted as they were.
 
         Args:
             model: its name.
             version: of its SavedModel.
             last: how many of the newest judgements count at most.
+            since: ISO 8601; not those before.
         """
         newest = (
             sa.select(_TABLE.c.verdict)
-            .where(*_conditions(model=model, verdicts=JUDGED), _TABLE.c.version == version)
+            .where(*_conditions(model=model, verdicts=JUDGED, since=since), _TABLE.c.version == version)
             .order_by(_TABLE.c.time.desc(), _TABLE.c.number.desc())
             .limit(last)
             .subquery()
@@ -151,10 +148,10 @@ class Store:
             verdicts = connection.execute(sa.select(newest.c.verdict)).scalars().all()
         return verdicts.count("accepted"), len(verdicts)
 
-    def delete(self, *, author: str = "", text: str = "") -> int:
-        """Deletes the corrections of an author, of a text, or of both together, so that their bytes are gone.
+    def delete(self, *, author: str = "", text: str = "", source: str = "") -> int:
+        """Deletes corrections of an author, text and source, or of those that are given, so that their bytes are gone.
 
-        A text also leaves the review queue.
+        Their texts leave the review queue too.
 
         Returns:
             How many corrections were deleted.
@@ -162,13 +159,16 @@ class Store:
         Raises:
             InputError: neither is given.
         """
-        if not author and not text:
+        if not (author or text or source):
             raise InputError("to delete corrections, name an author or a text")
         conditions = [_TABLE.c.author == author] if author else []
+        conditions += [_TABLE.c.source == source] if source else []
         conditions += [_TABLE.c.text_key == text_key(text)] if text else []
 
         def work(connection: Connection) -> int:
-            if text and not author:
+            texts = sa.select(_TABLE.c.text_key).where(*conditions)
+            connection.execute(tables.queue.delete().where(tables.queue.c.text_key.in_(texts)))
+            if text and not author and not source:  # it may wait without a correction
                 connection.execute(tables.queue.delete().where(tables.queue.c.text_key == text_key(text)))
             return connection.execute(_TABLE.delete().where(*conditions)).rowcount
 
@@ -207,18 +207,27 @@ def _conditions(
 
 
 def _insert(connection: Connection, corrections: Sequence[Correction]) -> None:
-    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(_TABLE)
-    connection.execute(insert.on_conflict_do_nothing(index_elements=["id"]), [_row(each) for each in corrections])
+    before = _stored(connection, corrections)
+    insert = insert_into(connection, _TABLE).on_conflict_do_nothing(index_elements=["id"])
+    connection.execute(insert, [_row(each) for each in corrections])
+    after = _stored(connection, corrections)
+    for each in corrections:
+        if _said(after[each.id]) != _said(each):
+            raise InputError(
+                f"a correction with the id {each.id!r} and another text, answer or verdict is stored already: give "
+                "each correction an id of its own"
+            )
+    settle(connection, [each for each in corrections if each.id not in before])
+
+
+def _stored(connection: Connection, corrections: Sequence[Correction]) -> dict[str, Correction]:
+    """Those of the ids that are in the database."""
+    found: dict[str, Correction] = {}
     for start in range(0, len(corrections), _BATCH):
-        batch = corrections[start : start + _BATCH]
-        query = sa.select(*_COLUMNS).where(_TABLE.c.id.in_({each.id for each in batch}))
-        stored = {row["id"]: _correction(row) for row in connection.execute(query).mappings()}
-        for each in batch:
-            if _said(stored[each.id]) != _said(each):
-                raise InputError(
-                    f"a correction with the id {each.id!r} and another text, answer or verdict is stored already: give "
-                    "each correction an id of its own"
-                )
+        ids = {each.id for each in corrections[start : start + _BATCH]}
+        rows = connection.execute(sa.select(*_COLUMNS).where(_TABLE.c.id.in_(ids))).mappings()
+        found.update({row["id"]: _correction(row) for row in rows})
+    return found
 
 
 def _said(correction: Correction) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from app.config import (
     with_values,
 )
 from app.config.loading import load_config, to_yaml
+from app.config.options import mask
 from app.main import MODES
 from app.run.directory import RunDirectory
 
@@ -268,7 +269,7 @@ def test_every_setting_explains_itself_and_has_a_default_within_its_own_limits()
     flat = flatten(Config())
     for key, known in fields_by_key().items():
         assert known.metadata["meaning"], key
-        known_facts = {"meaning", "choices", "at_least", "at_most", "above", "below", "path", "trains"}
+        known_facts = {"meaning", "choices", "at_least", "at_most", "above", "below", "path", "secret", "trains"}
         assert set(known.metadata) <= known_facts, key
         assert type(flat[key]).__name__ == known.type.partition("[")[0], key
         task = [] if key == "task" else ["task=classification"] if key in OF_CLASSIFICATION else ["task=tagging"]
@@ -314,6 +315,24 @@ SECTIONS = {
     "distill": {"distill"},
     "compression": {"compress"},
 }
+
+
+@pytest.mark.parametrize(
+    ("secret", "shown"),
+    [
+        ("", ""),
+        ("sqlite:///a/b.sqlite", "sqlite:///a/b.sqlite"),
+        ("postgresql://me:s@c:r@t@host:5432/name", "postgresql://me:***@host:5432/name"),
+        ("postgresql://me@host/name?sslmode=require&password=secret&a=b",
+         "postgresql://me@host/name?sslmode=require&password=***&a=b"),
+        ("a key", "***"),
+    ],
+)  # fmt: skip
+def test_secrets_are_not_shown_but_kept(write, secret, shown):
+    config = load_config(None, [f"feedback.url={secret}", "seed=7"])
+    assert mask(secret) == shown
+    assert load_config(write(to_yaml(config, masked=True))).feedback.url == shown
+    assert load_config(write(to_yaml(config))) == config
 
 
 @pytest.mark.parametrize("mode", TRAINING_MODES)

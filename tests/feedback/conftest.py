@@ -2,6 +2,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -30,10 +31,11 @@ class Server:
         with psycopg.connect(self.url(name), autocommit=True) as connection:
             connection.execute(statement)
 
-    def make_database(self) -> str:
+    def make_empty(self) -> str:
+        """The URL of a schema of its own, which is faster to make than a database."""
         name = f"test_{secrets.token_hex(6)}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-        return self.url(name)
+        self.run(f"CREATE SCHEMA {name}")
+        return self.url(f"postgres?options=-csearch_path%3D{name}")
 
 
 def find_binary(name: str) -> str | None:
@@ -79,7 +81,7 @@ def postgres() -> Iterator[Server]:
         wait_for(running, process)
         yield running
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGQUIT)  # at once: nothing in it is needed any more
         process.wait(timeout=30)
         log.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +107,7 @@ def url(request, tmp_path) -> str:
     """An empty database, once of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/feedback.sqlite"
-    return request.getfixturevalue("postgres").make_database()
+    return request.getfixturevalue("postgres").make_empty()
 
 
 @pytest.fixture

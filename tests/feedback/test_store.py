@@ -1,5 +1,6 @@
 """The store of corrections, on SQLite and on a real PostgreSQL server."""
 
+import json
 import os
 import pwd
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from app.config import InputError, RunError
+from app.feedback import database
 from app.feedback.correction import check_correction, correction_from
 from app.feedback.database import SCHEMA, mask_url
 from app.feedback.store import Correction, Store, open_store
@@ -144,7 +147,11 @@ def test_what_an_author_said_is_deleted_and_the_rest_stays(store):
     assert [each.id for each in store.read()] == ["one"]
     assert store.delete(author="bob") == 0
     assert store.delete(text=ADA.text, author="bob") == 0
-    assert store.delete(text=ADA.text) == 1
+    assert store.delete(text=ADA.text, source="import:x") == 0
+    assert store.delete(text=ADA.text, source="page") == 1
+    store.add([classified("a", source="import:x"), classified("b", source="import:y")])
+    assert store.delete(source="import:x") == 1
+    assert [each.text for each in store.read()] == ["b"]
     assert "name an author or a text" in refusal(store.delete)
 
 
@@ -162,10 +169,37 @@ def test_deleted_texts_leave_the_files(tmp_path):
         assert b"kept 7" in held and b"SECRET" not in held and b"MALLORY" not in held
 
 
+def test_a_reader_that_keeps_deleted_texts_in_the_log_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    path = tmp_path / "feedback.sqlite"
+    with Store.open(f"sqlite:///{path}") as store:
+        store.add([classified("SECRET")])
+        with sqlite3.connect(path, isolation_level=None) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM feedback_corrections").fetchall()
+            with pytest.raises(RunError, match="deleted, but their bytes stay in the log .* delete once more"):
+                store.delete(text="SECRET")
+            assert store.count() == 0
+            reader.execute("COMMIT")
+        assert store.delete(text="SECRET") == 0
+        assert b"SECRET" not in b"".join(each.read_bytes() for each in tmp_path.iterdir())
+
+
+def test_errors_of_the_database_hold_no_texts(tmp_path):
+    text = "".join(["SEC", "RET"])  # a traceback shows this file, too
+    with Store.open(f"sqlite:///{tmp_path}/f.sqlite") as store:
+        with sqlite3.connect(tmp_path / "f.sqlite") as other:
+            other.execute("DROP TABLE feedback_queue")
+        with pytest.raises(RunError) as raised:
+            store.add([classified(text)])
+        assert store.count() == 0
+    assert text not in "".join(traceback.format_exception(raised.value))
+
+
 def test_deleted_texts_leave_the_tables_of_postgres(postgres):
     import psycopg
 
-    url = postgres.make_database()
+    url = postgres.make_empty()
     with Store.open(url) as store:
         store.add([classified("SECRET", author="mallory"), classified("kept")])
         store.delete(author="mallory")
@@ -224,18 +258,13 @@ def test_processes_open_a_new_database_and_write_at_once_without_loss(url):
         assert {each.id for each in store.read()} == acknowledged and len(acknowledged) == 60
 
 
-def test_what_was_acknowledged_survives_a_kill(url):
-    acknowledged = set()
-    for name in "ab":
-        writer = start_writer(url, name, 10_000)
-        for _ in range(15):
-            acknowledged.add(writer.stdout.readline().strip())
-        writer.kill()
-        acknowledged |= {line for line in writer.communicate()[0].split("\n")[:-1] if line}
-        with Store.open(url) as store:
-            found = [each.id for each in store.read()]
-            assert len(found) == len(set(found)) and acknowledged <= set(found)
-            assert len(found) <= len(acknowledged) + 2  # one that was stored but not yet acknowledged, each time
+def test_what_was_acknowledged_survives_kills_and_is_stored_once(url):
+    command = [sys.executable, "benchmarks/kill_store.py", f"--url={url}", "--kills=2", "--corrections=60"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0, found
+    assert (found["kills"], found["acknowledged"], found["stored"]) == (2, 60, 60)
+    assert (found["lost"], found["stored_twice"]) == (0, 0)
 
 
 def test_the_default_is_a_file_in_the_run_directory_of_any_name(tmp_path):
