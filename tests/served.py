@@ -25,7 +25,13 @@ CONFIG = Config(data=DataConfig(max_length=toy.LENGTH, overlap_tokens=8))
 
 
 def make_run(
-    folder: Path, model: Any, encoder: Any, *, saved_model: Path | None = None, file: str = "float32", light: bool = False
+    folder: Path,
+    model: Any,
+    encoder: Any,
+    *,
+    saved_model: Path | None = None,
+    file: str = "float32",
+    light: bool = False,
 ) -> Path:
     """A run directory with the bundle of a model, a SavedModel (unless it is `light`) and a TFLite file."""
     run = RunDirectory(folder)

@@ -306,7 +306,11 @@ async def take_webhook(request: Request) -> Response:
     corrections = await _read_annotations(event, server, model, version)
 
     def add() -> list[str]:
-        return server.stores.of(model.run_dir).add(corrections, labels=labels_of(version.about))
+        store = server.stores.of(model.run_dir)
+        for each in corrections:
+            if each.verdict == "skipped":  # what it said before is taken back
+                store.delete(source=each.source)
+        return store.add(corrections, labels=labels_of(version.about))
 
     return JsonResponse({"ids": await in_thread(add)}, status_code=201)
 

@@ -317,18 +317,18 @@ async def go_back(request: Request) -> Response:
     """Takes "stable" back to the version before, or "canary" away."""
     server = server_of(request)
     found = await read_object(request, required=(), optional=("model", "label", "author"))
-    model, label, why = find_model(server, found.get("model")), found.get("label", "stable"), found.get("author")
+    model, label, author = find_model(server, found.get("model")), found.get("label", "stable"), found.get("author")
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
     if label == "canary":
-        await _relabel(server, lambda: set_label(model.run_dir, label, 0, _why("taken back", why)))
+        await _relabel(server, lambda: set_label(model.run_dir, label, 0, _why("taken back", author)))
     else:
-        await _relabel(server, lambda: roll_back(model.run_dir, _why("rolled back", why)))
+        await _relabel(server, lambda: roll_back(model.run_dir, _why("", author)))
     return JsonResponse(await in_thread(_describe_versions, server, model))
 
 
 def _why(what: str, author: Any) -> str:
-    return f"{what} by {author[:100]}" if isinstance(author, str) and author.strip() else what
+    return f"{what} by {author[:100]}".strip() if isinstance(author, str) and author.strip() else what
 
 
 async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:

@@ -92,7 +92,7 @@ const answerOf = (source, text) => kept.get(keyOf(source, text));
 
 async function fetchAnswers(source, texts) {
   const body = {texts, model: source.model};
-  if (source.version !== "") body.version = source.version;
+  if (source.version !== "") body.version = Number(source.version);
   const answer = await ask(isTagging() ? "/entities" : "/classify", body);
   if (kept.size > 5000) kept.clear();
   answer.answers.forEach((row, number) => kept.set(keyOf(source, texts[number]), {
