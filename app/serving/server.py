@@ -325,6 +325,10 @@ async def _refuse_request(request: Request, error: Exception) -> Response:
     return refuse(error)
 
 
+async def _refuse_input(request: Request, error: Exception) -> Response:
+    return JsonResponse({"error": str(error)}, status_code=400)
+
+
 def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gate:
     """The server as an ASGI application."""
 
@@ -341,7 +345,7 @@ def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gat
 
     app = Starlette(
         routes=list(ROUTES if routes is None else routes),
-        exception_handlers={HTTPException: _refuse_path, RequestError: _refuse_request},
+        exception_handlers={HTTPException: _refuse_path, RequestError: _refuse_request, InputError: _refuse_input},
         lifespan=lifespan,
     )
     app.state.server = server

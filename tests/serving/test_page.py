@@ -19,22 +19,25 @@ from app.tasks.network import build_encoder
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)")
+MULTI_LABEL = {"multi_label": True}
 INTENTS = tuple(f"intent_{number}" for number in range(77))
 TEXT = "Ada Smith met 🎉 Bob in Rome .\n\nthe old house was in Lima ."
 
 
 @pytest.fixture(scope="module")
-def site(served_run, served_classifier, saved_model, vocabulary, tmp_path_factory):
+def site(served_run, vocabulary, tmp_path_factory):
     """A server of a tagger in two versions, a classifier, and one of 77 labels of which a text may have several."""
     folder = tmp_path_factory.mktemp("site")
-    ner, classify = folder / "ner", folder / "classify"
+    ner = folder / "ner"
     shutil.copytree(served_run, ner, ignore=shutil.ignore_patterns("tflite"))
-    shutil.copytree(served_classifier.run, classify)
     other = toy.make_tagger(vocabulary, model=ModelConfig(head="softmax", head_dropout=0.0), seed=9)
     save_as_saved_model(other, toy.make_encoder(other), PredictConfig(), ner / "export" / "saved_model")
     (ner / "export" / "labels.json").write_text(json.dumps({"stable": 1, "canary": 2, "history": []}))
-    several = toy.make_classifier(vocabulary, labels=INTENTS, facts={"multi_label": True})
-    topics = served.make_run(folder / "topics", several, build_encoder(several, served.CONFIG.data), light=True)
+    one, several = toy.make_classifier(vocabulary), toy.make_classifier(vocabulary, labels=INTENTS, facts=MULTI_LABEL)
+    classify, topics = (
+        served.make_run(folder / name, model, build_encoder(model, served.CONFIG.data), light=True)
+        for name, model in (("classify", one), ("topics", several))
+    )
     names = ("ner", "classify", "topics")
     with serving(ner, classify, topics, names=names, runtime="auto", reload_seconds=0) as url:
         yield SimpleNamespace(url=url, ner=ner)

@@ -25,7 +25,8 @@ def url(site):
 
 
 def correction(text, *entities, **more):
-    spans = [{"start": text.index(words), "end": text.index(words) + len(words), "label": label} for words, label in entities]
+    places = [(text.index(words), text.index(words) + len(words), label) for words, label in entities]
+    spans = [{"start": start, "end": end, "label": label} for start, end, label in places]
     return {"text": text, "answer": {"entities": spans}, **more}
 
 

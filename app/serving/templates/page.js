@@ -569,9 +569,10 @@ class LabelChooser {
   }
 
   list() {
-    const letters = this.wanted.toLowerCase().replaceAll("_", " ").split(/\s+/).filter(Boolean), scores = this.row.scores;
-    const ranked = [...model.labels].sort((a, b) => scores[b] - scores[a]);
-    const fitting = ranked.filter(label => letters.every(part => label.toLowerCase().replaceAll("_", " ").includes(part)));
+    const plain = label => label.toLowerCase().replaceAll("_", " ").trim(), scores = this.row.scores;
+    const wanted = plain(this.wanted), letters = wanted.split(/\s+/).filter(Boolean);
+    const ranked = [...model.labels].sort((a, b) => (plain(b) === wanted) - (plain(a) === wanted) || scores[b] - scores[a]);
+    const fitting = ranked.filter(label => letters.every(part => plain(label).includes(part)));
     const most = this.all || letters.length ? fitting.length : this.fixed ? 5 : 10;
     const shown = fitting.filter((label, number) => number < most || !letters.length && this.chosen.includes(label));
     this.more.textContent = this.all ? "Show fewer" : `Show all ${model.labels.length}`;
