@@ -5,6 +5,7 @@ A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
-from app.config import InputError, LostWorkerError, RunError, Terminated
+from app.config import Config, InputError, LostWorkerError, RunError, Terminated
 from app.config.loading import to_yaml
 from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
@@ -177,7 +178,15 @@ def describe(name: str, request: Request) -> str:
         }[state]
     else:
         where = "exists" if request.run_dir.is_run() else "new"
-    return f"# {name}: {plan}\n# run directory: {shown(request.run_dir)} ({where})\n{to_yaml(request.config)}"
+    config = to_yaml(without_secrets(request.config))
+    return f"# {name}: {plan}\n# run directory: {shown(request.run_dir)} ({where})\n{config}"
+
+
+def without_secrets(config: Config) -> Config:
+    """The configuration as it may be shown."""
+    if not config.serve.api_key:
+        return config
+    return dataclasses.replace(config, serve=dataclasses.replace(config.serve, api_key="***"))
 
 
 def explain(error: Exception) -> str:

@@ -50,6 +50,8 @@ LIGHT = [
     "tasks/tagging/labels",
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
+    "serving/labels",
+    "serving/runs",
     "encoder/sources",
     "training/cluster",
     "training/teachers",
