@@ -132,7 +132,8 @@ def test_the_review_server_is_started_as_the_program_takes_it_and_keeps_its_secr
     settings = dict(argument.removeprefix("--set=").split("=", 1) for argument in arguments if "--set=" in argument)
     serve = {name: value for name, value in settings.items() if name.startswith("serve.")}
     config = load_config(None, [f"{name}={value}" for name, value in serve.items()]).serve
-    assert arguments[0].removeprefix("--mode=") in MODES and f"{config.port}:{config.port}" in services["review"]["ports"]
+    assert arguments[0].removeprefix("--mode=") in MODES
+    assert f"{config.port}:{config.port}" in services["review"]["ports"]
     assert str(config.port) in services["review"]["healthcheck"]["test"][-1]
     assert settings["feedback.url"].partition("@")[2].partition("/")[0] in services
     assert not any("PASSWORD" in argument or "KEY" in argument for argument in arguments)

@@ -52,6 +52,8 @@ LIGHT = [
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
     *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py"))),
+    "serving/labels",
+    "serving/runs",
     "encoder/sources",
     "training/cluster",
     "training/teachers",

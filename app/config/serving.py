@@ -29,7 +29,8 @@ class ServeConfig:
     deadline_ms: int = option(10_000, "a request that has no answer after this time ends with 504", at_least=1)
     max_body_bytes: int = option(4 * 2**20, "most bytes in a body, unpacked; a larger one ends with 413", at_least=1)
     api_key: str = option(
-        "", "key that requests must bring (Authorization: Bearer KEY); empty = the variable APP_API_KEY, else none"
+        "", "key that requests must bring (Authorization: Bearer KEY); empty = the variable APP_API_KEY, else none",
+        secret=True,
     )
     access_log: bool = option(True, "a JSON line on stderr for each request, without its texts")
     log_texts: bool = option(False, "write the texts of requests into these lines too")

@@ -254,7 +254,9 @@ async def get_queue(request: Request) -> Response:
 
     found = await in_thread(read)
     versions_now = [model.stable.number, model.labels.get("canary")]
-    stale = [each for each in found if [each.version, each.other_answer.get("version")] != versions_now]
+    stale = [
+        each for each in found if not each.answer or [each.version, each.other_answer.get("version")] != versions_now
+    ]
     if stale:
         for reason in {each.reason for each in stale}:
             texts = [each.text for each in stale if each.reason == reason]

@@ -288,7 +288,9 @@ training.memory_limit_mb training.input_threads training.log_every_steps trainin
 training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
 predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
 predict.format predict.drop_non_names export.formats export.max_f1_loss export.block_size
-export.int8_table export.calibration_rows export.vectors serve.host serve.port benchmark.objective benchmark.steps
+export.int8_table export.calibration_rows export.vectors serve.host serve.port serve.runs serve.runtime
+serve.tflite_file serve.threads serve.max_batch serve.queue_size serve.deadline_ms serve.max_body_bytes serve.api_key
+serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchmark.steps
 feedback.url feedback.author
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
 benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
