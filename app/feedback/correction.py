@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ JUDGED = ("accepted", "fixed")  # the verdicts that come with an answer that is 
 MAX_TEXT_CHARACTERS = 1_000_000
 MAX_NAME_CHARACTERS = 200  # of ids, authors, models, sources, labels
 MAX_JSON_CHARACTERS = 8_000_000  # of an answer or a prediction
+_NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,9 @@ def _check_name(value: Any, name: str) -> None:
 
 def _check_storable(text: str, name: str) -> None:
     """Raises InputError for what no database takes: PostgreSQL has no NUL, UTF-8 no half of a surrogate pair."""
-    at = next((i for i, letter in enumerate(text) if letter == "\0" or "\ud800" <= letter <= "\udfff"), None)
-    if at is not None:
-        what = "a NUL character" if text[at] == "\0" else "half of a surrogate pair"
-        raise InputError(f"{name} holds {what} at character {at}, which cannot be stored")
+    if found := _NOT_STORABLE.search(text):
+        what = "a NUL character" if found.group() == "\0" else "half of a surrogate pair"
+        raise InputError(f"{name} holds {what} at character {found.start()}, which cannot be stored")
 
 
 def _check_json(value: Any, name: str) -> None:

@@ -148,12 +148,20 @@ def compute_disagreement(answer: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 def settle(connection: Connection, corrections: Sequence[Correction]) -> None:
     """Has the queue know what people said: judged and skipped texts wait no longer, flagged ones wait."""
-    for each in corrections:
+    flagged: list[dict[str, Any]] = []
+    settled: list[dict[str, str]] = []
+    for each in {(each.model, each.text): each for each in corrections}.values():  # of several, the last word counts
         if each.verdict == "flagged":
             item = Waiting(each.text, each.model, each.version, "flagged", answer=each.prediction)
-            _upsert(connection, [_row(item, "the correction")])
+            flagged.append(_row(item, "the correction"))
         else:
-            _mark(connection, text_key(each.text), each.model, "done" if each.verdict in JUDGED else "skipped")
+            state = "done" if each.verdict in JUDGED else "skipped"
+            settled.append({"of_model": each.model, "of_text": text_key(each.text), "to": state})
+    if flagged:
+        _upsert(connection, flagged)
+    if settled:
+        chosen = (_TABLE.c.text_key == sa.bindparam("of_text"), _TABLE.c.model == sa.bindparam("of_model"))
+        connection.execute(_TABLE.update().where(*chosen).values(state=sa.bindparam("to")), settled)
 
 
 def _parts(answer: Mapping[str, Any]) -> set[Any]:

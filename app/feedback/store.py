@@ -21,7 +21,8 @@ from app.feedback.queue import settle
 __all__ = ["JUDGED", "VERDICTS", "Correction", "Store", "open_store"]
 
 FILE_NAME = "feedback.sqlite"  # in the run directory
-_BATCH = 500  # rows a query; SQLite takes 999 values in old versions
+_BATCH = 500  # ids in a query; SQLite takes 999 values in old versions
+_PAGE = 2000  # rows
 _TABLE = tables.corrections
 _FIELDS = tuple(field.name for field in fields(Correction))
 _COLUMNS = [_TABLE.c[name] for name in _FIELDS]
@@ -106,8 +107,15 @@ class Store:
             partition_by=(_TABLE.c.task, _TABLE.c.text_key), order_by=(_TABLE.c.time.desc(), _TABLE.c.number.desc())
         )
         conditions = _conditions(task=task, model=model, verdicts=JUDGED)
-        ranked = sa.select(_TABLE.c.number, *_COLUMNS, place.label("place")).where(*conditions).subquery()
-        return self._in_pages(sa.select(ranked).where(ranked.c.place == 1).subquery())
+        ranked = sa.select(_TABLE.c.number, _TABLE.c.time, place.label("place")).where(*conditions).subquery()
+        query = sa.select(ranked.c.number).where(ranked.c.place == 1).order_by(ranked.c.time, ranked.c.number)
+        with self.database.reading() as connection:
+            numbers = connection.execute(query).scalars().all()
+        for start in range(0, len(numbers), _BATCH):
+            chosen = sa.select(*_COLUMNS).where(_TABLE.c.number.in_(numbers[start : start + _BATCH]))
+            with self.database.reading() as connection:
+                rows = connection.execute(chosen.order_by(_TABLE.c.time, _TABLE.c.number)).mappings().all()
+            yield from map(_correction, rows)
 
     def recent(self, *, limit: int = 50, offset: int = 0, task: str = "", model: str = "") -> list[Correction]:
         """The newest ones, newest first."""
@@ -181,16 +189,16 @@ class Store:
 
     def _in_pages(self, found: sa.Subquery) -> Iterator[Correction]:
         """Page by page, so that nobody who reads slowly holds a transaction open."""
-        query = sa.select(found).order_by(found.c.time, found.c.number).limit(_BATCH)
+        query = sa.select(found).order_by(found.c.time, found.c.number).limit(_PAGE)
         after: sa.ColumnElement[bool] = sa.true()
         while True:
             with self.database.reading() as connection:
                 rows = connection.execute(query.where(after)).mappings().all()
             yield from map(_correction, rows)
-            if len(rows) < _BATCH:
+            if len(rows) < _PAGE:
                 return
             time, number = rows[-1]["time"], rows[-1]["number"]
-            after = sa.or_(found.c.time > time, sa.and_(found.c.time == time, found.c.number > number))
+            after = sa.tuple_(found.c.time, found.c.number) > sa.tuple_(sa.literal(time), sa.literal(number))
 
 
 def _conditions(
@@ -207,7 +215,7 @@ def _conditions(
 
 
 def _insert(connection: Connection, corrections: Sequence[Correction]) -> None:
-    before = _stored(connection, corrections)
+    before = _find_ids(connection, corrections)
     insert = insert_into(connection, _TABLE).on_conflict_do_nothing(index_elements=["id"])
     connection.execute(insert, [_row(each) for each in corrections])
     after = _stored(connection, corrections)
@@ -220,8 +228,17 @@ def _insert(connection: Connection, corrections: Sequence[Correction]) -> None:
     settle(connection, [each for each in corrections if each.id not in before])
 
 
-def _stored(connection: Connection, corrections: Sequence[Correction]) -> dict[str, Correction]:
+def _find_ids(connection: Connection, corrections: Sequence[Correction]) -> set[str]:
     """Those of the ids that are in the database."""
+    found: set[str] = set()
+    for start in range(0, len(corrections), _BATCH):
+        ids = {each.id for each in corrections[start : start + _BATCH]}
+        found.update(connection.execute(sa.select(_TABLE.c.id).where(_TABLE.c.id.in_(ids))).scalars())
+    return found
+
+
+def _stored(connection: Connection, corrections: Sequence[Correction]) -> dict[str, Correction]:
+    """What is in the database under the ids."""
     found: dict[str, Correction] = {}
     for start in range(0, len(corrections), _BATCH):
         ids = {each.id for each in corrections[start : start + _BATCH]}

@@ -87,7 +87,7 @@ def test_corrections_settle_the_queue(queue, store):
     assert queue.progress(model="n").left == 1
     (first, second) = queue.next(by="flagged")
     assert (first.text, second.text, second.answer, second.version) == ("d", "new", label("y"), 2)
-    store.add([said("d", "fixed")])
+    store.add([said("d", "flagged"), said("d", "fixed")])
     store.add([said("d", "flagged", "flag")])  # sent again by a client that got no answer
     assert texts(queue, by="flagged") == ["new"]
 

@@ -107,11 +107,14 @@ def test_filters_and_order(store):
     assert "since must be ISO 8601" in refusal(store.count, since="yesterday")
 
 
-def test_more_than_a_page_is_read_in_order_and_once(store):
+def test_more_than_a_page_is_read_in_order_and_once(store, monkeypatch):
+    monkeypatch.setattr("app.feedback.store._PAGE", 100)
     same = "2026-01-01T00:00:00Z"
-    store.add([classified(f"t{i}", time=same) for i in range(1203)])
-    assert [each.text for each in store.read()] == [f"t{i}" for i in range(1203)]
-    assert [each.text for each in store.latest()] == [f"t{i}" for i in range(1203)]
+    store.add([classified(f"t{i}", time=same) for i in range(550)])
+    store.add([classified("last", time="2026-01-02"), classified("first", time="2025-01-02")])
+    expected = ["first", *(f"t{i}" for i in range(550)), "last"]
+    assert [each.text for each in store.read()] == expected
+    assert [each.text for each in store.latest()] == expected
 
 
 def test_the_latest_judgement_of_a_text_counts(store):
