@@ -5,7 +5,6 @@ A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import os
 import signal
@@ -16,7 +15,7 @@ from typing import NoReturn
 from absl import app as absl_app
 from absl import flags, logging
 
-from app.config import Config, InputError, LostWorkerError, RunError, Terminated
+from app.config import InputError, LostWorkerError, RunError, Terminated
 from app.config.loading import to_yaml
 from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
