@@ -325,6 +325,23 @@ def test_the_queue_is_worked_off_by_keys(site, page):
     page.wait_for_selector("#item-other mark, #queue-empty:not([hidden])")
 
 
+def test_judgements_that_could_not_be_saved_wait_for_one_button(site, page):
+    texts = [f"the old house {number} was in Oslo ." for number in range(2)]
+    assert ask(site.url, "/queue", {"texts": texts, "model": "ner"})[0] == 201
+    page.route("**/feedback", lambda route: route.abort())
+    page.get_by_role("tab", name="Review").click()
+    page.wait_for_selector("#item:not([hidden])")
+    page.keyboard.press("a")
+    page.keyboard.press("a")
+    until(page, "queue.sending.size === 2 && document.querySelectorAll('#item-saved button').length === 1")
+    page.unroute("**/feedback")
+    page.get_by_role("button", name="Try again").click()
+    until(page, "queue.sending.size === 0")
+    assert page.locator("#item-saved").inner_text().startswith("saved in")
+    judged = [each["verdict"] for each in corrections(site)[:2]]
+    assert judged == ["accepted", "accepted"]
+
+
 def test_the_canary_is_promoted_and_rolled_back_with_the_numbers_in_sight(site, page):
     page.get_by_role("tab", name="Versions").click()
     page.wait_for_selector("#version-table tbody tr")

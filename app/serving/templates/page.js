@@ -604,7 +604,7 @@ class LabelChooser {
 // Saving. The same content keeps its id until it is known to be stored, so that trying again stores it once.
 
 const ids = new Map();
-let unsaved = 0;  // corrections on their way
+let unsaved = 0;  // requests on their way
 
 async function save(corrections) {
   const author = $("author").value.trim();
@@ -614,14 +614,13 @@ async function save(corrections) {
     if (!ids.has(content)) ids.set(content, makeId());
     each.id = ids.get(content);
   }
-  unsaved += sent.length;
-  const answer = await ask("/feedback", {corrections: sent});
-  unsaved -= sent.length;
+  unsaved += 1;
+  const answer = await ask("/feedback", {corrections: sent}).finally(() => { unsaved -= 1; });
   for (const {id, ...each} of sent) ids.delete(JSON.stringify(each));
   return `saved in ${answer.stored_in}, ${plural(answer.count, "correction")} so far`;
 }
 
-addEventListener("beforeunload", event => { if (unsaved || tryEditor?.edited) event.preventDefault(); });
+addEventListener("beforeunload", event => { if (unsaved || queue.sending.size || tryEditor && changedPassages().length) event.preventDefault(); });
 $("author").value = localStorage.getItem("author") ?? "";
 $("author").addEventListener("change", () => localStorage.setItem("author", $("author").value));
 
@@ -718,7 +717,7 @@ function markDifferences(one, two) {
   }
 }
 
-const changedPassages = () => isTagging() ? tryEditor.passages.filter(passage => passage.edited) : tryEditor.edited ? [tryEditor] : [];
+const changedPassages = () => isTagging() ? tryEditor.passages.filter(passage => passage.edited && passage.answer) : tryEditor.edited ? [tryEditor] : [];
 const openPassages = () => isTagging() ? tryEditor.passages.filter(passage => passage.answer && !passage.judged) : tryEditor.row && !tryEditor.judged ? [tryEditor] : [];
 
 function changed() {
@@ -865,13 +864,21 @@ async function judge(verdict, correction) {
   showItem();
   if (queue.items.length < 5 && queue.left > queue.items.length) fetchQueue();
   for (;;) {
-    try { show($("item-saved"), await save([sent])); break; }
-    catch (error) {
-      show($("item-saved"), `Not saved: ${error.message}. `, true);
-      await new Promise(again => $("item-saved").append(element("button", {type: "button", onclick: again}, "Try again")));
-    }
+    try {
+      const said = await save([sent]);
+      if (!queue.retry) show($("item-saved"), said);
+      break;
+    } catch (error) { await waitForRetry(`Not saved: ${error.message}. `); }
   }
   queue.sending.delete(item.text);
+}
+
+// One button for all judgements that could not be saved.
+function waitForRetry(message) {
+  queue.retry ??= new Promise(done => { queue.resume = () => { queue.retry = null; done(); }; });
+  show($("item-saved"), message, true);
+  $("item-saved").append(element("button", {type: "button", onclick: () => queue.resume()}, "Try again"));
+  return queue.retry;
 }
 
 function fixItem() {
@@ -1098,7 +1105,9 @@ function chooseModel(name) {
   changeText();
 }
 
-$("model").addEventListener("change", () => {
+$("model").addEventListener("change", async () => {
+  const lost = changedPassages().length && !await askWhetherSure("Leave without saving?", "What you corrected is not saved yet.", "Leave");
+  if (lost) { $("model").value = model.name; return; }
   chooseModel($("model").value);
   openTab(TABS.find(name => !$(name).hidden));
 });
