@@ -93,7 +93,7 @@ const answerOf = (source, text) => kept.get(keyOf(source, text));
 async function fetchAnswers(source, texts) {
   const body = {texts, model: source.model};
   if (source.version !== "") body.version = Number(source.version);
-  const answer = await ask(isTagging() ? "/entities" : "/classify", body);
+  const answer = await ask({tagging: "/entities", classification: "/classify"}[model.task] ?? "/answers", body);
   if (kept.size > 5000) kept.clear();
   answer.answers.forEach((row, number) => kept.set(keyOf(source, texts[number]), {
     ...row, ...("entities" in row ? {entities: toUnits(texts[number], row.entities)} : {}),
@@ -601,6 +601,35 @@ class LabelChooser {
   }
 }
 
+// The answer of a task of one's own, value by value; it can be called right or flagged.
+class PlainAnswer {
+  constructor(host) {
+    Object.assign(this, {row: null, text: "", history: [], chosen: [], done: null, edited: false});
+    this.host = element("div", {class: "plain"});
+    host.replaceChildren(this.host);
+  }
+  get judged() { return this.done !== null; }
+  undo() {}
+
+  receive(text, row) {
+    if (row === this.row && text === this.text) return;
+    Object.assign(this, {text, row, done: null});
+    const {text: _, model: __, version: ___, ...values} = row;
+    this.host.textContent = Object.entries(values).map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join("\n");
+    changed();
+  }
+
+  clear() {
+    Object.assign(this, {text: "", row: null});
+    this.host.replaceChildren();
+  }
+
+  correction(verdict) {
+    const {text: _, model, version, ...prediction} = this.row;
+    return {text: this.text, verdict, model, version, answer: verdict === "accepted" ? prediction : {}, prediction};
+  }
+}
+
 // Saving. The same content keeps its id until it is known to be stored, so that trying again stores it once.
 
 const ids = new Map();
@@ -1080,8 +1109,8 @@ function chooseModel(name) {
   model.types = isTagging() ? typesOf(model.labels) : model.labels;
   $("model").value = model.name;
   document.title = document.querySelector("h1").textContent = model.title;
-  $("answer-title").textContent = isTagging() ? "Entities" : "Labels";
-  for (const node of document.querySelectorAll("[data-for]")) node.hidden = (node.dataset.for === "spans") !== isTagging();
+  $("answer-title").textContent = {tagging: "Entities", classification: "Labels"}[model.task] ?? "Answer";
+  for (const node of document.querySelectorAll("[data-for]")) node.hidden = node.dataset.for !== model.task;
   const [version, other] = [$("version").value, $("other").value], option = (value, text) => element("option", {value}, text);
   $("version").replaceChildren(option("", "default"), ...model.versions.map(number => option(String(number), nameOfVersion(model, number))));
   $("version-choice").hidden = model.versions.length < 2;
@@ -1093,7 +1122,7 @@ function chooseModel(name) {
     kept.clear();
     forget();
   } else {
-    const Editor = isTagging() ? SpanEditor : LabelChooser;
+    const Editor = {tagging: SpanEditor, classification: LabelChooser}[model.task] ?? PlainAnswer;
     tryEditor = new Editor($("result"), {changed});
     tryOther = new Editor($("other-result"), {fixed: true});
     itemEditor = new Editor($("item-result"), {changed: drawItemButtons});
