@@ -57,9 +57,7 @@ def make_server(*runs: Path, names: tuple[str, ...] = (), key: str = "", **setti
     )
     told: list[str] = []
     models = [
-        ServedModel(
-            name, RunDirectory(run), config=CONFIG, settings=config, threads=config.threads, say=told.append
-        )
+        ServedModel(name, RunDirectory(run), config=CONFIG, settings=config, threads=config.threads, say=told.append)
         for name, run in zip(names or ("ner",), runs, strict=True)
     ]
     server = ModelServer(config, models, api_key=key)

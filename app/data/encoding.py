@@ -11,7 +11,6 @@ import numpy as np
 from app.data.packing import Example
 
 if TYPE_CHECKING:
-    from app.text.plain_pieces import PlainWordPieces
     from app.text.word_pieces import WordPieces
 
 
@@ -20,14 +19,14 @@ class Encoder:
     """Everything that turns words into model input. The encoder of a task says which pieces are labelled.
 
     Attributes:
-        pieces: the backbone's word pieces.
+        pieces: the backbone's word pieces, by TF Text or in plain Python.
         labels: label names in the order of their ids.
         shapes: words to word-shape ids, int32 [words].
         max_length: pieces in a row, `[CLS]` and `[SEP]` included.
         overlap: pieces of context, left and right together, that a window keeps free when a long text is scored.
     """
 
-    pieces: WordPieces | PlainWordPieces
+    pieces: WordPieces
     labels: tuple[str, ...]
     shapes: Callable[[Sequence[str]], np.ndarray]
     max_length: int

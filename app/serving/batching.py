@@ -237,10 +237,7 @@ def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
     filling = b"" if arrays[0].dtype == object else 0
     rest = [(0, 0)] * (arrays[0].ndim - 2)
     return np.concatenate(
-        [
-            np.pad(array, [(0, 0), (0, width - array.shape[1]), *rest], constant_values=filling)
-            for array in arrays
-        ]
+        [np.pad(array, [(0, 0), (0, width - array.shape[1]), *rest], constant_values=filling) for array in arrays]
     )
 
 

@@ -25,8 +25,7 @@ from app.serving.errors import ExpiredError, RequestError
 from app.serving.predict_json import Limits, Signature, Tensor
 from app.tasks.light import LightModel, load_light_model
 
-ROWS_TOGETHER = 8  # of packed rows in one call: more only need memory
-STEP = 8  # lengths are rounded up to a multiple of so many pieces: a new shape costs LiteRT an allocation
+ROWS_TOGETHER = 2  # of packed rows of like length in one call; more only pad each other, and need memory
 _TOKENIZED_INPUTS = {name: Tensor("int32", (-1, -1)) for name in FEATURES}
 _TEXT_INPUTS = {"text": Tensor("string", (-1,))}
 # Outputs of the text signatures of the built-in tasks.
@@ -112,14 +111,15 @@ class TFLiteEngine:
 
 
 def _forward(model: TFLiteModel, features: Features) -> np.ndarray:
-    """Logits, computed without the columns of padding that are more than `STEP` allows."""
+    """Logits, computed without the columns that all rows pad: LiteRT takes any length, a new one costs it little."""
     whole = features["padding_mask"].shape[1]
     used = int(np.flatnonzero(features["padding_mask"].any(axis=0))[-1]) + 1
-    length = min(whole, -(-used // STEP) * STEP)
-    logits = model.forward({name: value[:, :length] for name, value in features.items()})
-    if length == whole:
+    logits = model.forward({name: value[:, :used] for name, value in features.items()})
+    if used == whole:
         return logits
-    return np.pad(logits, ((0, 0), (0, whole - length), (0, 0)))
+    padded = np.zeros((len(logits), whole, logits.shape[2]), logits.dtype)
+    padded[:, :used] = logits
+    return padded
 
 
 def _in_slices(forward: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

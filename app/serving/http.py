@@ -132,9 +132,7 @@ class Gate:
         show_texts: whether texts are.
     """
 
-    def __init__(
-        self, app: ASGIApp, *, api_key: str, metrics: Metrics, access_log: bool, show_texts: bool
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str, metrics: Metrics, access_log: bool, show_texts: bool) -> None:
         self._app, self._key, self._metrics = app, api_key.encode("utf-8"), metrics
         self._logs, self._show_texts = access_log, show_texts
 
@@ -143,7 +141,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         began, seen = time.perf_counter(), _Seen()
-        scope["noted"] = noted = {}
+        noted: dict[str, Any] = {}
+        scope["noted"] = noted
 
         async def watched(message: Message) -> None:
             seen.watch(message)

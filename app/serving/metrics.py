@@ -17,15 +17,11 @@ class Metrics:
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "app_requests", "requests answered", ["path", "status"], registry=self._registry
-        )
+        self.requests = Counter("app_requests", "requests answered", ["path", "status"], registry=self._registry)
         self.seconds = Histogram(
             "app_request_seconds", "time to the answer", ["path"], buckets=SECONDS, registry=self._registry
         )
-        self.batches = Histogram(
-            "app_batch_texts", "texts computed together", buckets=TEXTS, registry=self._registry
-        )
+        self.batches = Histogram("app_batch_texts", "texts computed together", buckets=TEXTS, registry=self._registry)
         self.rejected = Counter(
             "app_requests_rejected", "requests refused by load or time", ["reason"], registry=self._registry
         )

@@ -401,7 +401,7 @@ def test_health_readiness_and_metrics(light_url):
         'app_requests_rejected_total{reason="queue"}',
     ):
         assert line in found, line
-    assert "/v1/models/ner\"" not in found or "{name}" in found
+    assert '/v1/models/ner"' not in found or "{name}" in found
 
 
 def test_nobody_is_ready_before_the_models_are_warm(served_run):

@@ -162,8 +162,9 @@ def test_a_version_that_is_no_good_is_not_taken_and_that_is_said_once(run):
 
 def test_a_server_whose_model_is_damaged_ends_with_the_reason(run):
     (run / "export" / "saved_model" / "1" / "saved_model.pb").write_bytes(b"\0" * 99)
-    with pytest.raises(InputError, match="is no SavedModel that can be read"), listening(
-        make_server(run, runtime="saved_model")
+    with (
+        pytest.raises(InputError, match="is no SavedModel that can be read"),
+        listening(make_server(run, runtime="saved_model")),
     ):
         pass
 

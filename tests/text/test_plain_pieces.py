@@ -27,9 +27,7 @@ def both(request):
 def assert_equal(both, words):
     plain, other = (pieces.encode(words) for pieces in both)
     for number, word in enumerate(words):
-        found, expected = (
-            rows.ids[rows.splits[number] : rows.splits[number + 1]].tolist() for rows in (plain, other)
-        )
+        found, expected = (rows.ids[rows.splits[number] : rows.splits[number + 1]].tolist() for rows in (plain, other))
         assert found == expected, (word, [hex(ord(letter)) for letter in word])
     assert (plain.ids.dtype, plain.splits.dtype) == (other.ids.dtype, other.splits.dtype)
 

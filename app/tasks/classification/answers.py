@@ -14,12 +14,13 @@ from app.tasks.classification.scores import NO_LABEL, choose_answers
 from app.tasks.whole_text_rows import spell_words
 
 if TYPE_CHECKING:
+    from app.tasks.light import LightModel
     from app.tasks.network import TaskModel
     from app.tasks.task import Answers, Facts
 
 
 def answer_texts(
-    model: TaskModel, texts: Sequence[str], answers: Answers, config: PredictConfig
+    model: TaskModel | LightModel, texts: Sequence[str], answers: Answers, config: PredictConfig
 ) -> Iterator[dict[str, Any]]:
     """A row for each text, see `Classification.answer_texts`."""
     pairs = bool(model.facts.get("pairs"))
@@ -36,7 +37,9 @@ def split_pair(text: str) -> tuple[str, ...]:
     return first, second
 
 
-def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], *, is_empty: bool) -> dict[str, Any]:
+def make_row(
+    model: TaskModel | LightModel, logits: np.ndarray, settings: Mapping[str, Any], *, is_empty: bool
+) -> dict[str, Any]:
     """The answer to one text; `settings` are those of `choose_answers`."""
     logits = np.zeros_like(logits) if is_empty else logits
     answer = choose_answers(logits[np.newaxis], multi_label=bool(model.facts.get("multi_label")), **settings)
@@ -76,7 +79,7 @@ def find_min_score(facts: Facts, config: PredictConfig) -> float:
     return 0.0 if min(reached) == lowest else float(min(reached))
 
 
-def settings_of(model: TaskModel, config: PredictConfig) -> dict[str, Any]:
+def settings_of(model: TaskModel | LightModel, config: PredictConfig) -> dict[str, Any]:
     """What `choose_answers` and `compute_text_scores` need beside the logits."""
     found: dict[str, Any] = {"temperature": float(model.facts.get("temperature", 1.0))}
     if model.facts.get("multi_label"):

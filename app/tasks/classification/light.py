@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from app.tasks.classification.labelled_text import LabelledText
     from app.tasks.light import LightModel
     from app.tasks.task import Answers
-    from app.text.plain_pieces import PlainWordPieces
 
 
 class LightClassification:
@@ -37,7 +36,7 @@ class LightClassification:
         }
 
     def build_encoder(
-        self, pieces: PlainWordPieces, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
+        self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
     ) -> TextEncoder:
         return TextEncoder(
             pieces=pieces,
@@ -54,9 +53,7 @@ class LightClassification:
     def group_of(self, example: LabelledText) -> int:
         return example.number
 
-    def decode(
-        self, model: LightModel, emissions: Sequence[np.ndarray], *, probabilities: bool
-    ) -> list[np.ndarray]:
+    def decode(self, model: LightModel, emissions: Sequence[np.ndarray], *, probabilities: bool) -> list[np.ndarray]:
         """Logits float32 [labels] of each text."""
         return [each[0] for each in emissions]
 

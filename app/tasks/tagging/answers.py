@@ -18,6 +18,7 @@ from app.tasks.tagging.names import find_names, is_in_path
 from app.text.words import Word, split_sentences, split_words
 
 if TYPE_CHECKING:
+    from app.tasks.light import LightModel
     from app.tasks.network import TaskModel
     from app.tasks.task import Answers
 
@@ -75,7 +76,7 @@ def tag_texts(
         yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
 
 
-def find_non_names(model: TaskModel, config: PredictConfig) -> tuple[str, ...]:
+def find_non_names(model: TaskModel | LightModel, config: PredictConfig) -> tuple[str, ...]:
     """Entity types that need be no names: those that the training corpus shows, or all."""
     known = tuple(model.facts.get("non_name_types", ()))
     return known if config.drop_non_names else tuple(types_from(model.labels))

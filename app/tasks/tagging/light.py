@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from app.data.sentence import Sentence
     from app.tasks.light import LightModel
     from app.tasks.task import Answers
-    from app.text.plain_pieces import PlainWordPieces
 
 
 class LightTagging:
@@ -38,7 +37,7 @@ class LightTagging:
         }
 
     def build_encoder(
-        self, pieces: PlainWordPieces, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
+        self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
     ) -> SentenceEncoder:
         return SentenceEncoder(
             pieces=pieces,
@@ -88,9 +87,7 @@ class LightTagging:
     def answer_texts(
         self, model: LightModel, texts: Sequence[str], answers: Answers, config: PredictConfig
     ) -> Iterator[dict[str, Any]]:
-        return tag_texts(
-            texts, answers, split=config.split_sentences, non_names=find_non_names(model, config)
-        )
+        return tag_texts(texts, answers, split=config.split_sentences, non_names=find_non_names(model, config))
 
     def agrees(self, model: LightModel, vector: Mapping[str, Any], logits: np.ndarray) -> bool:
         """Whether logits float32 [1, length, labels] of a test vector are the answer that it holds."""
