@@ -171,7 +171,7 @@ def test_a_server_whose_model_is_damaged_ends_with_the_reason(run):
 
 LIGHT = """
 import sys
-sys.path.insert(0, ".")
+sys.path.insert(0, sys.argv[2])
 from served_light import serve_once
 print(serve_once(sys.argv[1]))
 found = sorted({name.partition(".")[0] for name in sys.modules} & {"tensorflow", "keras", "sklearn", "matplotlib"})
@@ -180,7 +180,7 @@ assert found == [], found
 
 
 def test_a_tflite_file_is_served_without_tensorflow(served_run):
-    command = [sys.executable, "-c", LIGHT, str(served_run)]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(__file__).parent)
+    command = [sys.executable, "-c", LIGHT, str(served_run), str(Path(__file__).parent)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["answers"][0]["text"] == TEXT
