@@ -14,7 +14,6 @@ imports nothing heavy; TensorFlow comes with the first `load` or `train`, or may
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -29,7 +28,7 @@ from app.config.paths import expand
 from app.data.documents import check_texts, divide_texts
 from app.evaluation.manifest import find_export, newest_version
 from app.run.directory import Request, RunDirectory
-from app.run.request import MODES, load_run_config
+from app.run.request import import_mode, load_run_config
 from app.run.screen import heartbeat
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ def train(
     request = Request(load_run_config(mode, run, _source(config), settings), run, overwrite)
     checks.check(mode, request)
     with heartbeat(f"{mode}: loading TensorFlow"):
-        module = importlib.import_module(MODES[mode].module)
+        module = import_mode(mode)
     with _precision_kept(alone=False):
         return dict(module.run(request))
 

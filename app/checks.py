@@ -36,6 +36,7 @@ from app.evaluation.other_run import check_other_run
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
+from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_split_head
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
@@ -198,8 +199,13 @@ def check_export(request: Request) -> None:
 
 
 def check_serve(request: Request) -> None:
-    _check_saved_model(request.run_dir)
     config = request.config.serve
+    for _, run_dir in find_runs(config, request.run_dir):
+        for source in plan_versions(run_dir, config).sources.values():
+            if source.runtime == "saved_model":
+                _check_graph(source.path)
+    if config.log_texts and not config.access_log:
+        raise InputError("serve.log_texts=true adds texts to the lines of serve.access_log, which is false")
     with closing(socket.socket()) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -301,7 +307,10 @@ def _tagger_of(source: str, setting: str) -> TaggerFacts:
 
 
 def _check_saved_model(run_dir: RunDirectory) -> None:
-    path = newest_version(run_dir.saved_model)
+    _check_graph(newest_version(run_dir.saved_model))
+
+
+def _check_graph(path: Path) -> None:
     if not (path / "saved_model.pb").is_file():
         raise InputError(f"{path} is no SavedModel that can be read, export it again: saved_model.pb is missing")
 

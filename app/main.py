@@ -6,7 +6,6 @@ A mode is imported when it runs, so that `--help`, `--dry_run` and a mistake are
 from __future__ import annotations
 
 import difflib
-import importlib
 import os
 import signal
 import sys
@@ -22,7 +21,7 @@ from app.config.paths import escape_controls, expand, expand_list, shown
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory
 from app.run.files import first_line, full_disk, reason_of
-from app.run.request import MODES, load_run_config
+from app.run.request import MODES, import_mode, load_run_config
 from app.run.screen import heartbeat
 from app.tasks import import_tasks
 
@@ -108,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
             if not is_quick:
                 print(f"{name}: loading TensorFlow ...", file=sys.stderr, flush=True)
             with heartbeat(f"{name}: loading TensorFlow", shown=not is_quick):
-                module = importlib.import_module(MODES[name].module)
+                module = import_mode(name, is_quick=is_quick)
             module.run(request)
         sys.stdout.flush()
         return DONE

@@ -104,3 +104,25 @@ def saved_model(tmp_path_factory, vocabulary):
     predictor = build_predictor(tagger, encoder, batch_size=8)
     loaded = load_saved_model(folder)
     return SimpleNamespace(folder=folder, path=path, loaded=loaded, predictor=predictor, tagger=tagger, encoder=encoder)
+
+
+@pytest.fixture(scope="session")
+def served_run(tmp_path_factory, saved_model):
+    """A run of that tagger with its exports."""
+    import served
+
+    folder = tmp_path_factory.mktemp("served_run") / "run"
+    return served.make_run(folder, saved_model.tagger, saved_model.encoder, saved_model=saved_model.path)
+
+
+@pytest.fixture(scope="session")
+def served_classifier(tmp_path_factory, vocabulary):
+    """A run of a small classifier with its exports: the run, the model, its predictor."""
+    import served
+
+    from app.tasks.network import build_encoder
+
+    model = toy.make_classifier(vocabulary)
+    encoder = build_encoder(model, served.CONFIG.data)
+    run = served.make_run(tmp_path_factory.mktemp("served_classifier") / "run", model, encoder)
+    return SimpleNamespace(run=run, model=model, predictor=served.predictor_of(model, encoder))

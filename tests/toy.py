@@ -171,7 +171,9 @@ def text_settings(folder: Path, vocabulary: Path, *more: str) -> list[str]:
     return ["task=classification", *usual, *sorted(splits), "backbone.hidden_dim=32", *more]
 
 
-def make_classifier(vocabulary: Path, *, facts: dict | None = None, pooling: str = "mean", seed: int = 0):
+def make_classifier(
+    vocabulary: Path, *, labels: tuple = TEXT_LABELS, facts: dict | None = None, pooling: str = "mean", seed: int = 0
+):
     """As `make_tagger`: a classifier whose weights depend on the seed alone."""
     from app.encoder.backbone import build_backbone
     from app.tasks.classification.task import CLASSIFICATION
@@ -182,7 +184,7 @@ def make_classifier(vocabulary: Path, *, facts: dict | None = None, pooling: str
         build_backbone(backbone_config(vocabulary)),
         ModelConfig(pooling=pooling, head_dropout=0.0),
         task=CLASSIFICATION,
-        labels=TEXT_LABELS,
+        labels=labels,
         shape_count=NUM_SHAPES,
         facts=facts,
     )

@@ -24,7 +24,7 @@ from app.config.data import DataConfig
 from app.config.distillation import DistillConfig, HiddenStatesConfig, RelationConfig
 from app.config.encoder import BackboneConfig, ModelConfig
 from app.config.evaluation import RANKS, EvaluationConfig, PredictConfig
-from app.config.export import ExportConfig, ServeConfig
+from app.config.export import ExportConfig
 from app.config.feedback import FeedbackConfig
 from app.config.options import (
     HANDLES,
@@ -38,6 +38,7 @@ from app.config.options import (
     option,
 )
 from app.config.pretraining import PretrainConfig
+from app.config.serving import ServeConfig
 from app.config.task import TASK_DEFAULTS, TASKS, ClassificationConfig, register_task, task_names
 from app.config.training import MaskedLmConfig, TrainingConfig
 from app.config.update import UpdateConfig

@@ -1,4 +1,4 @@
-"""Settings of --mode=export, and of --mode=serve, which serves what it wrote."""
+"""Settings of --mode=export."""
 
 from __future__ import annotations
 
@@ -33,11 +33,3 @@ class ExportConfig:
         64, "format=full_int8: rows of the training corpus that the ranges are read from", at_least=1
     )
     vectors: int = option(16, "sentences in the test vectors beside the files", at_least=1)
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """A local server of the exported SavedModel."""
-
-    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 = all, there is no access control")
-    port: int = option(8501, "port to listen on; 0 = any that is free", at_least=0, at_most=65535)

@@ -1,13 +1,17 @@
 """Data room: what turns the examples of a task into rows; it travels with the model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app.data.packing import Example
-from app.text.word_pieces import WordPieces
+
+if TYPE_CHECKING:
+    from app.text.word_pieces import WordPieces
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Encoder:
     """Everything that turns words into model input. The encoder of a task says which pieces are labelled.
 
     Attributes:
-        pieces: the backbone's word pieces.
+        pieces: the backbone's word pieces, by TF Text or in plain Python.
         labels: label names in the order of their ids.
         shapes: words to word-shape ids, int32 [words].
         max_length: pieces in a row, `[CLS]` and `[SEP]` included.

@@ -28,6 +28,7 @@ def newest_version(folder: Path) -> Path:
     return folder / str(found[-1])
 
 
+VECTORS_FILE = "assets.extra/test_vectors.jsonl"  # in a version: rows of `--mode=predict`, by the float model
 ABOUT_FILE = "assets.extra/about.json"  # in a version: what a server says of the model, see `Task.about`
 
 

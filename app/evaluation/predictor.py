@@ -3,17 +3,21 @@
 Rows come in corpus order, and the predictor asserts that every unit, a word or a text, is scored.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app.config import PredictConfig
 from app.data.packing import Example
-from app.tasks.network import TaskModel
-from app.tasks.task import Task
+
+if TYPE_CHECKING:
+    from app.tasks.network import TaskModel
+    from app.tasks.task import Task
 
 Features = dict[str, np.ndarray]  # token_ids, shape_ids, padding_mask: int32 [batch, length]
 Forward = Callable[[Features], np.ndarray]  # -> logits float32 [batch, length, labels]

@@ -17,7 +17,7 @@ from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predic
 from app.evaluation.scoring import score
 from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
 from app.export.rows import is_answered_alike
-from app.export.saved_model import save_as_saved_model
+from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.run.directory import RunDirectory, atomic, sha256_of_file
@@ -36,6 +36,8 @@ class Scoring:
         corpus: the evaluation split, read anew by each format.
         scored: the float model's answers to the corpus.
         gate: decides what is kept.
+        predictor: the float model's.
+        vectors: texts with the float model's answers, to go beside an export.
     """
 
     config: Config
@@ -44,6 +46,8 @@ class Scoring:
     corpus: Corpus
     scored: Scored
     gate: Gate
+    predictor: Predictor
+    vectors: list[dict[str, Any]]
 
     def check(self, name: str, file: str, forward: Callable[..., np.ndarray]) -> Comparison:
         """An export scored by its own runtime, beside the float model.
@@ -67,15 +71,11 @@ class Exporting(Scoring):
 
     Attributes:
         run_dir: locked.
-        predictor: the float model's.
         writer: makes the content of TFLite files.
-        vectors: texts with the float model's answers, to go beside them.
     """
 
     run_dir: RunDirectory
-    predictor: Predictor
     writer: TFLiteWriter
-    vectors: list[dict[str, Any]]
 
 
 def export_tflite(name: str, job: Exporting) -> dict[str, float]:
@@ -133,6 +133,9 @@ def write_saved_model(
     def check(path: Path) -> None:
         forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
         scores.append(job.check("saved_model", "saved_model", forward))
+        config = job.model.task.graph_settings(job.config.predict)
+        texts = [vector["text"] for vector in job.vectors if "text" in vector]
+        write_rows(path, list(job.model.task.answer_texts(job.model, texts, job.predictor, config)))
         note(path)
 
     path = save_as_saved_model(job.model, job.encoder, job.config.predict, folder, check=check)

@@ -4,7 +4,7 @@ Signatures: `serving_default` takes raw strings and gives answers, `tokenized` t
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.config import PredictConfig, RunError
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.evaluation.manifest import ABOUT_FILE, next_version
+from app.evaluation.manifest import ABOUT_FILE, VECTORS_FILE, next_version
 from app.run.directory import atomic
 from app.run.files import reason_of
 from app.tasks.network import TaskModel, build_word_network
@@ -98,6 +98,12 @@ def _write_warmup(path: Path, task: Task) -> None:
         for request in warmup_requests(task):
             log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
             writer.write(log.SerializeToString())
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes test vectors into a version: rows of `--mode=predict`, which a server compares before it takes it."""
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (path / VECTORS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def save_as_saved_model(

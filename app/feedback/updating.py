@@ -19,6 +19,7 @@ from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import build_validation, finish_run, score, score_again, write_scores
 from app.export.exporters import Scoring, write_saved_model
+from app.export.rows import make_vectors
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
 from app.feedback.lineage import (
@@ -325,10 +326,11 @@ def judge(found: Update) -> dict[str, float]:
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
         gate = Gate(run_dir, config.export.max_f1_loss, scored_on)
         old = compared[split]
-        jobs = [
-            Scoring(config, each.model, build_encoder(each.model, config.data), corpus, scored, gate)
-            for each, scored in ((before, old.before), (after, old.after))
-        ]
+        jobs = []
+        for predictor, scored in ((before, old.before), (after, old.after)):
+            encoder = build_encoder(predictor.model, config.data)
+            vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
+            jobs.append(Scoring(config, predictor.model, encoder, corpus, scored, gate, predictor, vectors))
         _export(found, *jobs)
     return metrics
 

@@ -49,7 +49,7 @@ def run(request: Request) -> dict[str, float]:
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
         gate = Gate(run_dir, config.export.max_f1_loss, scored_on)
-        job = Exporting(config, model, encoder, corpus, scored, gate, run_dir, predictor, writer, vectors)
+        job = Exporting(config, model, encoder, corpus, scored, gate, predictor, vectors, run_dir, writer)
         metrics: dict[str, float] = {f"export/float/{split}/{task.headline}": scored.headline}
         refused = []
         for name in formats:

@@ -1,31 +1,53 @@
-"""Modes room: the newest SavedModel of a run behind HTTP on this machine."""
+"""Modes room: exported models behind HTTP on this machine. Imports no TensorFlow unless a SavedModel is served."""
 
+import os
 import sys
 
-from app.config import InputError
-from app.config.rules import describe_taken_port
-from app.evaluation.gate import mention_refusal
-from app.evaluation.manifest import newest_version, read_about, versions
-from app.evaluation.runtimes import load_version
 from app.run.directory import Request
-from app.run.screen import heartbeat
-from app.serving.server import ModelServer
-from app.tasks import find_task
+from app.serving import label_studio, review  # noqa: F401  they add their routes
+from app.serving.http import log
+from app.serving.models import ServedModel
+from app.serving.runs import find_runs, name_runs, plan_versions
+from app.serving.server import Listener, ModelServer, find_key
 
 
 def run(request: Request) -> dict[str, float]:
     """Serves until it is interrupted."""
-    config, folder = request.config.serve, request.run_dir.saved_model
-    mention_refusal(request.run_dir, "saved_model", there=bool(versions(folder)))
-    path = newest_version(folder)
-    about = read_about(path) or find_task("tagging").about(())
-    with heartbeat(f"loading {path}"):
-        model = load_version(path)
-    try:
-        server = ModelServer((config.host, config.port), model, about=about, version=int(path.name))
-    except OSError as error:
-        raise InputError(describe_taken_port(config.host, config.port, error)) from error
-    with server:
-        print(f"http://{config.host}:{server.server_address[1]}/ is ready; Ctrl-C ends it", file=sys.stderr, flush=True)
-        server.serve_forever()
+    server = build_server(request)
+    config = request.config.serve
+    listener = Listener(server, host=config.host, port=config.port)
+    server.on_ready = lambda: _tell(f"{listener.url}/ is ready; Ctrl-C ends it")
+    listener.run()
     return {}
+
+
+def build_server(request: Request) -> ModelServer:
+    """The server of a request, its models not yet loaded.
+
+    Raises:
+        InputError: a run has nothing to serve.
+    """
+    config = request.config.serve
+    threads = config.threads or os.cpu_count() or 1
+    runs = name_runs(find_runs(config, request.run_dir), config)
+    plans = [plan_versions(run, config) for run in runs.values()]
+    if any(source.runtime == "saved_model" for plan in plans for source in plan.sources.values()):
+        _tell("serve: loading TensorFlow ...")
+        from app import one_keras as _first  # noqa: F401  before anything else that brings a Keras in
+    # Settings of the command line other than those of `serve` count for the first run.
+    models = [
+        ServedModel(
+            name,
+            run,
+            config=request.config if number == 0 else run.read_config(),
+            settings=config,
+            threads=threads,
+            say=lambda text: log({"event": "versions", "message": text}),
+        )
+        for number, (name, run) in enumerate(runs.items())
+    ]
+    return ModelServer(config, models, api_key=find_key(config), feedback=request.config.feedback)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

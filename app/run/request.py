@@ -5,11 +5,16 @@ What is asked of a mode is the same whoever asks: the command line (`app.main`) 
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 from app.config import TASK_MODES, Config
 from app.config.loading import Settings, Source, load_config, load_setting, with_setting
+from app.config.paths import expand
 from app.config.update import ACTIONS, chosen_actions
 from app.run.directory import RunDirectory
 
@@ -23,7 +28,7 @@ class Mode(NamedTuple):
     starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
     learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
     accepts: tuple[str, ...] = ()  # flags that only some modes take
-    is_quick: Callable[[Config], bool] = lambda config: False  # whether it is done without TensorFlow
+    is_quick: Callable[[Config], bool] = lambda config: False  # whether it needs no TensorFlow, or imports it itself
 
 
 MODES = {
@@ -69,9 +74,30 @@ MODES = {
         "write a run as TFLite files and a SavedModel, each scored before it is kept",
         works_on="finetune",
     ),
-    "serve": Mode("app.modes.serve", "answer over HTTP with the exported SavedModel", works_on="finetune"),
+    "serve": Mode(
+        "app.modes.serve", "answer over HTTP with exported models", works_on="finetune", is_quick=lambda config: True
+    ),
     "benchmark": Mode("app.modes.benchmark", "measure the speed of training and prediction"),
 }
+
+
+def split_served(entry: str) -> tuple[str, str]:
+    """An entry of `serve.runs`, RUN or NAME=RUN, as name and path; the name may be empty. What exists is a path."""
+    named = re.fullmatch(r"([A-Za-z0-9._-]+)=(.+)", entry)
+    name, path = named.groups() if named and not os.path.exists(entry) else ("", entry)
+    return name, expand(path, name="serve.runs")
+
+
+def import_mode(name: str, *, is_quick: bool = False) -> ModuleType:
+    """The module of a mode, behind the one Keras, which comes before anything else that brings a Keras in.
+
+    Args:
+        name: of the mode.
+        is_quick: see `Mode.is_quick`.
+    """
+    if not is_quick:
+        importlib.import_module("app.one_keras")
+    return importlib.import_module(MODES[name].module)
 
 
 def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: Settings) -> Config:
@@ -87,6 +113,11 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
         InputError: a setting is wrong, or a run that the mode needs is not there.
     """
     mode = MODES[name]
+    if name == "serve":
+        served = load_setting("serve.runs", source, settings)
+        if served:  # its own settings are those of the first run
+            run_dir = RunDirectory(split_served(served[0])[1])
+            run_dir.require_run("serve.runs")
     acts = name == "update" and any(load_setting(f"update.{action}", source, settings) for action in ACTIONS)
     if mode.works_on or acts:
         run_dir.require_run()

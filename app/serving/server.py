@@ -1,165 +1,477 @@
-"""Serving room: a SavedModel behind the REST paths of TensorFlow Serving, and a page to try it.
+"""Serving room: exported models behind HTTP, Starlette under uvicorn.
 
-    GET  /                         the page
-    GET  /about                    what the model is: its task, its name in the paths, its labels
-    GET  /v1/models/NAME           whether the model is ready; NAME is `ner` for tagging, `classify` for classification
-    POST /v1/models/NAME:predict   as TensorFlow Serving answers it
+    GET  /                                   the page
+    GET  /about                              the models: tasks, names in the paths, labels, versions
+    POST /entities, /classify, /answers      texts to the rows of --mode=predict
+    ...  /v1/models/NAME...                  TensorFlow Serving's REST API: status, metadata, :predict
+    GET  /healthz, /readyz, /metrics         for whoever runs it
+    GET  /openapi.json                       all of this for machines
 
-Requests are read side by side, the model computes for one at a time: TensorFlow spreads each over all processors.
+Other modules add routes of their own, see `ROUTES`.
 """
 
-import json
-from collections.abc import Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
-from app.config import InputError
-from app.serving.page import PAGE
+from app.config import FeedbackConfig, InputError, ServeConfig
+from app.config.rules import describe_taken_port
+from app.serving.errors import RequestError
+from app.serving.http import Gate, JsonResponse, log, read_body, refuse
+from app.serving.metrics import Metrics
+from app.serving.models import ServedModel, Version
+from app.serving.openapi import OPENAPI
+from app.serving.page import HEADERS, PAGE
+from app.serving.predict_json import (
+    describe_metadata,
+    describe_status,
+    parse_json,
+    parse_predict,
+    parse_texts,
+    shown,
+    write_answer,
+)
+from app.serving.stores import Stores
 
-LARGEST_BODY_BYTES = 16 * 2**20
+LARGE_BODY = 2**16  # bytes; larger ones are parsed beside the loop
+LEAST_PACKED = 1024  # bytes of an answer that is worth packing
+TASKS = {"/entities": "tagging", "/classify": "classification"}  # what a path is for; others take any model
 
 
-class ModelServer(ThreadingHTTPServer):
-    """Listens as soon as it is made; `serve_forever` answers.
+class ModelServer:
+    """What the routes share: the models, the settings, the counts. A request has it as `request.app.state.server`.
 
     Args:
-        address: host and port; port 0 takes a free one.
-        model: the loaded SavedModel.
-        about: see `Task.about`.
-        version: its number.
+        config: section `serve`.
+        models: by their names; loaded by `load`.
+        api_key: that requests must bring; empty = none.
+        feedback: section `feedback`: where corrections go.
+        on_ready: called when all models are loaded.
     """
 
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], model: Any, *, about: Mapping[str, Any], version: int) -> None:
-        super().__init__(address, _Handler)
-        self.model, self.about, self.version, self.computing = model, dict(about), version, Lock()
+    def __init__(
+        self,
+        config: ServeConfig,
+        models: Sequence[ServedModel],
+        *,
+        api_key: str = "",
+        feedback: FeedbackConfig | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config, self.models = config, {model.name: model for model in models}
+        self.api_key, self.on_ready = api_key, on_ready
+        self.stores = Stores(feedback or FeedbackConfig())
+        self.metrics = Metrics(lambda: sum(model.waiting for model in models))
+        for model in models:
+            model.observe = self.metrics.batches.observe
+        self.failure: BaseException | None = None
+        self.stop: Callable[[], None] = lambda: None
+        self._refreshing = threading.Lock()
 
     @property
-    def model_path(self) -> str:
-        return f"/v1/models/{self.about['model']}"
+    def ready(self) -> bool:
+        return all(model.ready for model in self.models.values())
 
+    def load(self) -> None:
+        """Raises InputError if a model cannot be loaded."""
+        for model in self.models.values():
+            model.load()
 
-class _Handler(BaseHTTPRequestHandler):
-    server: ModelServer
-    protocol_version = "HTTP/1.1"
-    timeout = 60  # seconds a connection may stay silent
+    def refresh(self) -> None:
+        """Looks for new versions and labels now."""
+        with self._refreshing:
+            for model in self.models.values():
+                if model.ready:
+                    model.refresh()
 
-    def do_GET(self) -> None:
-        if self.path == "/":
-            self._send(HTTPStatus.OK, PAGE.encode("utf-8"), "text/html; charset=utf-8")
-        elif self.path == "/about":
-            self._send_json(HTTPStatus.OK, self.server.about)
-        elif self.path == self.server.model_path:
-            status = {"error_code": "OK", "error_message": ""}
-            version = {"version": str(self.server.version), "state": "AVAILABLE", "status": status}
-            self._send_json(HTTPStatus.OK, {"model_version_status": [version]})
+    def close(self) -> None:
+        for model in self.models.values():
+            model.close()
+        self.stores.close()
+
+    def find(self, name: str) -> ServedModel:
+        """A model by its name; raises RequestError 404."""
+        if name not in self.models:
+            raise RequestError(404, f"there is no model {name[:60]!r}, the models are {', '.join(self.models)}")
+        return self.models[name]
+
+    def choose(self, name: Any, version: Any, *, path: str = "") -> Version:
+        """The version that a body asks for: `model` by name, else the first one of the path's task; `version` by number
+        or label.
+
+        Raises:
+            RequestError: there is none.
+        """
+        if name is None:
+            model = self._first(path)
+        elif isinstance(name, str):
+            model = self.find(name)
         else:
-            self._fail(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
+            raise RequestError(400, f'"model" must be a name, received {shown(name)}')
+        if version is None or isinstance(version, str):
+            found = model.find(label=version)
+        elif type(version) is int:
+            found = model.find(version)
+        else:
+            raise RequestError(400, f'"version" must be a number or a label, received {shown(version)}')
+        task = TASKS.get(path)
+        if task and found.about["task"] != task:
+            other = next((each for each, kind in TASKS.items() if kind == found.about["task"]), "/answers")
+            raise RequestError(400, f"the model {model.name} is for {found.about['task']}: ask {other}")
+        return found
 
-    def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST_BODY_BYTES:
-            self.close_connection = True  # the body is not read
-            self._fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body must have 0 to {LARGEST_BODY_BYTES} bytes")
-            return
-        body = self.rfile.read(int(length))
-        if self.path != f"{self.server.model_path}:predict":
-            self._fail(HTTPStatus.NOT_FOUND, f"there is no {self.path}")
-            return
+    def _first(self, path: str) -> ServedModel:
+        models = list(self.models.values())
+        task = TASKS.get(path)
+        fitting = [each for each in models if task is None or not each.ready or each.stable.about["task"] == task]
+        return (fitting or models)[0]
+
+    async def answer(self, version: Version, texts: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows as --mode=predict writes them.
+
+        Raises:
+            RequestError: too many wait, or it takes too long.
+        """
+        rows: list[dict[str, Any]] = await version.batcher.ask(texts=texts, as_rows=True, seconds=self.seconds)
+        return rows
+
+    @property
+    def seconds(self) -> float:
+        """That a request may take."""
+        return self.config.deadline_ms / 1000
+
+    def describe(self) -> dict[str, Any]:
+        """The body of /about."""
+        listed = []
+        for model in self.models.values():
+            about = dict(model.stable.about)
+            about["name"] = about.pop("model")
+            labels = model.labels
+            listed.append(
+                {
+                    **about,
+                    "versions": model.versions,
+                    "stable": labels.get("stable"),
+                    "canary": labels.get("canary"),
+                    "runtime": model.stable.source.runtime,
+                }
+            )
+        first = next(iter(self.models.values()))
+        return {**first.stable.about, "models": listed}
+
+
+def server_of(request: Request) -> ModelServer:
+    server: ModelServer = request.app.state.server
+    return server
+
+
+async def read_json(request: Request) -> Any:
+    """The body of a request as a JSON value; raises RequestError."""
+    body = await read_body(request, server_of(request).config.max_body_bytes)
+    return await asyncio.to_thread(parse_json, body) if len(body) > LARGE_BODY else parse_json(body)
+
+
+async def read_object(request: Request, *, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The body as an object with these fields and no other; raises RequestError."""
+    found = await read_json(request)
+    allowed = (*required, *optional)
+    if not isinstance(found, dict):
+        raise RequestError(400, f"the request must be an object with {', '.join(allowed)}, received {shown(found)}")
+    for name in required:
+        if name not in found:
+            raise RequestError(400, f'"{name}" is missing, the request must be an object with {", ".join(allowed)}')
+    for name in found:
+        if name not in allowed:
+            raise RequestError(400, f"there is no field {shown(name)}, the fields are {', '.join(allowed)}")
+    return found
+
+
+# What is asked.
+
+
+async def show_page(request: Request) -> Response:
+    return HTMLResponse(PAGE, headers=HEADERS)
+
+
+async def show_about(request: Request) -> Response:
+    return JsonResponse(server_of(request).describe())
+
+
+async def show_openapi(request: Request) -> Response:
+    return JsonResponse(OPENAPI)
+
+
+async def show_health(request: Request) -> Response:
+    return JsonResponse({"status": "ok"})
+
+
+async def show_readiness(request: Request) -> Response:
+    ready = server_of(request).ready
+    return JsonResponse({"status": "ready" if ready else "loading"}, status_code=200 if ready else 503)
+
+
+async def show_metrics(request: Request) -> Response:
+    return PlainTextResponse(server_of(request).metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def answer_texts(request: Request) -> Response:
+    server = server_of(request)
+    found = await read_object(request, required=("texts",), optional=("model", "version"))
+    texts = parse_texts(found["texts"], where='"texts"')
+    version = server.choose(found.get("model"), found.get("version"), path=request.url.path)
+    note(request, version, texts)
+    answers = await server.answer(version, texts)
+    return JsonResponse({"model": version.about["model"], "version": version.number, "answers": answers})
+
+
+def note(request: Request, version: Version, texts: Sequence[str]) -> None:
+    """For the log."""
+    request.scope["noted"].update(model=version.about["model"], version=version.number, texts=texts)
+
+
+# TensorFlow Serving's REST API.
+
+
+def find_version(request: Request) -> Version:
+    """The version that a path asks for."""
+    model = server_of(request).find(request.path_params["name"])
+    number = request.path_params.get("version")
+    if number is None:
+        return model.find(label=request.path_params.get("label"))
+    if not (number.isascii() and number.isdecimal() and len(number) < 19):
+        raise RequestError(400, f"a version must be a number, received {number[:60]!r}")
+    return model.find(int(number))
+
+
+async def show_status(request: Request) -> Response:
+    if request.url.path.endswith((":predict", ":classify", ":regress")):
+        raise RequestError(405, f"{request.url.path[:200]} does not take GET", {"Allow": "POST"})
+    model = server_of(request).find(request.path_params["name"])
+    if "version" in request.path_params or "label" in request.path_params:
+        return JsonResponse(describe_status([find_version(request).number]))
+    model.find()
+    return JsonResponse(describe_status(model.versions))
+
+
+async def show_metadata(request: Request) -> Response:
+    version = find_version(request)
+    return JsonResponse(describe_metadata(version.about["model"], version.number, version.engine.signatures))
+
+
+async def predict(request: Request) -> Response:
+    server, version = server_of(request), find_version(request)
+    body = await read_body(request, server.config.max_body_bytes)
+
+    def parse() -> Any:
+        return parse_predict(body, version.engine.signatures, limits=version.limits)
+
+    asked = await asyncio.to_thread(parse) if len(body) > LARGE_BODY else parse()
+    note(request, version, asked.texts)
+    if asked.arrays:
+        found = await version.batcher.ask(arrays=asked.arrays, seconds=server.seconds)
+    else:
+        found = await version.batcher.ask(texts=asked.texts, seconds=server.seconds)
+    return JsonResponse(write_answer(found, by_row=asked.by_row))
+
+
+async def refuse_verb(request: Request) -> Response:
+    server_of(request).find(request.path_params["name"])
+    raise RequestError(400, "the signatures of this model are for :predict, none is for :classify or :regress")
+
+
+_MODEL = "/v1/models/{name}"
+_PLACES = (_MODEL, f"{_MODEL}/versions/{{version}}", f"{_MODEL}/labels/{{label}}")
+# Other modules append to this list before the server is made.
+ROUTES: list[Route] = [
+    Route("/", show_page),
+    Route("/about", show_about),
+    Route("/entities", answer_texts, methods=["POST"]),
+    Route("/classify", answer_texts, methods=["POST"]),
+    Route("/answers", answer_texts, methods=["POST"]),
+    Route("/healthz", show_health),
+    Route("/readyz", show_readiness),
+    Route("/metrics", show_metrics),
+    Route("/openapi.json", show_openapi),
+    *(Route(f"{place}:predict", predict, methods=["POST"]) for place in _PLACES),
+    *(Route(f"{place}:{verb}", refuse_verb, methods=["POST"]) for place in _PLACES for verb in ("classify", "regress")),
+    *(Route(f"{place}/metadata", show_metadata) for place in _PLACES),
+    *(Route(place, show_status) for place in _PLACES),
+]
+
+
+async def _refuse_path(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    said = f"there is no {path}" if error.status_code == 404 else f"{path} does not take {request.method}"
+    return JsonResponse({"error": said}, status_code=error.status_code, headers=error.headers)
+
+
+async def _refuse_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return refuse(error)
+
+
+async def _refuse_input(request: Request, error: Exception) -> Response:
+    return JsonResponse({"error": str(error)}, status_code=400)
+
+
+def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gate:
+    """The server as an ASGI application."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(server))
         try:
-            request = json.loads(body)
-            with self.server.computing:
-                answer = predict(self.server.model.signatures, request)
-        except (ValueError, RecursionError) as error:
-            self._fail(HTTPStatus.BAD_REQUEST, f"the body is not JSON: {error}")
-        except InputError as error:
-            self._fail(HTTPStatus.BAD_REQUEST, str(error))
-        else:
-            self._send_json(HTTPStatus.OK, answer)
+            yield
+        finally:
+            loading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loading
+            await asyncio.to_thread(server.close)
 
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: texts are not for logs."""
-
-    def _fail(self, status: HTTPStatus, message: str) -> None:
-        self._send_json(status, {"error": message})
-
-    def _send_json(self, status: HTTPStatus, value: Any) -> None:
-        self._send(status, json.dumps(value, ensure_ascii=False).encode("utf-8"), "application/json")
-
-    def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
+    app = Starlette(
+        routes=list(ROUTES if routes is None else routes),
+        exception_handlers={HTTPException: _refuse_path, RequestError: _refuse_request, InputError: _refuse_input},
+        lifespan=lifespan,
+    )
+    app.state.server = server
+    app.router.redirect_slashes = False
+    packed = GZipMiddleware(app, minimum_size=LEAST_PACKED, compresslevel=5)
+    config = server.config
+    return Gate(
+        packed,
+        api_key=server.api_key,
+        metrics=server.metrics,
+        access_log=config.access_log,
+        show_texts=config.log_texts,
+    )
 
 
-# TensorFlow Serving's REST requests and answers for the two signatures, as JSON values.
+async def _load(server: ModelServer) -> None:
+    """Loads the models beside the loop, then looks for new versions now and then."""
+    try:
+        await asyncio.to_thread(server.load)
+    except Exception as error:
+        server.failure = error
+        server.stop()
+        return
+    server.on_ready()
+    while server.config.reload_seconds:
+        await asyncio.sleep(server.config.reload_seconds)
+        try:
+            await asyncio.to_thread(server.refresh)
+        except Exception as error:  # the next look may be luckier
+            log({"event": "reload", "error": f"{type(error).__name__}: {error}"})
 
 
-def predict(signatures: Mapping[str, Any], request: Any) -> dict[str, Any]:
-    """Answers the body of a `:predict` request, row format (`instances`) or columns (`inputs`).
+class Listener:
+    """A server on its socket; listens as soon as it is made.
 
     Args:
-        signatures: of the loaded SavedModel.
-        request: the body, parsed.
+        server: what answers.
+        host, port: to listen on; port 0 takes a free one.
 
     Raises:
-        InputError: the request does not fit the signature.
+        InputError: the port is taken.
     """
-    if not isinstance(request, dict) or ("instances" in request) == ("inputs" in request):
-        raise InputError('the request must be an object with either "instances" or "inputs"')
-    name = request.get("signature_name") or "serving_default"
-    if name not in signatures:
-        raise InputError(f"signature_name must be one of {', '.join(sorted(signatures))}, received {name!r}")
-    signature = signatures[name]
-    specs = {key: spec for key, spec in signature.structured_input_signature[1].items()}
-    rows = "instances" in request
-    columns = _columns(request["instances"], specs) if rows else request["inputs"]
-    if len(specs) == 1 and not isinstance(columns, dict):
-        columns = {next(iter(specs)): columns}
-    outputs = signature(**{key: _tensor(key, spec, columns) for key, spec in specs.items()})
-    found = {key: _plain(value.numpy()) for key, value in outputs.items()}
-    if not rows:
-        return {"outputs": found if len(found) > 1 else next(iter(found.values()))}
-    together = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
-    return {"predictions": together if len(found) > 1 else next(iter(found.values()))}
+
+    def __init__(self, server: ModelServer, *, host: str, port: int) -> None:
+        self.server = server
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((host, port))
+            self._socket.listen(2048)
+        except OSError as error:
+            self._socket.close()
+            raise InputError(describe_taken_port(host, port, error)) from error
+        self.port: int = self._socket.getsockname()[1]
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                build_app(server),
+                http="httptools",
+                loop="uvloop",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=max(1, round(server.seconds) + 1),
+            )
+        )
+        server.stop = self.stop
+
+    @property
+    def url(self) -> str:
+        host = self._socket.getsockname()[0]
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    def run(self) -> None:
+        """Answers until it is told to stop, by `stop` or a signal, and then what it has taken.
+
+        Raises:
+            InputError: a model could not be loaded.
+        """
+        self._uvicorn.run(sockets=[self._socket])
+        if self.server.failure is not None:
+            raise self.server.failure
+
+    def stop(self) -> None:
+        self._uvicorn.should_exit = True
 
 
-def _columns(instances: Any, specs: Mapping[str, tf.TensorSpec]) -> dict[str, Any]:
-    if not isinstance(instances, list) or not instances:
-        raise InputError('"instances" must be a list that is not empty')
-    if not any(isinstance(instance, dict) for instance in instances):
-        if len(specs) > 1:
-            raise InputError(f"each instance must be an object with {', '.join(specs)}")
-        return {next(iter(specs)): instances}
-    for number, instance in enumerate(instances):
-        if not isinstance(instance, dict) or instance.keys() != specs.keys():
-            raise InputError(f"instance {number} must be an object with {', '.join(specs)}")
-    return {key: [instance[key] for instance in instances] for key in specs}
+@contextlib.contextmanager
+def listening(server: ModelServer) -> Any:
+    """A server in a thread, on a free port of this machine: its URL, when it is ready.
 
+    Raises:
+        InputError: a model could not be loaded.
+    """
+    ready = threading.Event()
+    before = server.on_ready
 
-def _tensor(key: str, spec: tf.TensorSpec, columns: Any) -> tf.Tensor:
-    if not isinstance(columns, dict) or key not in columns:
-        raise InputError(f"the input {key!r} is missing")
-    value = columns[key]
+    def note_ready() -> None:
+        before()
+        ready.set()
+
+    server.on_ready = note_ready
+    listener = Listener(server, host="127.0.0.1", port=0)
+
+    def run() -> None:
+        try:
+            listener.run()
+        except Exception:
+            pass  # told below
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
     try:
-        tensor = tf.constant(value, spec.dtype)
-    except (TypeError, ValueError, UnicodeEncodeError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"the input {key!r} must hold {spec.dtype.name} of equal lengths: {first}") from error
-    if not spec.shape.is_compatible_with(tensor.shape):
-        raise InputError(f"the input {key!r} must have the shape {spec.shape}, received {tensor.shape}")
-    return tensor
+        ready.wait()
+        if server.failure is not None:
+            raise server.failure
+        yield listener.url
+    finally:
+        listener.stop()
+        thread.join()
 
 
-def _plain(value: np.ndarray) -> Any:
-    if value.dtype == object:
-        return np.vectorize(lambda text: text.decode("utf-8"), otypes=[object])(value).tolist()
-    return value.tolist()
+def find_key(config: ServeConfig) -> str:
+    """The key of a server: the setting, else the environment."""
+    return config.api_key or os.environ.get("APP_API_KEY", "")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import log_expit, logsumexp
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
@@ -157,6 +156,8 @@ def _sigmoid_problem(logits: np.ndarray, gold: np.ndarray) -> _Problem:
 
 
 def _best_temperature(problem: _Problem) -> float:
+    from scipy.optimize import minimize_scalar  # slow to import, and no answer needs it
+
     if not problem.size:
         return 1.0
     share = 0.0 if problem.has_errors else 1 / (problem.size + 2)

@@ -1,6 +1,6 @@
 """Tasks room: what all tasks about whole texts have in common: the `[CLS]` that opens each text is what is labelled.
 
-From top to bottom: texts to rows, the head, the way from raw texts inside a TensorFlow graph, and `WholeTextTask`, the
+From top to bottom: the head, the way from raw texts inside a TensorFlow graph, and `WholeTextTask`, the
 contract of a task with all that is left to say for one of its own.
 """
 
@@ -11,7 +11,6 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ import tensorflow as tf
 from app.config import DataConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.data.graph_rows import GraphRows, run_windows
-from app.data.packing import IGNORED, EncodedDocument, Example, Span, cut_windows, encode_document, fill_rows
+from app.data.packing import IGNORED
 from app.one_keras import keras
 from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.network import TaskModel
@@ -28,101 +27,13 @@ from app.tasks.report import Example as Shown
 from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers, Facts, Head, NetworkAt, Scored, Task, read_constant
+from app.tasks.whole_text_rows import WholeTextEncoder, spell_words
 from app.text.graph_words import GraphShapes, GraphWords, TextWords, changes
 from app.text.shapes import word_shapes
 from app.text.word_pieces import WordPieces
-from app.text.words import split_words
 
 POOLINGS = ("cls", "mean")
-TEXTS_PER_CALL = 1024  # texts tokenized by one call into TF Text
 Network = Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor]
-
-
-def spell_words(text: str) -> list[str]:
-    """The words of a text, as word pieces are made of them."""
-    return [text[word.start : word.end] for word in split_words(text)]
-
-
-@dataclass(frozen=True)
-class WholeTextEncoder(Encoder):
-    """Texts to rows. A text longer than a row is cut into windows; none of its words is left out."""
-
-    def texts_in(self, example: Any) -> Sequence[str]:
-        """The text of an example, or the two of a pair."""
-        raise NotImplementedError
-
-    def label_of(self, example: Any) -> int:
-        """What the `[CLS]` of an example is labelled with in its row; `IGNORED` if it has no label."""
-        raise NotImplementedError
-
-    def training_rows(self, examples: Iterable[Any]) -> Iterator[Example]:
-        """Rows to learn from: many texts share a row, each a window of its own; no piece is read twice.
-
-        Raises:
-            AssertionError: a text with a label is in no row.
-        """
-        expected: set[int] = set()
-
-        def remembered() -> Iterator[Any]:
-            for number, example in enumerate(examples):
-                if self.label_of(example) != IGNORED:
-                    expected.add(number)
-                yield example
-
-        for row in fill_rows(
-            self._spans(remembered(), context=0), max_length=self.max_length, share_rows=True, pad_id=self.pieces.pad_id
-        ):
-            expected.difference_update(row.unit_ids[row.labels != IGNORED].tolist())
-            yield row
-        if expected:
-            raise AssertionError(f"{len(expected):,} labelled texts are in no row, the first is {min(expected) + 1}")
-
-    def scoring_rows(self, examples: Iterable[Any]) -> Iterator[Example]:
-        spans = self._spans(examples, context=self.overlap)
-        return fill_rows(spans, max_length=self.max_length, share_rows=False, pad_id=self.pieces.pad_id)
-
-    def _spans(self, examples: Iterable[Any], *, context: int) -> Iterator[Span]:
-        stream, first = iter(examples), 0
-        while group := list(islice(stream, TEXTS_PER_CALL)):
-            for number, (example, document) in enumerate(zip(group, self._encode(group), strict=True), start=first):
-                label = self.label_of(example)
-                if document is None:  # a text without a word: `[CLS]` and `[SEP]` alone
-                    yield self._span(np.array([self.pieces.end_id], np.int32), np.zeros(1, np.int32), label, number)
-                    continue
-                for window in cut_windows(document, capacity=self.max_length - 1, context=context):
-                    part = slice(document.starts[window.left], document.starts[window.right])
-                    yield self._span(document.ids[part], document.shapes[part], label, number)
-            first += len(group)
-
-    def _span(self, ids: np.ndarray, shapes: np.ndarray, label: int, number: int) -> Span:
-        labels, unit_ids = np.full((2, len(ids) + 1), IGNORED, np.int32)
-        labels[0], unit_ids[0] = label, number
-        token_ids = np.concatenate([np.array([self.pieces.start_id], np.int32), ids])
-        return Span(token_ids, np.concatenate([np.zeros(1, np.int32), shapes]), labels, unit_ids)
-
-    def _encode(self, group: Sequence[Any]) -> Iterator[EncodedDocument | None]:
-        words = [[spell_words(text) for text in self.texts_in(example)] for example in group]
-        flat = [word for texts in words for text in texts for word in text]
-        rows, shapes, at = self.pieces.encode(flat), self.shapes(flat), 0
-        for texts in words:
-            sizes = [len(text) for text in texts if text]
-            end = at + sum(sizes)
-            if not sizes:
-                yield None
-                continue
-            splits = rows.splits[at : end + 1]
-            yield encode_document(
-                sizes,
-                rows.ids[splits[0] : splits[-1]],
-                splits - splits[0],
-                shapes[at:end],
-                np.full(end - at, IGNORED, np.int32),
-                np.zeros(end - at, bool),
-                end_id=self.pieces.end_id,
-                first_word=at,
-                max_pieces_per_word=self.max_pieces_per_word,
-            )
-            at = end
 
 
 class PooledHead(Head):

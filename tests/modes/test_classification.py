@@ -3,23 +3,22 @@
 import itertools
 import json
 import shutil
-import threading
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from served import ask as ask_server
+from served import serving
 
 from app.config import InputError
 from app.config.loading import load_config
 from app.evaluation.manifest import read_about
-from app.evaluation.runtimes import build_predictor, load_saved_model, load_version
+from app.evaluation.runtimes import build_predictor, load_saved_model
 from app.export.text_tflite import TextModel
 from app.modes import benchmark, compress, distill, evaluate, export, finetune, predict
 from app.run.directory import Request, RunDirectory
-from app.serving.server import ModelServer
 from app.tasks.bundle import load_model
 from app.tasks.network import build_encoder
 
@@ -303,18 +302,9 @@ def test_a_server_says_what_its_model_is_and_answers_under_the_name_of_the_task(
     version = exported / "export" / "saved_model" / "1"
     about = read_about(version)
     assert about["task"] == "classification" and about["labels"] == list(toy.TEXT_LABELS)
-    server = ModelServer(("127.0.0.1", 0), load_version(version), about=about, version=1)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        with urllib.request.urlopen(f"{url}/about") as response:
-            assert json.load(response) == about
-        body = json.dumps({"instances": TEXTS}).encode()
-        with urllib.request.urlopen(f"{url}/v1/models/classify:predict", body) as response:
-            rows = json.load(response)["predictions"]
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(exported, names=("classify",), runtime="saved_model") as url:
+        assert ask_server(url, "/about")[1].items() >= about.items()
+        rows = ask_server(url, "/v1/models/classify:predict", {"instances": TEXTS})[1]["predictions"]
     expected = answer(exported, TEXTS, "predict.min_score=0.6")
     for row, other in zip(rows, expected, strict=True):
         assert (row["label"] or None) == other["label"]

@@ -15,12 +15,16 @@ import pytest
 import toy
 from absl import flags
 from absl.testing import flagsaver
+from served import ask as ask_server
+from served import serving
 
-from app.config import TASK_DEFAULTS, InputError, task_names
+from app.config import TASK_DEFAULTS, InputError, ServeConfig, task_names
 from app.config.loading import load_config
+from app.evaluation.manifest import VECTORS_FILE
 from app.evaluation.runtimes import TFLiteModel, build_predictor, load_saved_model
 from app.main import MODES, build_request
 from app.run.directory import RunDirectory
+from app.serving.runs import plan_versions
 from app.tasks import HANDED_ON, TASKS, Registered, find_task, import_tasks, register
 from app.tasks.bundle import load_model
 from app.tasks.examples import ExampleCorpus, join_examples, split_off_examples, summarize_examples
@@ -160,6 +164,14 @@ def test_exports_answer_as_keras_does(trained):
     manifest = json.loads((folder / "model.json").read_text())
     assert manifest["labels"] == ["text_length"] and manifest["outputs"]["answer"]["shape"] == ["batch", 1]
     assert manifest["files"]["int8.tflite"]["vectors_tagged_as_by_the_float_model"] >= 6
+    assert len(rows_of(trained.path / "export" / "saved_model" / "1" / VECTORS_FILE)) == 8
+    with serving(trained.path, names=("lengths",), tflite_file="int8") as url:  # auto: the SavedModel
+        status, answer = ask_server(url, "/answers", {"texts": texts})
+        assert status == 200 and [row["length"] for row in answer["answers"]] == [row["length"] for row in theirs]
+        assert ask_server(url, "/v1/models/lengths:predict", {"instances": texts})[0] == 200
+        assert ask_server(url, "/entities", {"texts": texts})[1]["error"].endswith("is for text_length: ask /answers")
+    with pytest.raises(InputError, match="answers for the tasks tagging and classification, .* is of task=text_length"):
+        plan_versions(RunDirectory(trained.path), ServeConfig(runtime="tflite"))
 
 
 def test_a_fault_in_a_corpus_is_one_sentence(trained, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from app.data.packing import IGNORED
 from app.tasks.classification.labelled_text import LabelledText
-from app.tasks.whole_text import WholeTextEncoder
+from app.tasks.whole_text_rows import WholeTextEncoder
 
 
 @dataclass(frozen=True)

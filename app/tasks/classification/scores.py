@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit, log_expit
-from sklearn.metrics import precision_recall_fscore_support
 
 from app.config import InputError, RunError
 from app.tasks.calibration import (
@@ -401,6 +400,8 @@ def _score_rows(
     gold: np.ndarray, predicted: np.ndarray, labels: Sequence[str]
 ) -> tuple[tuple[Row, ...], Row, Row, Row]:
     """Rows of all labels, and the macro, micro and weighted averages over those that occur."""
+    from sklearn.metrics import precision_recall_fscore_support  # slow to import, and no answer needs it
+
     support, found = _count(gold, len(labels)), _count(predicted, len(labels))
     occurring = np.flatnonzero(support + found)
     if gold.ndim == 2:  # a single column would be read as texts of one label, "yes" or "no"

@@ -8,10 +8,11 @@ from typing import IO, Any
 import numpy as np
 import tensorflow as tf
 
-from app.config import Config, DataConfig, InputError, ModelConfig, PredictConfig
+from app.config import Config, DataConfig, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.calibration import fit_temperature, log_softmax
+from app.tasks.classification.answers import answer_texts, make_row, settings_of, split_pair
 from app.tasks.classification.corpus import (
     TextCorpus,
     TextSummary,
@@ -200,7 +201,7 @@ class Classification(Task):
     def score(
         self, model: TaskModel, examples: Sequence[LabelledText], answers: Sequence[np.ndarray], config: PredictConfig
     ) -> Scored:
-        gold, logits, settings = _gold(model, examples), np.stack(answers), _settings(model, config)
+        gold, logits, settings = _gold(model, examples), np.stack(answers), settings_of(model, config)
         scores = compute_text_scores(gold, logits, model.labels, **settings)
         chosen = _choose(model, logits, config)
         metrics = {name.partition("/")[2]: value for name, value in flat_text_metrics(scores).items()}
@@ -269,12 +270,7 @@ class Classification(Task):
         The label is null below the minimum score, and of a text without a word, about which nothing is known: its
         labels are equally probable. A pair of texts is one text with a tab between them.
         """
-        pairs = bool(model.facts.get("pairs"))
-        examples = [LabelledText(split_pair(text) if pairs else (text,), (), n, 0) for n, text in enumerate(texts)]
-        settings = _settings(model, config)
-        for text, example, logits in zip(texts, examples, answers.answer(examples), strict=True):
-            is_empty = not any(spell_words(part) for part in example.texts)
-            yield {"text": text, **make_row(model, logits, settings, is_empty=is_empty)}
+        return answer_texts(model, texts, answers, config)
 
     def count_answers(self, row: Mapping[str, Any]) -> int:
         return len(row["labels"]) if "labels" in row else int(row["label"] is not None)
@@ -319,7 +315,7 @@ class Classification(Task):
     ) -> tuple[Segment, ...]:
         if answer is None:
             return (Segment(", ".join(example.labels) or "no label"),)
-        row = make_row(model, answer, _settings(model, PredictConfig()), is_empty=False)
+        row = make_row(model, answer, settings_of(model, PredictConfig()), is_empty=False)
         found = tuple(row["labels"] if "labels" in row else filter(None, [row["label"]]))
         return (Segment(", ".join(sorted(found)) or "no label", wrong=sorted(found) != sorted(example.labels)),)
 
@@ -328,7 +324,7 @@ class Classification(Task):
     def build_text_graph(
         self, model: TaskModel, encoder: Encoder, network: NetworkAt, config: PredictConfig
     ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
-        return GraphClassifier(encoder, network, pairs=bool(model.facts.get("pairs")), **_settings(model, config))
+        return GraphClassifier(encoder, network, pairs=bool(model.facts.get("pairs")), **settings_of(model, config))
 
     @property
     def text_outputs(self) -> dict[str, dict[str, Any]]:
@@ -411,64 +407,9 @@ def resolve_pooling(config: ModelConfig) -> str:
     return DEFAULT_POOLING if config.pooling == "auto" else config.pooling
 
 
-def split_pair(text: str) -> tuple[str, ...]:
-    """The two texts of a pair, with a tab between them."""
-    first, _, second = text.partition("\t")
-    return first, second
-
-
-def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], *, is_empty: bool) -> dict[str, Any]:
-    """The answer to one text; `settings` are those of `choose_answers`."""
-    logits = np.zeros_like(logits) if is_empty else logits
-    answer = choose_answers(logits[np.newaxis], multi_label=bool(model.facts.get("multi_label")), **settings)
-    if answer.best is None:
-        named = {label: round(float(score), 4) for label, score in zip(model.labels, answer.score[0], strict=True)}
-        chosen = [label for label, given in zip(model.labels, answer.predicted[0], strict=True) if given]
-        return {"labels": [] if is_empty else chosen, "scores": named}
-    chances = np.exp(log_softmax(logits[np.newaxis], settings["temperature"]))[0]
-    shown = {label: round(float(chance), 4) for label, chance in zip(model.labels, chances, strict=True)}
-    number = int(answer.predicted[0])
-    label = None if number == NO_LABEL or is_empty else model.labels[number]
-    return {"label": label, "score": round(float(answer.score[0]), 4), "scores": shown}
-
-
-def find_min_score(facts: Facts, config: PredictConfig) -> float:
-    """`predict.min_score`, or the one that gave `predict.target_precision` on the validation split.
-
-    Raises:
-        InputError: the model knows no such score.
-    """
-    if not config.target_precision:
-        return config.min_score
-    points = facts.get("coverage")
-    if not points:
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: this model was trained without a validation split "
-            "that would tell; set predict.min_score"
-        )
-    reached = [score for score, right in points if right >= config.target_precision]
-    if not reached:
-        best = max(right for _, right in points)
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: no minimum score makes so many of the answers to "
-            f"the validation split right, the most is {best:.4f}"
-        )
-    lowest = min(score for score, _ in points)
-    return 0.0 if min(reached) == lowest else float(min(reached))
-
-
-def _settings(model: TaskModel, config: PredictConfig) -> dict[str, Any]:
-    """What `choose_answers` and `compute_text_scores` need beside the logits."""
-    found: dict[str, Any] = {"temperature": float(model.facts.get("temperature", 1.0))}
-    if model.facts.get("multi_label"):
-        thresholds = model.facts.get("thresholds")
-        return found | {"thresholds": np.full(len(model.labels), 0.5) if thresholds is None else np.array(thresholds)}
-    return found | {"min_score": find_min_score(model.facts, config)}
-
-
 def _choose(model: TaskModel, logits: np.ndarray, config: PredictConfig) -> Answers:
     several = bool(model.facts.get("multi_label"))
-    return choose_answers(logits, multi_label=several, **_settings(model, config))
+    return choose_answers(logits, multi_label=several, **settings_of(model, config))
 
 
 def _gold(model: TaskModel, examples: Sequence[LabelledText]) -> np.ndarray:

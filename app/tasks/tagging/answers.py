@@ -1,21 +1,26 @@
 """Tasks room: texts to the entities in them, as `--mode=predict` writes them; tagged corpora as plain texts."""
 
+from __future__ import annotations
+
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from app.config import PredictConfig
 from app.data.sentence import Sentence
-from app.tasks.network import TaskModel
 from app.tasks.tagging.labels import spans, tags_from_spans, types_from
 from app.tasks.tagging.names import find_names, is_in_path
-from app.tasks.task import Answers
 from app.text.words import Word, split_sentences, split_words
+
+if TYPE_CHECKING:
+    from app.tasks.light import LightModel
+    from app.tasks.network import TaskModel
+    from app.tasks.task import Answers
 
 LONGEST_SENTENCE_WORDS = 512  # far more than any real sentence has; text without punctuation is cut there
 
@@ -71,7 +76,7 @@ def tag_texts(
         yield {"text": text, "entities": [entity for entity in entities if entity["score"] >= min_score]}
 
 
-def find_non_names(model: TaskModel, config: PredictConfig) -> tuple[str, ...]:
+def find_non_names(model: TaskModel | LightModel, config: PredictConfig) -> tuple[str, ...]:
     """Entity types that need be no names: those that the training corpus shows, or all."""
     known = tuple(model.facts.get("non_name_types", ()))
     return known if config.drop_non_names else tuple(types_from(model.labels))

@@ -4,28 +4,12 @@ Lafferty et al. 2001. Viterbi is TensorFlow Addons', in the one place it is used
 hides its scan behind a `tf.cond`, whose gradient XLA cannot compile, so no TPU could train it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_addons as tfa
 
-FORBIDDEN = -1e4  # score of an illegal transition: its probability underflows to exactly 0
-
-
-def compute_constraints(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """IOB2's rules as scores: I-X may follow B-X or I-X only.
-
-    Returns:
-        (start float32 [labels], transitions float32 [labels, labels], from row to column), 0 or `FORBIDDEN`.
-    """
-    start = np.array([FORBIDDEN if label.startswith("I-") else 0.0 for label in labels], np.float32)
-    transitions = np.zeros((len(labels), len(labels)), np.float32)
-    for j, label in enumerate(labels):
-        if label.startswith("I-"):
-            legal = [before in (label, "B-" + label[2:]) for before in labels]
-            transitions[:, j] = np.where(legal, 0.0, FORBIDDEN)
-    return start, transitions
+from app.tasks.tagging.chain import FORBIDDEN
 
 
 def compute_chain_loss(

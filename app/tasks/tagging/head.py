@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from app.one_keras import keras
 from app.tasks.beliefs import Belief
-from app.tasks.tagging.crf import compute_chain_loss, compute_constraints, compute_marginals, decode_tags, score_tags
+from app.tasks.tagging.chain import compute_constraints
+from app.tasks.tagging.crf import compute_chain_loss, compute_marginals, decode_tags, score_tags
 from app.tasks.task import Head, read_constant
 
 HEADS = ("softmax", "crf")

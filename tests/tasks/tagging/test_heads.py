@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.tasks.tagging.crf import FORBIDDEN, compute_constraints
+from app.tasks.tagging.chain import FORBIDDEN, compute_constraints
 from app.tasks.tagging.head import DecodingScores, TaggingHead, decode_sentences
 
 LABELS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")

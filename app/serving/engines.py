@@ -1,0 +1,243 @@
+"""Serving room: what computes the answers of a version: a TFLite file in LiteRT, or a SavedModel in TensorFlow.
+
+The first imports no TensorFlow, which takes longer to import than the file takes to answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from app.config import InputError, PredictConfig
+from app.data.packing import FEATURES
+from app.evaluation.litert import TFLiteModel, load_tflite_forward
+from app.evaluation.predictor import Features, Predictor
+from app.run.directory import RunDirectory
+from app.serving.batching import Answered
+from app.serving.errors import ExpiredError, RequestError
+from app.serving.predict_json import Limits, Signature, Tensor
+from app.tasks.light import LightModel, load_light_model
+
+ROWS_TOGETHER = 2  # of packed rows of like length in one call; more only pad each other, and need memory
+_TOKENIZED_INPUTS = {name: Tensor("int32", (-1, -1)) for name in FEATURES}
+_TEXT_INPUTS = {"text": Tensor("string", (-1,))}
+# Outputs of the text signatures of the built-in tasks.
+_TEXT_OUTPUTS = {
+    "tagging": {
+        "count": Tensor("int32", (-1,)),
+        "label": Tensor("string", (-1, -1)),
+        "start": Tensor("int32", (-1, -1)),
+        "end": Tensor("int32", (-1, -1)),
+        "score": Tensor("float32", (-1, -1)),
+    },
+    "classification": {
+        "label": Tensor("string", (-1,)),
+        "score": Tensor("float32", (-1,)),
+        "scores": Tensor("float32", (-1, -1)),
+        "given": Tensor("bool", (-1, -1)),
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Answers as rows; outputs are made of them."""
+
+    model: LightModel
+    all_rows: list[dict[str, Any]]
+
+    def rows(self, first: int, end: int) -> list[dict[str, Any]]:
+        return self.all_rows[first:end]
+
+    def outputs(self, first: int, end: int) -> dict[str, np.ndarray]:
+        return self.model.task.outputs(self.all_rows[first:end], self.model.labels)
+
+
+class TFLiteEngine:
+    """A `.tflite` file in as many interpreters as there are workers, each of one thread, and one of all threads.
+
+    The latter is for a request that comes alone. LiteRT lets other threads run while it computes.
+
+    Args:
+        run_dir: of the file and the model that it was made of.
+        file: its name without the ending.
+        threads: workers.
+        data: how rows are cut; predict: how answers are chosen.
+    """
+
+    def __init__(self, run_dir: RunDirectory, file: str, *, threads: int, data: Any, predict: PredictConfig) -> None:
+        self._model = load_light_model(run_dir.model, data)
+        self._config = predict
+        labels = self._model.labels
+        wide = min(threads, os.cpu_count() or 1)
+        load_tflite_forward(run_dir.tflite, file, labels=labels, threads=1)  # checks the file
+        path = run_dir.tflite / f"{file}.tflite"
+        self._narrow = [TFLiteModel(path, threads=1) for _ in range(threads)]
+        self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
+        # Each interpreter once, as (worker, alone), see `Engine.answer`.
+        self.callers = [*((worker, False) for worker in range(threads)), (0, True)]
+        name = self._model.task.name
+        self.signatures = {
+            "serving_default": Signature(_TEXT_INPUTS, _TEXT_OUTPUTS[name]),
+            "tokenized": Signature(_TOKENIZED_INPUTS, {"logits": Tensor("float32", (-1, -1, len(labels)))}),
+        }
+
+    def answer(
+        self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")
+    ) -> Answered:
+        model = self._wide if alone and worker == 0 else self._narrow[worker]
+
+        def forward(features: Features) -> np.ndarray:
+            if time.monotonic() > deadline:
+                raise ExpiredError
+            return _forward(model, features)
+
+        predictor = Predictor(self._model, self._model.encoder.scoring_rows, forward, ROWS_TOGETHER, self._config)  # type: ignore[arg-type]
+        return _Rows(self._model, list(self._model.task.answer_texts(self._model, texts, predictor, self._config)))
+
+    def agrees(self, vector: Mapping[str, Any], logits: np.ndarray) -> bool:
+        """Whether logits of a test vector are the answer that it holds."""
+        return self._model.task.agrees(self._model, vector, logits)
+
+    def compute_logits(self, arrays: Mapping[str, np.ndarray], *, worker: int = 0) -> dict[str, np.ndarray]:
+        return {"logits": _in_slices(self._narrow[worker].forward, arrays)}
+
+
+def _forward(model: TFLiteModel, features: Features) -> np.ndarray:
+    """Logits, computed without the columns that all rows pad: LiteRT takes any length, a new one costs it little."""
+    whole = features["padding_mask"].shape[1]
+    used = int(np.flatnonzero(features["padding_mask"].any(axis=0))[-1]) + 1
+    logits = model.forward({name: value[:, :used] for name, value in features.items()})
+    if used == whole:
+        return logits
+    padded = np.zeros((len(logits), whole, logits.shape[2]), logits.dtype)
+    padded[:, :used] = logits
+    return padded
+
+
+def _in_slices(forward: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Rows a few at a time, which bounds memory."""
+    count = len(arrays[FEATURES[0]])
+    parts = [
+        forward({name: value[at : at + ROWS_TOGETHER] for name, value in arrays.items()})
+        for at in range(0, count, ROWS_TOGETHER)
+    ]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """Answers as outputs; rows are made of them."""
+
+    engine: SavedModelEngine
+    texts: Sequence[str]
+    found: dict[str, np.ndarray]
+
+    def outputs(self, first: int, end: int) -> dict[str, np.ndarray]:
+        """Those of some texts, no wider than if they had been asked for alone."""
+        own = {name: value[first:end] for name, value in self.found.items()}
+        if self.engine.task_name == "tagging":
+            most = int(own["count"].max(initial=0))
+            own = {name: value if name == "count" else value[:, :most] for name, value in own.items()}
+        return own
+
+    def rows(self, first: int, end: int) -> list[dict[str, Any]]:
+        made, texts = self.engine.make_rows(self.outputs(first, end)), self.texts[first:end]
+        return [finish_row(text, row, self.engine.config) for text, row in zip(texts, made, strict=True)]
+
+
+def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict[str, Any]:
+    """A row of a text graph as `--mode=predict` writes it."""
+    if "entities" not in row:
+        return {"text": text, **row}
+    entities = [
+        {
+            "start": each["start"],
+            "end": each["end"],
+            "label": each["label"],
+            "text": text[each["start"] : each["end"]],
+            "score": round(each["score"], 4),
+        }
+        for each in row["entities"]
+    ]
+    return {"text": text, "entities": [each for each in entities if each["score"] >= config.min_score]}
+
+
+class SavedModelEngine:
+    """A version of a SavedModel in TensorFlow, which spreads each call over the processors itself.
+
+    Args:
+        path: of the version.
+        about: what it says of itself.
+        facts: what its model knows beside its labels.
+        config: how answers are chosen.
+    """
+
+    def __init__(
+        self, path: Path, *, about: Mapping[str, Any], facts: Mapping[str, Any], predict: PredictConfig
+    ) -> None:
+        from app.evaluation.runtimes import load_version
+        from app.tasks import find_task
+
+        self._loaded = load_version(path)
+        self._task = find_task(about["task"])
+        self.task_name, self.config = str(about["task"]), predict
+        self.callers = [(0, True)]  # all workers share what is warm
+        self._model: Any = SimpleNamespace(labels=tuple(about["labels"]), facts=dict(facts), task=self._task)
+        self.signatures = {
+            name: Signature(
+                {key: _described(spec) for key, spec in signature.structured_input_signature[1].items()},
+                {key: _described(spec) for key, spec in signature.structured_outputs.items()},
+            )
+            for name, signature in self._loaded.signatures.items()
+        }
+
+    def make_rows(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+        return self._task.rows_from_graph(self._model, found)
+
+    def answer(
+        self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")
+    ) -> Answered:
+        import tensorflow as tf
+
+        found = self._run("serving_default", {"text": tf.constant([text.encode("utf-8") for text in texts])})
+        return _Outputs(self, texts, found)
+
+    def compute_logits(self, arrays: Mapping[str, np.ndarray], *, worker: int = 0) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        def forward(part: Features) -> np.ndarray:
+            return self._run("tokenized", {name: tf.constant(value) for name, value in part.items()})["logits"]
+
+        return {"logits": _in_slices(forward, arrays)}
+
+    def _run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        try:
+            outputs = self._loaded.signatures[signature](**inputs)
+        except tf.errors.InvalidArgumentError as error:
+            raise RequestError(400, f"the model cannot compute this: {str(error).splitlines()[0]}") from error
+        return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _described(spec: Any) -> Tensor:
+    return Tensor(spec.dtype.name, tuple(-1 if size is None else int(size) for size in spec.shape))
+
+
+def limits_of(run_dir: RunDirectory) -> Limits | None:
+    """What ids the model of a run knows; None if the run has only its exports."""
+    from app.tasks.light import read_model_facts
+
+    try:
+        known = read_model_facts(run_dir.model)
+    except InputError:
+        return None
+    return Limits(known.vocabulary_size, known.shapes, known.positions)

@@ -1,0 +1,181 @@
+"""Serving room: which runs are served, under which names, and which of their versions. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.config import InputError, ServeConfig
+from app.encoder.sources import read_json
+from app.evaluation.manifest import find_export, newest_version, read_about, versions
+from app.run.directory import RunDirectory
+from app.run.request import split_served
+from app.serving.labels import read_labels
+
+LIGHT = ("tagging", "classification")  # tasks that a TFLite file answers without TensorFlow, see `LIGHT_TASKS`
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What computes a version.
+
+    Attributes:
+        version: its number.
+        runtime: "saved_model" or "tflite".
+        path: of the version, or of the file.
+        content: changes with it.
+    """
+
+    version: int
+    runtime: str
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run offers.
+
+    Attributes:
+        sources: by version.
+        labels: of versions that are among them; `stable` always is.
+    """
+
+    sources: Mapping[int, Source]
+    labels: Mapping[str, int]
+
+    @property
+    def stable(self) -> Source:
+        return self.sources[self.labels["stable"]]
+
+
+def find_runs(config: ServeConfig, run_dir: RunDirectory) -> list[tuple[str, RunDirectory]]:
+    """Runs with the names they are given; "" where the model's own is to be taken.
+
+    Raises:
+        InputError: a run is not there, or names are wrong.
+    """
+    if not config.runs:
+        return [("", run_dir)]
+    found = []
+    for entry in config.runs:
+        name, path = split_served(entry)
+        run = RunDirectory(path)
+        run.require_run("serve.runs")
+        found.append((name, run))
+    return found
+
+
+def name_runs(found: Sequence[tuple[str, RunDirectory]], config: ServeConfig) -> dict[str, RunDirectory]:
+    """Runs by the name in their paths: that given, else that of the model.
+
+    Raises:
+        InputError: two have one name.
+    """
+    named: dict[str, RunDirectory] = {}
+    for given, run in found:
+        name = given or str(describe_run(run, config)["model"])
+        if not _NAME.fullmatch(name):
+            raise InputError(f"serve.runs: a name must be made of letters, digits and ._-, received {name!r}")
+        if name in named:
+            raise InputError(
+                f"serve.runs: {named[name]} and {run} are both called {name}: give them names of their own, such as "
+                f"serve.runs={name}={named[name]},{name}2={run}"
+            )
+        named[name] = run
+    return named
+
+
+def describe_run(run_dir: RunDirectory, config: ServeConfig) -> dict[str, Any]:
+    """What a run's stable version says of itself, see `Task.about`."""
+    source = plan_versions(run_dir, config).stable
+    return describe_source(source, run_dir)
+
+
+def describe_source(source: Source, run_dir: RunDirectory) -> dict[str, Any]:
+    """What a version says of itself.
+
+    Raises:
+        InputError: its files are malformed.
+    """
+    path = source.path if source.runtime == "saved_model" else run_dir.saved_model / str(source.version)
+    about = read_about(path)
+    if about is None:
+        about = _about_bundle(run_dir)
+    return about
+
+
+def _about_bundle(run_dir: RunDirectory) -> dict[str, Any]:
+    from app.tasks.light import LIGHT_TASKS, find_light_task, read_model_facts
+
+    known = read_model_facts(run_dir.model)
+    if known.task not in LIGHT_TASKS:
+        raise InputError(f"{run_dir.saved_model} holds no SavedModel: make one with --mode=export")
+    return find_light_task(known.task).about(known.labels)
+
+
+def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
+    """Which versions are to be served, by what.
+
+    Without labels that is the newest; with them, each that has one. A TFLite file is of the newest version.
+
+    Raises:
+        InputError: there is nothing to serve, or not by `serve.runtime`.
+    """
+    there, labels = versions(run_dir.saved_model), dict(read_labels(run_dir))
+    newest = there[-1] if there else 1
+    labels.setdefault("stable", newest)
+    file = None if config.runtime == "saved_model" else _find_file(run_dir, config)
+    if file is not None and labels["stable"] != newest:
+        if config.runtime == "tflite":
+            raise InputError(
+                f"serve.runtime=tflite: {file[0]} is of version {newest} and version {labels['stable']} is stable: "
+                "set serve.runtime=saved_model"
+            )
+        file = None
+    if file is None:
+        newest_version(run_dir.saved_model)  # says what is missing
+    sources: dict[int, Source] = {}
+    for version in sorted(set(labels.values())):
+        if file is not None and version == newest:
+            sources[version] = Source(version, "tflite", *file)
+        elif version in there and config.runtime != "tflite":
+            sources[version] = _saved_model(run_dir, version)
+    if labels["stable"] not in sources:
+        raise InputError(f"{run_dir.saved_model} has no version {labels['stable']}, which is labelled stable")
+    return Plan(sources, {name: version for name, version in labels.items() if version in sources})
+
+
+def _saved_model(run_dir: RunDirectory, version: int) -> Source:
+    path = run_dir.saved_model / str(version)
+    graph = path / "saved_model.pb"
+    try:
+        found = graph.stat()
+    except OSError as error:
+        raise InputError(
+            f"{path} is no SavedModel that can be read, export it again: saved_model.pb is missing"
+        ) from error
+    return Source(version, "saved_model", path, f"{found.st_mtime_ns} {found.st_size}")
+
+
+def _find_file(run_dir: RunDirectory, config: ServeConfig) -> tuple[Path, str] | None:
+    """The TFLite file and its sum; None where `auto` has to do without."""
+    try:
+        path, manifest = find_export(run_dir.tflite, config.tflite_file, setting="serve.tflite_file")
+    except InputError:
+        if config.runtime == "tflite":
+            raise
+        return None
+    task = read_json(run_dir.model / "tagger.json").get("task", "tagging")
+    if task in LIGHT:
+        return path, str(manifest["files"][path.name].get("sha256", ""))
+    if config.runtime == "tflite":
+        raise InputError(
+            f"serve.runtime=tflite answers for the tasks {' and '.join(LIGHT)}, {run_dir} is of task={task}: set "
+            "serve.runtime=saved_model"
+        )
+    return None
