@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
-from app.run.directory import RunDirectory
+from app.run.directory import RunDirectory, sha256_of_file
 
 
 def next_version(folder: Path) -> int:
@@ -67,6 +67,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not what --mode=export writes: {error}") from error
     return dict(manifest)
+
+
+def identify_model(run_dir: RunDirectory) -> dict[str, str]:
+    """What tells the model in a run's bundle from any other, for an entry of `model.json`; empty without one."""
+    sums = run_dir.model / "SHA256SUMS"
+    return {"model_sums_sha256": sha256_of_file(sums)} if sums.is_file() else {}
 
 
 def find_export(

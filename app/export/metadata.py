@@ -14,7 +14,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 
 from app.config import InputError
 from app.config.paths import shown
-from app.evaluation.manifest import MANIFEST, read_manifest
+from app.evaluation.manifest import MANIFEST, identify_model, read_manifest
 from app.run.directory import RunDirectory, sha256_of_file
 from app.tasks.network import TaskModel
 from app.tasks.task import Task
@@ -308,6 +308,6 @@ def write_companions(
         "companions": {
             name: sha256_of_file(folder / name) for name in ("labels.txt", "vocab.txt", "test_vectors.jsonl")
         },
-        "files": {**old, file: entry},
+        "files": {**old, file: {**entry, **identify_model(run_dir)}},
     }
     run_dir.write_json(folder / MANIFEST, manifest)

@@ -10,7 +10,7 @@ from typing import Any
 
 from app.config import InputError, ServeConfig
 from app.encoder.sources import read_json
-from app.evaluation.manifest import find_export, newest_version, read_about, versions
+from app.evaluation.manifest import find_export, identify_model, newest_version, read_about, versions
 from app.run.directory import RunDirectory
 from app.run.request import split_served
 from app.serving.labels import read_labels
@@ -170,9 +170,15 @@ def _find_file(run_dir: RunDirectory, config: ServeConfig) -> tuple[Path, str] |
         if config.runtime == "tflite":
             raise
         return None
+    entry = manifest["files"][path.name]
+    now = identify_model(run_dir).get("model_sums_sha256", "")
+    if entry.get("model_sums_sha256", now) != now:  # the run has learnt since, and was not exported to this file
+        if config.runtime == "tflite":
+            raise InputError(f"{path} is of an earlier model than that in {run_dir.model}: run --mode=export again")
+        return None
     task = read_json(run_dir.model / "tagger.json").get("task", "tagging")
     if task in LIGHT:
-        return path, str(manifest["files"][path.name].get("sha256", ""))
+        return path, str(entry.get("sha256", ""))
     if config.runtime == "tflite":
         raise InputError(
             f"serve.runtime=tflite answers for the tasks {' and '.join(LIGHT)}, {run_dir} is of task={task}: set "

@@ -59,6 +59,14 @@ def test_labelled_versions_are_served_and_a_file_that_is_not_of_the_stable_one_i
     assert plan(run) == ({2: "tflite"}, {"stable": 2})
 
 
+def test_a_file_of_an_earlier_model_is_not_taken_for_the_new_one(run):
+    with open(run / "model" / "SHA256SUMS", "a") as file:
+        file.write("0" * 64 + "  other\n")
+    assert plan(run) == ({1: "saved_model"}, {"stable": 1})
+    with pytest.raises(InputError, match=r"float32\.tflite is of an earlier model than that in .*: run --mode=export"):
+        plan(run, runtime="tflite")
+
+
 def test_what_cannot_be_served_is_said(run, tmp_path):
     write_labels(run, stable=7)
     with pytest.raises(InputError, match="has no version 7, which is labelled stable"):
