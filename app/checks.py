@@ -32,7 +32,7 @@ from app.evaluation.manifest import find_export, newest_version, require_exports
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
-from app.tasks import check_split_head
+from app.tasks import check_settings, check_split_head
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.teachers import check_same_labels, check_student_layers, check_teachers
@@ -123,6 +123,7 @@ def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
     """The model of a run that is to answer."""
     facts = check_tagger(run_dir.model)
     _check_length(config.data, facts.positions)
+    check_settings(facts.task, facts.facts, config.predict)
     return facts
 
 

@@ -277,6 +277,11 @@ def check_other_splits(
             "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
             "or set a part of the training corpus aside with data.valid_fraction=0.1"
         )
+    if config.predict.target_precision and "valid" not in others and not (facts or {}).get("coverage"):
+        say(
+            f"warning: predict.target_precision={config.predict.target_precision:g} is found on a validation split, "
+            "and there is none: the run is scored, and its report written, without a minimum score"
+        )
     if train and words <= config.data.memory_limit_words:
         for warning in task.find_shared(train, others):
             say(f"warning: {warning}")

@@ -29,6 +29,7 @@ from app.tasks.classification.encoding import TextEncoder
 from app.tasks.classification.graph import GraphClassifier
 from app.tasks.classification.head import TextHead
 from app.tasks.classification.labelled_text import LabelledText
+from app.tasks.classification.min_score import find_min_score
 from app.tasks.classification.report import build_text_report, prediction_rows, text_error_rows
 from app.tasks.classification.scores import (
     HEADLINE,
@@ -387,31 +388,6 @@ def make_row(model: TaskModel, logits: np.ndarray, settings: Mapping[str, Any], 
     number = int(answer.predicted[0])
     label = None if number == NO_LABEL or is_empty else model.labels[number]
     return {"label": label, "score": round(float(answer.score[0]), 4), "scores": shown}
-
-
-def find_min_score(facts: Facts, config: PredictConfig) -> float:
-    """`predict.min_score`, or the one that gave `predict.target_precision` on the validation split.
-
-    Raises:
-        InputError: the model knows no such score.
-    """
-    if not config.target_precision:
-        return config.min_score
-    points = facts.get("coverage")
-    if not points:
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: this model was trained without a validation split "
-            "that would tell; set predict.min_score"
-        )
-    reached = [score for score, right in points if right >= config.target_precision]
-    if not reached:
-        best = max(right for _, right in points)
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: no minimum score makes so many of the answers to "
-            f"the validation split right, the most is {best:.4f}"
-        )
-    lowest = min(score for score, _ in points)
-    return 0.0 if min(reached) == lowest else float(min(reached))
 
 
 def _settings(model: TaskModel, config: PredictConfig) -> dict[str, Any]:
