@@ -50,3 +50,14 @@ def read_lines(
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read after line {number}: {error}") from error
+
+
+def place_of(file: str, line: int) -> str:
+    """Where something stands, as a message says it; line 0 means nothing."""
+    return f"{file}, line {line}" if line else file
+
+
+def shortened(value: object, characters: int = 60) -> str:
+    """A value of a file as a message quotes it."""
+    text = repr(value[: 2 * characters] if isinstance(value, str) else value)
+    return text if len(text) <= characters else text[: characters - 3] + "..."

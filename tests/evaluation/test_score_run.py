@@ -1,4 +1,4 @@
-"""A trained run is scored and complete whatever its settings of answering ask for; later modes say what it cannot do."""
+"""A trained run is scored and complete whatever its settings of answering ask for; later modes say what cannot be."""
 
 import dataclasses
 import json

@@ -13,12 +13,12 @@ from functools import partial
 from itertools import groupby
 
 from app.config import Config, InputError
+from app.data.tables import find_delimiter, may_go_on
+from app.data.text_lines import shortened
 from app.data.tfds import PREFIX, check_tfds_head
-from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts, shortened
+from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts
 from app.tasks.classification.readers import (
     describe_left_out,
-    find_delimiter,
-    may_go_on,
     read_folder,
     read_json_texts,
     read_lines_as_texts,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from app.config import InputError
 from app.data.sentence import surrogate_fault
+from app.data.text_lines import place_of, shortened
 
 MAX_LABEL_CHARACTERS = 200
 _MOST_LISTED = 12  # names of labels or columns in a message
@@ -82,10 +83,6 @@ class Columns(NamedTuple):
 
     texts: tuple[str, ...]
     label: str
-
-
-def place_of(file: str, line: int) -> str:
-    return f"{file}, line {line}" if line else file
 
 
 @lru_cache(maxsize=1024)  # the lines of a JSON file have the same keys
@@ -165,12 +162,6 @@ def _nearest(wanted: str, names: Iterable[str]) -> str:
 def _quoted(names: Sequence[str]) -> str:
     shown = ", ".join(shortened(name) for name in names[:_MOST_LISTED]) or "none"
     return shown + (f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else "")
-
-
-def shortened(value: object, characters: int = 60) -> str:
-    """A value of a file as a message quotes it."""
-    text = repr(value[: 2 * characters] if isinstance(value, str) else value)
-    return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
 def check_raw_texts(

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 import tensorflow as tf
 
-from app.config import Config, DataConfig, InputError, ModelConfig, PredictConfig
+from app.config import Config, DataConfig, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.tasks.calibration import fit_temperature, log_softmax
 from app.tasks.classification.corpus import (
