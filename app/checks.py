@@ -25,7 +25,7 @@ from app.config.rules import (
     require_text,
     split_beam_options,
 )
-from app.data.documents import find_inputs
+from app.data.documents import find_inputs, text_keys
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
@@ -128,11 +128,14 @@ def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
 
 
 def check_predict(request: Request) -> None:
-    check_model(request.config, request.run_dir)
+    facts = check_model(request.config, request.run_dir)
     inputs = [each for each in (request.input, *request.more_inputs) if each]
     if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")
-    find_inputs(inputs, input_format=request.config.predict.input_format, output=request.output)
+    keys = text_keys(
+        request.config.data, pairs=bool(facts.facts.get("pairs")), tables=facts.task != "tagging"
+    )
+    find_inputs(inputs, input_format=request.config.predict.input_format, output=request.output, keys=keys)
     if not request.output:
         if "stdout" in surroundings.CLOSED:
             raise InputError("standard output is closed: name a file with --output")

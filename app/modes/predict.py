@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from app.config import InputError
-from app.data.documents import find_inputs, read_documents
+from app.data.documents import find_inputs, read_documents, text_keys
 from app.data.sentence import surrogate_fault
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, atomic
@@ -27,12 +27,16 @@ def run(request: Request) -> dict[str, float]:
     config = request.config.predict
     counts: dict[str, float] = {"predict/documents": 0}
     with ExitStack() as stack:
-        inputs = find_inputs(  # before the model, so that a typing error is told at once
+        model = load_model(request.run_dir.model)
+        keys = text_keys(
+            request.config.data, pairs=model.task.segments(model.facts), tables=not model.task.labels_words
+        )
+        inputs = find_inputs(
             [each for each in (request.input, *request.more_inputs) if each],
             input_format=config.input_format,
             output=request.output,
+            keys=keys,
         )
-        model = load_model(request.run_dir.model)
         predictor = build_predictor(
             model, build_encoder(model, request.config.data), batch_size=config.batch_size
         )
@@ -43,10 +47,10 @@ def run(request: Request) -> dict[str, float]:
         task = model.task
         counts[f"predict/{task.labelled}"] = 0
         show = _shown_in(target, config.format, model, to_file=bool(request.output))
-        for documents in read_documents(inputs):
+        for documents in read_documents(inputs, keys=keys):
             found = task.answer_texts(model, [document.text for document in documents], predictor, config)
             for document, row in zip(documents, found, strict=True):
-                show(document.fields | row)
+                show(document.beside(row))
                 counts["predict/documents"] += 1
                 counts[f"predict/{task.labelled}"] += task.count_answers(row)
             target.flush()
