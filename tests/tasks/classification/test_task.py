@@ -1,0 +1,45 @@
+"""What the task says of its answers, without a network."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from app.tasks.classification.labelled_text import LabelledText
+from app.tasks.classification.scores import counts_per_text
+from app.tasks.classification.task import CLASSIFICATION, make_row
+
+
+def model_of(count: int, **facts):
+    return SimpleNamespace(labels=tuple(f"label {number}" for number in range(count)), facts=facts)
+
+
+def text_of(*labels: str) -> LabelledText:
+    return LabelledText(("text",), labels, 0, 0)
+
+
+@pytest.mark.parametrize(("count", "best"), [(3, 1), (2000, 1777)])
+def test_an_answer_is_counted_as_it_was_given_however_equal_the_rounded_scores_are(count, best):
+    model, logits = model_of(count), np.zeros(count, np.float32)
+    logits[best] = 1e-5
+    row = make_row(model, logits, {"temperature": 1.0, "min_score": 0.0}, is_empty=False)
+    assert len(set(row["scores"].values())) == 1 and row["label"] == f"label {best}"
+    for gold in (best, 0):
+        counted = CLASSIFICATION.count_text(model, "text", text_of(f"label {gold}"), row)
+        np.testing.assert_array_equal(counted, counts_per_text(np.array([gold]), np.array([best]), count))
+
+
+def test_a_text_without_an_answer_counts_as_none():
+    model, logits = model_of(3), np.array([2.0, 1.0, 0.0], np.float32)
+    for settings, is_empty in (({"min_score": 0.99}, False), ({"min_score": 0.0}, True)):
+        row = make_row(model, logits, {"temperature": 1.0, **settings}, is_empty=is_empty)
+        assert row["label"] is None
+        counted = CLASSIFICATION.count_text(model, "text", text_of("label 0"), row)
+        assert counted[0].tolist() == [0, 0, 1] + 2 * [0, 0, 0]  # right, predicted, gold of each label
+
+
+def test_several_labels_are_counted_as_given():
+    model = model_of(2, multi_label=True)
+    row = {"labels": ["label 1"], "scores": {"label 0": 0.5, "label 1": 0.5}}
+    (counted,) = CLASSIFICATION.count_text(model, "text", text_of("label 0", "label 1"), row)
+    assert counted.tolist() == [0, 0, 1, 1, 1, 1]
