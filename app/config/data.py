@@ -58,7 +58,7 @@ class DataConfig:
     )
     text_column: str = option(
         "text",
-        "CSV, TSV and JSON lines with classes: name of the column or key of the text; empty = none, the texts are pairs",
+        "CSV, TSV and JSON lines with classes: name of the column or key of the text; empty = none, as texts are pairs",
     )
     label_column: str = option(
         "label", "the same, of the label. The sample's column goes only with the sample's training corpus"
