@@ -41,6 +41,7 @@ LIGHT = [
     "run/screen",
     "run/surroundings",
     "data/sentence",
+    "data/json_lines",
     "data/tables",
     "data/text_lines",
     "data/tfds",

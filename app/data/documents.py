@@ -11,16 +11,16 @@ Documents are given out a few at a time: memory holds those, and none may be lon
 """
 
 import glob
-import json
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import Any, NoReturn
+from typing import Any
 
 from app.config import DataConfig, InputError
 from app.config.paths import escape_existing, split_list
+from app.data.json_lines import parse_json
 from app.data.sentence import surrogate_fault
 from app.data.tables import find_delimiter, read_table_rows
 
@@ -445,7 +445,7 @@ def _from_json(line: bytes, source: Input, number: int, keys: TextKeys) -> Docum
     if not content.strip():
         return None
     try:
-        record = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        record = parse_json(content)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: not valid JSON ({error})") from error
     if not isinstance(record, dict):
@@ -458,17 +458,6 @@ def _from_json(line: bytes, source: Input, number: int, keys: TextKeys) -> Docum
             raise InputError(f'{where}: "{name}" {fault}')
     text = _checked(_text_of([record[name] for name in names]), keys, where=where)
     return Document(text, record | {"file": record.get("file", source.path)} if source.named else record)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if abs(number) == float("inf"):
-        raise ValueError(f"the number {digits[:40]} is too large")
-    return number
 
 
 def _decoded(content: bytes, source: Input, number: int) -> str:

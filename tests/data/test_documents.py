@@ -113,6 +113,7 @@ def test_all_other_keys_come_back():
         ({"a.jsonl": "[" * 100_000}, ["a.jsonl"], "line 1: not valid JSON"),
         ({"a.jsonl": '{"text": "a", "x": NaN}'}, ["a.jsonl"], "line 1: not valid JSON .NaN is no JSON number"),
         ({"a.jsonl": '{"text": "a", "x": 1e999}'}, ["a.jsonl"], "line 1: not valid JSON .the number 1e999 is too"),
+        ({"a.jsonl": '{"text": "a", "x": {"y": 1, "y": 2}}'}, ["a.jsonl"], "not valid JSON .the key 'y' is there more"),
         ({"a.jsonl": '["a"]'}, ["a.jsonl"], 'line 1: expected an object with the key "text", received'),
         ({"a.jsonl": '{"txt": "a", "id": 1}'}, ["a.jsonl"], """there is no key "text"; the keys are 'txt', 'id'"""),
         ({"a.jsonl": '{"text": null}'}, ["a.jsonl"], '"text" must be a text, received None'),

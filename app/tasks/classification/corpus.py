@@ -18,7 +18,7 @@ from app.data.text_lines import shortened
 from app.data.tfds import PREFIX, check_tfds_head
 from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts
 from app.tasks.classification.readers import (
-    describe_left_out,
+    describe_folder,
     read_folder,
     read_json_texts,
     read_lines_as_texts,
@@ -187,7 +187,7 @@ def _find_reader(
     if kind == "tfds":
         return partial(read_tfds_texts, path, text_format, split=split, labelled=labelled), ""
     if kind == "folder":
-        note = "" if at_most_bytes else describe_left_out(path)
+        note = "" if at_most_bytes else describe_folder(path)
         return partial(read_folder, path, head=bool(at_most_bytes)), note
     if kind == "jsonl":
         return partial(read_json_texts, path, text_format, labelled=labelled, at_most_bytes=at_most_bytes), ""

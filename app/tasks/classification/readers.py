@@ -1,11 +1,11 @@
 """Tasks room: labelled texts in CSV and TSV files, JSON lines, class folders and prepared TensorFlow Datasets."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.config import InputError
+from app.data.json_lines import parse_json
 from app.data.tables import may_go_on, read_table_rows, read_text_lines
 from app.data.text_lines import place_of, shortened
 from app.data.tfds import feature_names, open_dataset, read_rows
@@ -79,7 +79,7 @@ def read_json_texts(path: str, text_format: TextFormat, *, labelled: bool, at_mo
 
 def _record_of(line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON, one object a line ({error})") from error
     if not isinstance(record, dict):
@@ -111,7 +111,11 @@ def read_folder(path: str, *, head: bool = False) -> Iterator[RawText]:
     for at, (label, folder) in enumerate(_class_folders(path)):
         if head and at == _HEAD_FILES:
             return
-        names = sorted(name for name in _visible(folder) if name.lower().endswith(_TEXT_ENDING))
+        names = sorted(
+            name
+            for name in _visible(folder)
+            if name.lower().endswith(_TEXT_ENDING) and not os.path.isdir(os.path.join(folder, name))
+        )
         if not names:
             raise InputError(
                 f"{folder} holds no {_TEXT_ENDING} file{_what_else(folder)}: a class has one for each of its texts"
@@ -121,14 +125,30 @@ def read_folder(path: str, *, head: bool = False) -> Iterator[RawText]:
             yield RawText(("\n".join(line for _, line in read_text_lines(file)),), label, file, 0)
 
 
-def describe_left_out(path: str) -> str:
-    """A sentence about the files of class folders that are not read, or an empty string."""
-    count, example = 0, ""
-    for _, folder in _class_folders(path):
-        others = [name for name in _visible(folder) if not name.lower().endswith(_TEXT_ENDING)]
-        count += len(others)
-        example = example or next((os.path.join(folder, name) for name in sorted(others)), "")
-    return f"{path}: {count:,} files that do not end in {_TEXT_ENDING} are left out, such as {example}" if count else ""
+def describe_folder(path: str) -> str:
+    """What a user should know about how class folders are read: what is left out, and which are one class."""
+    left_out: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    said = []
+    classes = _class_folders(path)
+    beside = [os.path.join(path, name) for name in sorted(_visible(path)) if name.lower().endswith(_TEXT_ENDING)]
+    left_out[f"{_TEXT_ENDING} files beside the class folders"] = [file for file in beside if os.path.isfile(file)]
+    others = left_out[f"files that do not end in {_TEXT_ENDING}"] = []
+    inside = left_out["folders inside class folders"] = []
+    for label, folder in classes:
+        first = labels.setdefault(label.strip(), label)
+        if first != label:
+            said.append(f"{path}: the folders {first!r} and {label!r} are read as one class, {label.strip()!r}")
+        for name in sorted(_visible(folder)):
+            found = os.path.join(folder, name)
+            if os.path.isdir(found):
+                inside.append(found)
+            elif not name.lower().endswith(_TEXT_ENDING):
+                others.append(found)
+    said += [
+        f"{path}: {len(found):,} {what} are left out, such as {found[0]}" for what, found in left_out.items() if found
+    ]
+    return "; ".join(said)
 
 
 def _class_folders(path: str) -> list[tuple[str, str]]:

@@ -9,7 +9,6 @@ document of its own. Other keys are ignored, unless they look like misspelt ones
 """
 
 import difflib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
+from app.data.json_lines import parse_json
 from app.data.sentence import Sentence, surrogate_fault, words_fault
 from app.data.text_lines import read_lines
 from app.tasks.tagging.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets, type_fault
@@ -93,7 +93,7 @@ def _read_records(path: str | Path, *, at_most_bytes: int = 0) -> Iterator[tuple
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
         if not isinstance(record, dict):
