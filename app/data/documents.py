@@ -20,9 +20,10 @@ from typing import Any
 
 from app.config import DataConfig, InputError
 from app.config.paths import escape_existing, split_list
-from app.data.json_lines import parse_json
+from app.data.json_lines import layout_hint, parse_json
 from app.data.sentence import surrogate_fault
 from app.data.tables import find_delimiter, read_table_rows
+from app.data.text_lines import utf16_hint
 
 STANDARD_INPUT = "-"
 MAX_DOCUMENT_BYTES = 2**24
@@ -293,6 +294,8 @@ def _check(source: Input, keys: TextKeys) -> None:
         head = file.read(BYTES_AT_A_TIME)
         if head.startswith(_GZIP_MARK):
             raise InputError(f"{path} is compressed (gzip): predict reads text, so decompress it")
+        if hint := utf16_hint(head):
+            raise InputError(f"{path} is not UTF-8{hint}")
         if source.format == "table":
             for _ in _rows_of(source, keys, at_most_bytes=BYTES_AT_A_TIME):
                 pass
@@ -447,9 +450,12 @@ def _from_json(line: bytes, source: Input, number: int, keys: TextKeys) -> Docum
     try:
         record = parse_json(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
+        raise InputError(f"{where}: not valid JSON ({error}){layout_hint(content)}") from error
     if not isinstance(record, dict):
-        raise InputError(f'{where}: expected an object with the key "{keys.single[0]}", received {_short(record)}')
+        raise InputError(
+            f'{where}: expected an object with the key "{keys.single[0]}", received {_short(record)}'
+            f"{layout_hint(content)}"
+        )
     names = _located(keys.find, record, "key", where=where)
     for name in names:
         if not isinstance(record[name], str):
@@ -467,10 +473,11 @@ def _decoded(content: bytes, source: Input, number: int) -> str:
     except UnicodeDecodeError as error:
         line = number - 1 + _line_at(content, error.start)
         byte = error.start - content.rfind(b"\n", 0, error.start)
+        hint = utf16_hint(content) if line == 1 else ""
         others = ", or leave the file out by naming the texts: --input='FOLDER/*.txt'" if source.named else ""
         raise InputError(
             f"{source.place}, line {line}: not UTF-8 at byte {byte} (0x{content[error.start]:02x}); "
-            f"convert the text to UTF-8{others}"
+            f"convert the text to UTF-8{others}{hint}"
         ) from error
 
 

@@ -17,6 +17,15 @@ def parse_json(line: str) -> Any:
     )
 
 
+def layout_hint(line: str) -> str:
+    """What to add to a message about a line that is no object, if it seems to be a part of a longer value."""
+    if line.lstrip().startswith("["):
+        return "; a JSON array is not read: write each of its objects on a line of its own (jq -c '.[]' FILE)"
+    if line.strip() == "{":
+        return "; an object must be on one line (jq -c . FILE)"
+    return ""
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from app.config import InputError
-from app.data.text_lines import MAX_LINE_BYTES, place_of, read_lines, shortened
+from app.data.text_lines import MAX_LINE_BYTES, place_of, read_lines, shortened, utf16_hint
 
 MAX_FIELD_CHARACTERS = MAX_LINE_BYTES  # a quote that nothing closes is noticed there at the latest
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -162,7 +162,8 @@ def read_text_lines(path: str, *, at_most_bytes: int = 0) -> Iterator[tuple[int,
     """
     for number, line in read_lines(path, at_most_bytes=at_most_bytes):
         if "\0" in line:
-            raise InputError(f"{place_of(path, number)}: a NUL byte: this is not UTF-8 text")
+            hint = utf16_hint(line.encode())
+            raise InputError(f"{place_of(path, number)}: a NUL byte: this is not UTF-8 text{hint}")
         yield number, line
 
 

@@ -31,11 +31,14 @@ class Registered:
             milliseconds and imports nothing heavy; empty = there is none.
         settings: the same of a function (facts, config) that looks whether a model can answer with the settings of
             `predict`.
+        kind: the same of a function (path, *, config, split, facts) that looks whether a model can read a corpus,
+            whatever labels it has.
     """
 
     task: str
     early: str = ""
     settings: str = ""
+    kind: str = ""
 
 
 TASKS: dict[str, Registered] = {
@@ -44,6 +47,7 @@ TASKS: dict[str, Registered] = {
         "app.tasks.classification.task:CLASSIFICATION",
         "app.tasks.classification.corpus:check_split_head",
         "app.tasks.classification.min_score:check_settings",
+        "app.tasks.classification.corpus:check_kind_head",
     ),
 }
 _BUILT_IN = frozenset(TASKS)
@@ -120,6 +124,12 @@ def check_split_head(name: str, path: str, **settings: Any) -> None:
     """What `Registered.early` of a task says about the beginning of a corpus."""
     if name in TASKS and TASKS[name].early:
         _load(TASKS[name].early)(path, **settings)
+
+
+def check_kind_head(name: str, path: str, **settings: Any) -> None:
+    """What `Registered.kind` of a task says about the beginning of a corpus that a model is to read."""
+    if name in TASKS and TASKS[name].kind:
+        _load(TASKS[name].kind)(path, **settings)
 
 
 def check_settings(name: str, facts: Mapping[str, Any], config: PredictConfig) -> None:

@@ -107,13 +107,27 @@ def find_columns(names: tuple[str, ...], text_format: TextFormat, *, labelled: b
             "data.pair_columns if the single text is"
         )
     if not has_single and not has_pair:
-        raise InputError(_missing_text(names, text_format, kind))
+        missing = _missing_text(names, text_format, kind)
+        if labelled and (fault := _label_fault(names, text_format, kind)):
+            missing += f"; and {fault}"
+        raise InputError(missing)
     texts = pair if has_pair else (single,)
     label = _label_column(names, text_format, kind, texts) if labelled else ""
     for name in (*texts, label):
         if names.count(name) > 1 and name:
             raise InputError(f"the {kind} {name!r} is there {names.count(name)} times: it must be there once")
     return Columns(texts, label)
+
+
+def _label_fault(names: Sequence[str], text_format: TextFormat, kind: str) -> str:
+    """What is said of a label that is missing as the text is; an empty string if it is there."""
+    try:
+        _label_column(names, text_format, kind, ())
+    except InputError:
+        near = _nearest(text_format.label_column, names)
+        meant = f": did you mean data.label_column={near}?" if near else ""
+        return f"no {kind} {text_format.label_column!r} (data.label_column){meant}"
+    return ""
 
 
 def _label_column(names: Sequence[str], text_format: TextFormat, kind: str, texts: Sequence[str]) -> str:

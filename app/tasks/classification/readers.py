@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.config import InputError
-from app.data.json_lines import parse_json
+from app.data.json_lines import layout_hint, parse_json
 from app.data.tables import may_go_on, read_table_rows, read_text_lines
 from app.data.text_lines import place_of, shortened
 from app.data.tfds import feature_names, open_dataset, read_rows
@@ -81,9 +81,9 @@ def _record_of(line: str) -> dict[str, Any]:
     try:
         record = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON, one object a line ({error})") from error
+        raise InputError(f"not valid JSON, one object a line ({error}){layout_hint(line)}") from error
     if not isinstance(record, dict):
-        raise InputError(f"expected an object with a text and a label, received {shortened(record)}")
+        raise InputError(f"expected an object with a text and a label, received {shortened(record)}{layout_hint(line)}")
     return record
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
-from app.data.json_lines import parse_json
+from app.data.json_lines import layout_hint, parse_json
 from app.data.sentence import Sentence, surrogate_fault, words_fault
 from app.data.text_lines import read_lines
 from app.tasks.tagging.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets, type_fault
@@ -95,10 +95,11 @@ def _read_records(path: str | Path, *, at_most_bytes: int = 0) -> Iterator[tuple
         try:
             record = parse_json(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+            raise InputError(f"{path}, line {number}: not valid JSON ({error}){layout_hint(line)}") from error
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: expected an object with tokens and tags, or with text and entities"
+                f"{layout_hint(line)}"
             )
         if fault := _keys_fault(record):
             raise InputError(f"{path}, line {number}: {fault}")

@@ -77,6 +77,7 @@ BAD = {
         "{path}, line 1: not valid JSON, one object a line (the key 'label' is there more than once)",
     ),
     "no object": (["[1]"], USUAL, "{path}, line 1: expected an object with a text and a label, received [1]"),
+    "an array": (["[", FINE, "]"], USUAL, "; a JSON array is not read: write each of its objects on a line of its own"),
     "a key of another name": (
         [FINE, {"text": "x", "lable": "a"}],
         USUAL,
