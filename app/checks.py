@@ -63,14 +63,9 @@ def check_finetune(request: Request) -> None:
     config = request.config
     if not config.data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
-    if config.init_from:
-        start: TaggerFacts | None = _tagger_of(config.init_from, "init_from")
-        positions: int | None = start.positions
-        labels: Sequence[str] | None = start.labels
-    else:
-        start, positions, labels = None, check_source(config.backbone), None
-    _check_length(config.data, positions, found_by_trial=True)
-    _check_splits(config, SPLITS, labels, start=start)
+    start = _tagger_of(config.init_from, "init_from") if config.init_from else None
+    _check_length(config.data, start.positions if start else check_source(config.backbone), found_by_trial=True)
+    _check_splits(config, SPLITS, start.labels if start else None, start=start)
     _check_training(request, "finetune", found_by_trial=True)
 
 

@@ -213,7 +213,7 @@ def check_texts(texts: str | Iterable[str | Sequence[str]], *, pairs: bool = Fal
     """
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise InputError(f"texts must be a list of texts, received {_short(texts)}")
-    found = [texts] if isinstance(texts, str) else [_joined(each) if pairs else each for each in texts]
+    found: list[Any] = [texts] if isinstance(texts, str) else [_joined(each) if pairs else each for each in texts]
     for number, text in enumerate(found):
         if not isinstance(text, str):
             wanted = "two texts, or one with a tab between them" if pairs else "a text"
