@@ -24,6 +24,8 @@ from app.tasks.task import Scored
 from app.text.shapes import NUM_SHAPES
 from app.training.sessions import open_finished_run
 
+SHOWN_ROWS = 20  # of a table on the screen; up to twice as many are not worth a cut
+
 
 def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
     """Answers a corpus and scores it; each example is held once, with its answer."""
@@ -126,11 +128,25 @@ def write_scores(
 
 
 def show_results(run_dir: RunDirectory, *, model: Path) -> None:
-    """Prints the report and where everything lies."""
-    print(run_dir.report_txt.read_text(encoding="utf-8"))
+    """Prints the report, long tables shortened, and where everything lies."""
+    print(shorten_tables(run_dir.report_txt.read_text(encoding="utf-8"), where=str(run_dir.report_txt)))
     say(f"report       {run_dir.report_html}")
     say(f"model        {model}")
     say(f"all results  {run_dir.path}")
+
+
+def shorten_tables(report: str, *, where: str) -> str:
+    """A report for a screen: of a table of very many rows the first ones, and what sums it up below its last rule."""
+    blocks = []
+    for block in report.split("\n\n\n"):
+        lines = block.split("\n")
+        rules = [number for number, line in enumerate(lines) if line and not line.strip("-")]
+        last = rules[-1] if len(rules) > 1 else len(lines)
+        first = rules[0] + 1 + SHOWN_ROWS if rules else last
+        if last - first > SHOWN_ROWS:
+            lines = [*lines[:first], f"... {last - first:,} more rows: {where}", *lines[last:]]
+        blocks.append("\n".join(lines))
+    return "\n\n\n".join(blocks)
 
 
 def build_validation(model: TaskModel, encoder: Encoder, config: Config) -> Callable[[], dict[str, float]] | None:
