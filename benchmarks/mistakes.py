@@ -133,6 +133,8 @@ def mistakes(port: int) -> list[Call]:
         *(Call(name, (*CLASSIFY, f"--set=data.train_path={train}", f"--set=data.test_path={test}"), says)
           for name, train, test, says in CLASSIFICATION),
         Call("table for a tagger", (*TRAIN, "--set=data.train_path=texts.csv"), "need --set task=classification"),
+        Call("labelled texts for a tagger", (*TRAIN, "--set=data.train_path=labels.jsonl"),
+             "need --set task=classification"),
         Call("folder of classes for a tagger", (*TRAIN, "--set=data.train_path=folder"),
              "need --set task=classification"),
         Call("sample that nobody named", ("--mode=distill", "--set=distill.teachers=finished",
@@ -206,6 +208,7 @@ def prepare(folder: Path) -> Iterator[int]:
         "one_label.csv": "text,label\nIt broke.,bad\nIt is late.,bad\n",
         "new_label.csv": "text,label\nIt broke.,bad\nIt is old.,ugly\n",
         "pairs.csv": "text_a,text_b,label\nIt broke.,It came.,bad\n",
+        "labels.jsonl": '{"text": "It broke.", "label": "bad"}\n',
         "others.csv": "text_a,text_b,label\nIt broke.,It came.,entailment\n",
         "classes/bad/1.txt": "It broke.\n",
         "classes/good/1.md": "It came.\n",

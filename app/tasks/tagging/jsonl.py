@@ -175,6 +175,8 @@ def _entities_of(record: dict[str, Any], where: str) -> list[tuple[int, int, str
     text, entities = record["text"], record.get("entities")
     if not isinstance(entities, list):
         missing = "" if "entities" in record else f"; the keys are {_keys_of(record)}"
+        if missing and {"label", "labels"} & record.keys():
+            missing += "; labelled texts, one label each, need --set task=classification"
         raise InputError(f'{where}: "entities" must be a list, received {_short(entities)}{missing}')
     found: list[_Entity] = []
     for entity in entities:
