@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -62,7 +62,7 @@ class Model:
         self._model, self._predictor, self._config = model, predictor, config
         self._answering = Lock()
 
-    def predict(self, texts: str | Iterable[str]) -> list[dict[str, Any]]:
+    def predict(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict[str, Any]]:
         """Answers texts: a row for each, in their order, as `--mode=predict` writes it.
 
         Of a tagger, offsets count characters of the text and exclude the end:
@@ -79,12 +79,13 @@ class Model:
 
         Args:
             texts: a list, or anything to iterate over, such as a column of a table. One text is a list of one. Where a
-                classifier was trained on pairs, a tab stands between the two texts.
+                classifier was trained on pairs, each is a pair, `("first text", "second text")`, or one text with a tab
+                between the two.
 
         Raises:
             InputError: something among the texts is no text, or no text that can be answered; none is then.
         """
-        documents = check_texts(texts)
+        documents = check_texts(texts, pairs=self._model.task.segments(self._model.facts))
         rows: list[dict[str, Any]] = []
         with self._answering:
             for part in divide_texts(documents):

@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from app.config import Config, DataConfig, InputError
+from app.config import TASK_DEFAULTS, Config, DataConfig, InputError
 from app.config.rules import (
     check_lengths,
     check_row_length,
@@ -28,7 +28,7 @@ from app.config.rules import (
     split_beam_options,
 )
 from app.config.update import chosen_actions
-from app.data.documents import check_count, find_inputs
+from app.data.documents import check_count, find_inputs, text_keys
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger
 from app.evaluation.manifest import find_export, newest_version, require_exports
@@ -37,7 +37,7 @@ from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
 from app.serving.runs import find_runs, plan_versions
-from app.tasks import check_split_head
+from app.tasks import check_kind_head, check_settings, check_split_head
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.teachers import check_same_labels, check_student_layers, check_teachers
@@ -68,14 +68,9 @@ def check_finetune(request: Request) -> None:
     config = request.config
     if not config.data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
-    if config.init_from:
-        start = _tagger_of(config.init_from, "init_from")
-        positions: int | None = start.positions
-        labels: Sequence[str] | None = start.labels
-    else:
-        positions, labels = check_source(config.backbone), None
-    _check_length(config.data, positions, found_by_trial=True)
-    _check_splits(config, SPLITS, labels)
+    start = _tagger_of(config.init_from, "init_from") if config.init_from else None
+    _check_length(config.data, start.positions if start else check_source(config.backbone), found_by_trial=True)
+    _check_splits(config, SPLITS, start.labels if start else None, start=start)
     _check_training(request, "finetune", found_by_trial=True)
 
 
@@ -106,7 +101,7 @@ def check_compress(request: Request) -> None:
     if not data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     _check_length(data, start.positions)
-    _check_splits(config, SPLITS, start.labels)
+    _check_splits(config, SPLITS, start.labels, start=start)
     other = config.compression.trim_vocabulary.other_path
     if other:
         check_split_head(config.task, other, config=config, split="test", labels=start.labels)
@@ -164,6 +159,7 @@ def check_model(config: Config, run_dir: RunDirectory) -> TaggerFacts:
     """The model of a run that is to answer."""
     facts = check_tagger(run_dir.model)
     _check_length(config.data, facts.positions)
+    check_settings(facts.task, facts.facts, config.predict)
     return facts
 
 
@@ -175,7 +171,10 @@ def check_predict(request: Request) -> None:
     if "-" in inputs and "stdin" in surroundings.CLOSED:
         raise InputError("--input=- reads standard input, which is closed: name a file")
     predict = request.config.predict
-    sources = find_inputs(inputs, input_format=predict.input_format, output=request.output)
+    keys = text_keys(
+        request.config.data, pairs=bool(facts.facts.get("pairs")), tables=facts.task != "tagging"
+    )
+    sources = find_inputs(inputs, input_format=predict.input_format, output=request.output, keys=keys)
     if predict.rank:
         check_count(sources, limit=predict.rank_limit)
     if not request.output:
@@ -270,7 +269,7 @@ def _check_scored(request: Request, purpose: str) -> TaggerFacts:
     config, run_dir = request.config, request.run_dir
     facts = check_model(config, run_dir)
     require_split(config.data, config.evaluation.split, purpose)
-    _check_splits(config, (config.evaluation.split,), facts.labels)
+    _check_splits(config, (config.evaluation.split,), facts.labels, start=facts)
     _check_writable(run_dir.path, "--run_dir")
     check_not_locked(run_dir.path)
     return facts
@@ -290,14 +289,33 @@ def _check_frontier(request: Request) -> None:
     _check_scored(request, f"F1 and words/s are measured on evaluation.split={config.evaluation.split}")
 
 
-def _check_splits(config: Config, splits: Sequence[str], labels: Sequence[str] | None) -> None:
+def _check_splits(
+    config: Config, splits: Sequence[str], labels: Sequence[str] | None, *, start: TaggerFacts | None = None
+) -> None:
+    """The beginnings of corpora; `start` is the model there is already, if it is to read them."""
     data = config.data
     for split in splits:
         path = getattr(data, f"{split}_path")
-        if path and not path.startswith(PREFIX) and not os.path.exists(path):
-            raise InputError(f"data.{split}_path: {path} is missing")
         if path:
-            check_split_head(config.task, path, config=config, split=split, labels=labels)
+            with _samples_named(config, split):
+                if not path.startswith(PREFIX) and not os.path.exists(path):
+                    raise InputError(f"data.{split}_path: {path} is missing")
+                if start is not None and start.task == config.task:
+                    check_kind_head(config.task, path, config=config, split=split, facts=start.facts)
+                check_split_head(config.task, path, config=config, split=split, labels=labels)
+
+
+@contextmanager
+def _samples_named(config: Config, split: str) -> Iterator[None]:
+    """Tells whoever named no corpus why there is talk of one."""
+    key = f"data.{split}_path"
+    default = TASK_DEFAULTS.get(config.task, {}).get(key, getattr(DataConfig(), f"{split}_path"))
+    try:
+        yield
+    except InputError as error:
+        if getattr(config.data, f"{split}_path") != default:
+            raise
+        raise InputError(f"{error} ({default} is the sample's, which is read where {key} is not set)") from error
 
 
 def _tagger_of(source: str, setting: str) -> TaggerFacts:

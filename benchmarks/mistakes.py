@@ -59,8 +59,10 @@ EVALUATE = ("--mode=evaluate", "--run_dir=finished")
 PREDICT = ("--mode=predict", "--run_dir=finished")
 UPDATE = ("--mode=update", "--set=init_from=finished")
 PROMOTE = ("--mode=update", "--run_dir=served", "--set=update.promote=stable")
+CLASSIFIER = ("--mode=evaluate", "--run_dir=classifier")
 CLASSIFY = ("--mode=finetune", *RANDOM, "--set=task=classification")
 TEXTS = "text,label\nIt broke.,bad\nIt came.,good\nIt is late.,bad\nIt works.,good\n"
+CLASSIFIES = {"task": "classification", "labels": ["bad", "good"], "facts": {"coverage": [[0.9, 0.8], [0.5, 0.6]]}}
 TWO = '{"cluster": {"%s": ["localhost:%d", "localhost:1"]}, "task": {"type": "worker", "index": 0}}'
 
 
@@ -72,6 +74,7 @@ CLASSIFICATION = (  # what is wrong, training corpus, test corpus, part of the m
     ("one label only", "one_label.csv", "", "one_label.csv has a single label ('bad'), at least two are needed"),
     ("label that is not learnt", "texts.csv", "new_label.csv", "new_label.csv, line 3: unknown label 'ugly'"),
     ("pairs beside single texts", "texts.csv", "pairs.csv", "pairs.csv has pairs of texts, texts.csv has single texts"),
+    ("pairs of other labels", "texts.csv", "others.csv", "others.csv has pairs of texts, texts.csv has single texts"),
     ("folder without classes", "half_bert", "", "half_bert holds no folder for each class"),
     ("empty class", "classes", "", "classes/good holds no .txt file"),
 )
@@ -151,6 +154,20 @@ def mistakes(port: int) -> list[Call]:
                                          "--set=benchmark.objective=frontier"), "--mode=export"),
         *(Call(name, (*CLASSIFY, f"--set=data.train_path={train}", f"--set=data.test_path={test}"), says)
           for name, train, test, says in CLASSIFICATION),
+        Call("table for a tagger", (*TRAIN, "--set=data.train_path=texts.csv"), "need --set task=classification"),
+        Call("labelled texts for a tagger", (*TRAIN, "--set=data.train_path=labels.jsonl"),
+             "need --set task=classification"),
+        Call("folder of classes for a tagger", (*TRAIN, "--set=data.train_path=folder"),
+             "need --set task=classification"),
+        Call("sample that nobody named", ("--mode=distill", "--set=distill.teachers=finished",
+                                          "--set=data.max_length=32", "--set=data.overlap_tokens=8",
+                                          "--set=distill.student_layers=0,1"),
+             "is the sample's, which is read where data.train_path is not set"),
+        Call("pairs for a model of single texts", (*CLASSIFIER, "--set=data.test_path=others.csv"),
+             "others.csv has pairs of texts, the model learns from single texts"),
+        Call("precision that cannot be had", (*CLASSIFIER, "--set=predict.target_precision=0.9"),
+             "the most is 0.8"),
+        Call("table for a tagger to tag", (*PREDICT, "--input=texts.csv"), "texts.csv is a table"),
         Call("wrong column of the sample", (*CLASSIFY, f"--set=data.train_path={SAMPLE}",
                                             "--set=data.label_column=sentimnt"),
              "did you mean data.label_column=sentiment?"),
@@ -182,6 +199,8 @@ def good_calls() -> list[Call]:
         Call("promote", PROMOTE),
         Call("evaluate", ("--mode=evaluate", "--run_dir=finished")),
         Call("predict", (*PREDICT, "--input=text.txt", "--output=new/folder/out.jsonl")),
+        Call("predict a table", ("--mode=predict", "--run_dir=classifier", "--input=texts.csv")),
+        Call("precision that can be had", (*CLASSIFIER, "--set=predict.target_precision=0.75")),
         Call("predict a pipe", (*PREDICT, "--input=-")),
         Call("rank", (*PREDICT, "--input=vocab.txt", "--set=predict.rank=margin", "--set=predict.rank_limit=10")),
         Call("export", ("--mode=export", "--run_dir=finished")),
@@ -214,6 +233,8 @@ def prepare(folder: Path) -> Iterator[int]:
         "one_label.csv": "text,label\nIt broke.,bad\nIt is late.,bad\n",
         "new_label.csv": "text,label\nIt broke.,bad\nIt is old.,ugly\n",
         "pairs.csv": "text_a,text_b,label\nIt broke.,It came.,bad\n",
+        "labels.jsonl": '{"text": "It broke.", "label": "bad"}\n',
+        "others.csv": "text_a,text_b,label\nIt broke.,It came.,entailment\n",
         "classes/bad/1.txt": "It broke.\n",
         "classes/good/1.md": "It came.\n",
         "folder/bad/1.txt": "It broke.\n",
@@ -233,6 +254,7 @@ def prepare(folder: Path) -> Iterator[int]:
         answer = {"entities": [{"start": 0, "end": 3, "label": label}]}
         with open_store(f"sqlite:///{folder / name / FILE_NAME}", folder) as store:
             store.add([Correction("Ada lived.", "tagging", answer)])
+    write_run(folder / "classifier", finished=True, classifies=True)
     (folder / "altered" / "model" / "tagger.json").write_text("{}", encoding="utf-8")
     version = folder / "served" / "export" / "saved_model" / "1"
     version.mkdir(parents=True)
@@ -241,17 +263,19 @@ def prepare(folder: Path) -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def write_run(folder: Path, *, finished: bool) -> None:
+def write_run(folder: Path, *, finished: bool, classifies: bool = False) -> None:
     """A run directory whose weights are empty files: as far as a check looks, it is whole."""
-    data = DataConfig("good.conll", "good.conll", "good.conll", max_length=32, overlap_tokens=8)
+    task, corpus = ("classification", "texts.csv") if classifies else ("tagging", "good.conll")
+    data = DataConfig(corpus, corpus, corpus, max_length=32, overlap_tokens=8)
+    backbone = BackboneConfig(source="random", vocabulary_path="vocab.txt")
     run_dir = RunDirectory(folder)
-    run_dir.write_config(Config(data=data, backbone=BackboneConfig(source="random", vocabulary_path="vocab.txt")))
+    run_dir.write_config(Config(task=task, data=data, backbone=backbone))
     if not finished:
         return
     labels = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     contents = {
         "backbone.json": json.dumps({"max_positions": 64, "num_layers": 2}),
-        "tagger.json": json.dumps({"labels": labels}),
+        "tagger.json": json.dumps({"labels": labels, **(CLASSIFIES if classifies else {})}),
         "vocab.txt": "".join(f"{piece}\n" for piece in PIECES),
         "backbone.weights.h5": "",
         "head.safetensors": "",

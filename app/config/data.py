@@ -56,7 +56,10 @@ class DataConfig:
         "file format; auto: by file ending, and a folder holds one folder for each class, with one text in a file",
         choices=("auto", "conll", "jsonl", "csv", "tsv", "folder"),
     )
-    text_column: str = option("text", "CSV, TSV and JSON lines with classes: name of the column or key of the text")
+    text_column: str = option(
+        "text",
+        "CSV, TSV and JSON lines with classes: name of the column or key of the text; empty = none, as texts are pairs",
+    )
     label_column: str = option(
         "label", "the same, of the label. The sample's column goes only with the sample's training corpus"
     )

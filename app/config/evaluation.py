@@ -27,7 +27,8 @@ class PredictConfig:
     input_format: str = option(
         "auto",
         "what a document is: a line, the text of a JSON line, a whole file; auto takes .jsonl and .ndjson for JSON "
-        "lines, and else a single input for lines, folders and several files for whole files",
+        "lines, .csv, .tsv and .tab for tables whose rows a classifier answers, and else a single input for lines, "
+        "folders and several files for whole files",
         choices=("auto", "lines", "jsonl", "files"),
     )
     format: str = option(

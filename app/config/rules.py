@@ -231,8 +231,8 @@ def _impossible_corpora(config: Config) -> Iterator[tuple[tuple[str, ...], str]]
             ("data.label_column", "data.text_column", "data.pair_columns"),
             "the label needs a column of its own",
         )
-    if not data.text_column:
-        yield ("data.text_column",), "the text needs the name of a column"
+    if not data.text_column and not data.pair_columns:
+        yield ("data.text_column", "data.pair_columns"), "the text needs the name of a column, or a pair those of two"
     for name in ("min_score", "target_precision"):
         if config.classification.multi_label and getattr(predict, name):
             yield (

@@ -59,7 +59,8 @@ class ClassificationConfig:
     )
     class_weights: str = option(
         "none",
-        "how much the errors of a class count in training: all the same, or balanced: the rarer the class, the more",
+        "how much the errors of a class count in training: all the same, or balanced: the rarer the class, the more; "
+        "texts are counted, not the windows of long ones",
         choices=("none", "balanced"),
     )
     out_of_scope_label: str = option(

@@ -1,40 +1,121 @@
-"""Data room: documents to tag, from standard input, files and folders. A document is a line, a JSON line or a file.
+"""Data room: documents to answer, from standard input, files and folders.
 
     lines   one document per line
     jsonl   {"id": 7, "text": "Ada lived in London."}: one a line; all other keys come back with the answer
     files   one document a file, line ends included
+    table   one document per row of a CSV or TSV file whose first line names the columns; all columns come back
 
-`auto` takes `.jsonl` and `.ndjson` for JSON lines, and else one file (or standard input) for lines, several for files.
+`auto` takes `.jsonl` and `.ndjson` for JSON lines, `.csv`, `.tsv` and `.tab` for tables, and else one file (or standard
+input) for lines, several for files. A pair of texts is one document, with a tab between them.
 Documents are given out a few at a time: memory holds those, and none may be longer than 16 MiB.
 """
 
 import glob
-import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import Any, NoReturn
+from typing import Any
 
-from app.config import InputError
+from app.config import DataConfig, InputError
 from app.config.paths import escape_existing, split_list
+from app.data.json_lines import layout_hint, parse_json
 from app.data.sentence import surrogate_fault
+from app.data.tables import find_delimiter, read_table_rows
+from app.data.text_lines import utf16_hint
 
 STANDARD_INPUT = "-"
 MAX_DOCUMENT_BYTES = 2**24
 BYTES_AT_A_TIME = 2**16
+GIVEN = "given_"  # before the name of a key of the input that the answer has too
 _JSON_ENDINGS = (".jsonl", ".ndjson")
+_TABLE_ENDINGS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv"}
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _GZIP_MARK = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text, and what stands beside it in the answer: the keys of its JSON line, the file it comes from."""
+    """A text, and what stands beside it in the answer: the keys of its JSON line or row, the file it comes from."""
 
     text: str
     fields: dict[str, Any]
+
+    def beside(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to the document with all that stands beside it.
+
+        A key that the answer has too is kept as `given_KEY`, such as `given_label`; only a text that is the same is
+        there once.
+        """
+        kept: dict[str, Any] = {}
+        for name, value in self.fields.items():
+            if name in row and (name != "text" or value != row[name]):
+                while name in row or name in self.fields:
+                    name = GIVEN + name
+            kept[name] = value
+        return {**kept, **row}
+
+
+@dataclass(frozen=True)
+class TextKeys:
+    """Where the text of a document is, in JSON lines and in tables.
+
+    Attributes:
+        single: keys of the text; the first that is there counts.
+        pair: keys of the two texts of a pair.
+        pairs: whether a document is a pair: in place of the two keys, a text with a tab in it.
+        tables: whether CSV and TSV files are read as tables; otherwise they are refused.
+    """
+
+    single: tuple[str, ...] = ("text",)
+    pair: tuple[str, ...] = ()
+    pairs: bool = False
+    tables: bool = True
+
+    def find(self, names: Collection[str], kind: str) -> tuple[str, ...]:
+        """Those of the names that hold the text, or the two of a pair.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.pairs and self.pair and all(name in names for name in self.pair):
+            return self.pair
+        for name in self.single:
+            if name in names:
+                return (name,)
+        wanted = " or ".join(map(_quoted, self.single))
+        if self.pairs and self.pair:
+            wanted = f"{' and '.join(map(_quoted, self.pair))}, nor {wanted} with a tab between the texts of a pair"
+        keys = ", ".join(repr(name[:40]) for name in list(names)[:8]) or "none"
+        raise InputError(f"there is no {kind} {wanted}; the {kind}s are {keys}")
+
+
+USUAL_KEYS = TextKeys()
+
+
+def text_keys(data: DataConfig, *, pairs: bool, tables: bool) -> TextKeys:
+    """The keys that a model answers: those it was trained on, and `text`."""
+    single = tuple(dict.fromkeys(filter(None, (data.text_column, "text"))))
+    return TextKeys(single, tuple(data.pair_columns) if pairs else (), pairs, tables)
+
+
+def join_pair(first: str, second: str) -> str:
+    """A pair as one text; a tab inside the first one becomes a blank, which parts words as well."""
+    return f"{first.replace(chr(9), ' ')}\t{second}"
+
+
+def pair_fault(text: str) -> str:
+    """What is wrong with a text that is to be a pair; an empty string if nothing is. A blank one is no fault."""
+    first, tab, second = text.partition("\t")
+    if not text.strip() and not tab:
+        return ""
+    if not tab:
+        return f"must be two texts with a tab between them, as the model reads pairs, received {_short(text)}"
+    if not first.strip() or not second.strip():
+        which = "second" if first.strip() else "first"
+        return f"must be two texts with a tab between them, and the {which} one is empty: {_short(text)}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +124,7 @@ class Input:
 
     Attributes:
         path: of a file; "-" is standard input.
-        format: "lines", "jsonl" or "files".
+        format: "lines", "jsonl", "files" or "table".
         named: whether answers say which file they belong to, because there may be several.
     """
 
@@ -57,7 +138,9 @@ class Input:
         return "standard input" if self.path == STANDARD_INPUT else self.path
 
 
-def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: str = "") -> list[Input]:
+def find_inputs(
+    inputs: Sequence[str], *, input_format: str = "auto", output: str = "", keys: TextKeys = USUAL_KEYS
+) -> list[Input]:
     """The inputs that `--input` means, each looked into.
 
     Args:
@@ -65,6 +148,7 @@ def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: st
             is there under its whole name is that.
         input_format: "auto", "lines", "jsonl" or "files".
         output: file of the answers, which is not read when it lies in a folder that is.
+        keys: of the texts.
 
     Raises:
         InputError: nothing is there, it cannot be read, or a file cannot be a document.
@@ -82,9 +166,9 @@ def find_inputs(inputs: Sequence[str], *, input_format: str = "auto", output: st
         for path in paths:
             if path != STANDARD_INPUT and os.path.exists(path) and os.path.samefile(path, output):
                 raise InputError(f"--output={output} is one of the inputs ({path}): the answers would replace the text")
-    sources = [Input(path, _format_of(path, input_format, several=several), several) for path in paths]
+    sources = [Input(path, _format_of(path, input_format, several=several, keys=keys), several) for path in paths]
     for source in sources:
-        _check(source)
+        _check(source, keys)
     return sources
 
 
@@ -108,7 +192,7 @@ def too_many(limit: int) -> InputError:
     )
 
 
-def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
+def read_documents(sources: Sequence[Input], *, keys: TextKeys = USUAL_KEYS) -> Iterator[list[Document]]:
     """Documents in their order, in lists of about 64 KB of text; lines that are there already are taken together, and
     nobody waits for more.
 
@@ -121,9 +205,9 @@ def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
         if source.format != "files":
             yield from [waiting] if waiting else []
             waiting, size = [], 0
-            yield from _read_lines(source)
+            yield from (_read_table if source.format == "table" else _read_lines)(source, keys)
             continue
-        document, fault = _attempt(_read_file, source)
+        document, fault = _attempt(_read_file, source, keys)
         if document:
             waiting.append(document)
             size += len(document.text)
@@ -136,23 +220,38 @@ def read_documents(sources: Sequence[Input]) -> Iterator[list[Document]]:
         yield waiting
 
 
-def check_texts(texts: str | Iterable[str]) -> list[str]:
+def check_texts(texts: str | Iterable[str | Sequence[str]], *, pairs: bool = False) -> list[str]:
     """Documents that a program has in memory; one text is a list of one.
 
+    Args:
+        texts: where they are pairs, each is two texts, or one with a tab between them.
+        pairs: whether they must be pairs.
+
     Raises:
-        InputError: naming the number of the text: it is no text, too long, or has half of a surrogate pair in it.
+        InputError: naming the number of the text: it is no text, or no pair, too long, or has half of a surrogate pair
+            in it.
     """
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise InputError(f"texts must be a list of texts, received {_short(texts)}")
-    found = [texts] if isinstance(texts, str) else list(texts)
+    found: list[Any] = [texts] if isinstance(texts, str) else [_joined(each) if pairs else each for each in texts]
     for number, text in enumerate(found):
         if not isinstance(text, str):
-            raise InputError(f"texts[{number}] must be a text, received {_short(text)}")
+            wanted = "two texts, or one with a tab between them" if pairs else "a text"
+            raise InputError(f"texts[{number}] must be {wanted}, received {_short(text)}")
+        if pairs and (fault := pair_fault(text)):
+            raise InputError(f"texts[{number}] {fault}")
         if fault := surrogate_fault(text):
             raise InputError(f"texts[{number}] {fault}")
         if 4 * len(text) > MAX_DOCUMENT_BYTES and (size := len(text.encode("utf-8"))) > MAX_DOCUMENT_BYTES:
             raise InputError(_too_long(f"texts[{number}] ({size:,} bytes)"))
     return found
+
+
+def _joined(value: Any) -> Any:
+    """Two texts as a pair; whatever else it is stays."""
+    if isinstance(value, tuple | list) and len(value) == 2 and all(isinstance(text, str) for text in value):
+        return join_pair(*value)
+    return value
 
 
 def divide_texts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -190,15 +289,23 @@ def _files(name: str, output: str) -> list[str]:
     return found
 
 
-def _format_of(path: str, asked: str, *, several: bool) -> str:
+def _format_of(path: str, asked: str, *, several: bool, keys: TextKeys) -> str:
     if asked != "auto":
         return asked
     if path.lower().endswith(_JSON_ENDINGS):
         return "jsonl"
+    if os.path.splitext(path.lower())[1] in _TABLE_ENDINGS and os.path.isfile(path):
+        if keys.tables:
+            return "table"
+        raise InputError(
+            f"{path} is a table, and this model reads running text: write the column of the text to a .txt file, one a "
+            'line, or to JSON lines ({"text": ...}), with which the other columns come back; or '
+            f"predict.input_format={'files' if several else 'lines'} takes it as it is"
+        )
     return "files" if several else "lines"
 
 
-def _check(source: Input) -> None:
+def _check(source: Input, keys: TextKeys) -> None:
     """Says at once what could only fail later; a pipe is not touched."""
     path = source.path
     if path == STANDARD_INPUT or (os.path.exists(path) and not os.path.isfile(path) and os.access(path, os.R_OK)):
@@ -207,6 +314,11 @@ def _check(source: Input) -> None:
         head = file.read(BYTES_AT_A_TIME)
         if head.startswith(_GZIP_MARK):
             raise InputError(f"{path} is compressed (gzip): predict reads text, so decompress it")
+        if hint := utf16_hint(head):
+            raise InputError(f"{path} is not UTF-8{hint}")
+        if source.format == "table":
+            for _ in _rows_of(source, keys, at_most_bytes=BYTES_AT_A_TIME):
+                pass
         if source.format == "files":
             size = os.fstat(file.fileno()).st_size
             if size > MAX_DOCUMENT_BYTES:
@@ -231,7 +343,7 @@ def _attempt(read: Callable[..., Document | None], *arguments: object) -> tuple[
         return None, error
 
 
-def _read_file(source: Input) -> Document:
+def _read_file(source: Input, keys: TextKeys) -> Document:
     blocks, size = [], 0
     with _open(source) as file:
         while block := file.read1(BYTES_AT_A_TIME):
@@ -243,10 +355,71 @@ def _read_file(source: Input) -> Document:
     if b"\0" in content:
         line = _line_at(content, content.index(0))
         raise InputError(f"{source.place}, line {line}: a NUL byte: a binary file, not text")
-    return Document(_decoded(content, source, 1), {"file": source.path} if source.named else {})
+    text = _checked(_decoded(content, source, 1), keys, where=source.place)
+    return Document(text, {"file": source.path} if source.named else {})
 
 
-def _read_lines(source: Input) -> Iterator[list[Document]]:
+def _read_table(source: Input, keys: TextKeys) -> Iterator[list[Document]]:
+    """The rows of a table, in lists of about 64 KB of text."""
+    waiting: list[Document] = []
+    size = 0
+    try:
+        for document in _rows_of(source, keys):
+            waiting.append(document)
+            size += len(document.text)
+            if size >= BYTES_AT_A_TIME:
+                yield waiting
+                waiting, size = [], 0
+    except InputError:
+        yield from [waiting] if waiting else []
+        raise
+    if waiting:
+        yield waiting
+
+
+def _rows_of(source: Input, keys: TextKeys, *, at_most_bytes: int = 0) -> Iterator[Document]:
+    """The documents of a table, or those at its beginning.
+
+    Raises:
+        InputError: a column is missing or there twice, or what `read_table_rows` says.
+    """
+    delimiter, _ = find_delimiter(source.path, _TABLE_ENDINGS[os.path.splitext(source.path.lower())[1]])
+    header: list[str] = []
+    columns: tuple[str, ...] = ()
+    for line, row in read_table_rows(source.path, delimiter=delimiter, at_most_bytes=at_most_bytes):
+        where = f"{source.place}, line {line}"
+        if not header:
+            header = row
+            twice = next((name for name in header if header.count(name) > 1), None)
+            if twice is not None:
+                raise InputError(f"{where}: the column {twice!r} is there {header.count(twice)} times: rename one")
+            columns = _located(keys.find, header, "column", where=where)
+            continue
+        record = dict(zip(header, row, strict=True))
+        text = _checked(_text_of([record[name] for name in columns]), keys, where=where)
+        yield Document(text, {"file": source.path, **record} if source.named else record)
+
+
+def _text_of(texts: Sequence[str]) -> str:
+    return join_pair(*texts) if len(texts) == 2 else texts[0]
+
+
+def _checked(text: str, keys: TextKeys, *, where: str) -> str:
+    """A text that is a pair if it must be one."""
+    if keys.pairs and (fault := pair_fault(text)):
+        raise InputError(f"{where}: the text {fault}")
+    return text
+
+
+def _located(function: Callable[..., Any], *arguments: Any, where: str) -> Any:
+    """What a function returns; an error it raises says where."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _read_lines(source: Input, keys: TextKeys) -> Iterator[list[Document]]:
     parse = _from_json if source.format == "jsonl" else _from_line
     number = 0
     with _open(source) as file:
@@ -254,7 +427,7 @@ def _read_lines(source: Input) -> Iterator[list[Document]]:
             documents: list[Document] = []
             for line in lines:
                 number += 1
-                document, fault = _attempt(parse, line, source, number)
+                document, fault = _attempt(parse, line, source, number, keys)
                 if document:
                     documents.append(document)
                 if fault:
@@ -283,43 +456,34 @@ def _whole_lines(file: BufferedReader, source: Input) -> Iterator[list[bytes]]:
         yield [b"".join(begun)]
 
 
-def _from_line(line: bytes, source: Input, number: int) -> Document:
-    text = _decoded(line, source, number).removesuffix("\r")
+def _from_line(line: bytes, source: Input, number: int, keys: TextKeys) -> Document:
+    text = _checked(_decoded(line, source, number).removesuffix("\r"), keys, where=f"{source.place}, line {number}")
     return Document(text, {"file": source.path} if source.named else {})
 
 
-def _from_json(line: bytes, source: Input, number: int) -> Document | None:
+def _from_json(line: bytes, source: Input, number: int, keys: TextKeys) -> Document | None:
     """The document of a JSON line; None for a blank one."""
     where = f"{source.place}, line {number}"
     content = _decoded(line, source, number)
     if not content.strip():
         return None
     try:
-        record = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        record = parse_json(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
+        raise InputError(f"{where}: not valid JSON ({error}){layout_hint(content)}") from error
     if not isinstance(record, dict):
-        raise InputError(f'{where}: expected an object with the key "text", received {_short(record)}')
-    if "text" not in record:
-        keys = ", ".join(repr(key[:40]) for key in list(record)[:8]) or "none"
-        raise InputError(f'{where}: there is no key "text"; the keys are {keys}')
-    text = record["text"]
-    if not isinstance(text, str):
-        raise InputError(f'{where}: "text" must be a text, received {_short(text)}')
-    if fault := surrogate_fault(text):
-        raise InputError(f'{where}: "text" {fault}')
+        raise InputError(
+            f'{where}: expected an object with the key "{keys.single[0]}", received {_short(record)}'
+            f"{layout_hint(content)}"
+        )
+    names = _located(keys.find, record, "key", where=where)
+    for name in names:
+        if not isinstance(record[name], str):
+            raise InputError(f'{where}: "{name}" must be a text, received {_short(record[name])}')
+        if fault := surrogate_fault(record[name]):
+            raise InputError(f'{where}: "{name}" {fault}')
+    text = _checked(_text_of([record[name] for name in names]), keys, where=where)
     return Document(text, record | {"file": record.get("file", source.path)} if source.named else record)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if abs(number) == float("inf"):
-        raise ValueError(f"the number {digits[:40]} is too large")
-    return number
 
 
 def _decoded(content: bytes, source: Input, number: int) -> str:
@@ -329,10 +493,11 @@ def _decoded(content: bytes, source: Input, number: int) -> str:
     except UnicodeDecodeError as error:
         line = number - 1 + _line_at(content, error.start)
         byte = error.start - content.rfind(b"\n", 0, error.start)
+        hint = utf16_hint(content) if line == 1 else ""
         others = ", or leave the file out by naming the texts: --input='FOLDER/*.txt'" if source.named else ""
         raise InputError(
             f"{source.place}, line {line}: not UTF-8 at byte {byte} (0x{content[error.start]:02x}); "
-            f"convert the text to UTF-8{others}"
+            f"convert the text to UTF-8{others}{hint}"
         ) from error
 
 
@@ -343,6 +508,10 @@ def _line_at(content: bytes, place: int) -> int:
 def _too_long(what: str, *, whole: bool = False) -> str:
     hint = ", or read its lines with predict.input_format=lines" if whole else ""
     return f"{what} is longer than a document may be ({MAX_DOCUMENT_BYTES:,} bytes): divide it{hint}"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
 
 
 def _short(value: object) -> str:

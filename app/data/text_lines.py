@@ -9,6 +9,16 @@ from app.config import InputError
 
 MAX_LINE_BYTES = 16 * 2**20  # a JSON line may hold a document of a million characters, escaped
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def utf16_hint(content: bytes) -> str:
+    """What to add to a message about bytes that are no UTF-8 text, if they look like UTF-16; else an empty string."""
+    zeros = sorted(half.count(0) / max(len(half), 1) for half in (content[:200:2], content[1:200:2]))
+    looks = len(content) >= 8 and zeros[0] < 0.1 and zeros[1] > 0.5  # Latin letters: every other byte is 0
+    if not (content.startswith(_UTF16_MARKS) or looks):
+        return ""
+    return "; it looks like UTF-16, as Excel and Windows write it: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
 
 
 def read_lines(
@@ -47,6 +57,18 @@ def read_lines(
         byte = error.object[error.start]
         raise InputError(
             f"{path}, line {number}: invalid UTF-8 (byte 0x{byte:02x} at byte {error.start + 1} of the line)"
+            f"{utf16_hint(error.object) if number == 1 else ''}"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read after line {number}: {error}") from error
+
+
+def place_of(file: str, line: int) -> str:
+    """Where something stands, as a message says it; line 0 means nothing."""
+    return f"{file}, line {line}" if line else file
+
+
+def shortened(value: object, characters: int = 60) -> str:
+    """A value of a file as a message quotes it."""
+    text = repr(value[: 2 * characters] if isinstance(value, str) else value)
+    return text if len(text) <= characters else text[: characters - 3] + "..."

@@ -3,8 +3,8 @@
 import ast
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -97,11 +97,15 @@ class TaggerFacts:
         labels: in id order.
         positions: pieces of the longest sequence.
         layers: of the encoder.
+        task: it was trained for.
+        facts: what it knows beside its labels.
     """
 
     labels: tuple[str, ...]
     positions: int
     layers: int
+    task: str = "tagging"
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -241,7 +245,13 @@ def check_tagger(folder: Path) -> TaggerFacts:
     check_sums(folder, (BACKBONE_SETTINGS, TAGGER_SETTINGS))
     tagger, backbone = read_json(folder / TAGGER_SETTINGS), read_json(folder / BACKBONE_SETTINGS)
     try:
-        return TaggerFacts(tuple(tagger["labels"]), int(backbone["max_positions"]), int(backbone["num_layers"]))
+        return TaggerFacts(
+            labels=tuple(tagger["labels"]),
+            positions=int(backbone["max_positions"]),
+            layers=int(backbone["num_layers"]),
+            task=str(tagger.get("task", "tagging")),
+            facts=dict(tagger.get("facts", {})),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is not a model as this version writes it: {error} is wrong or missing") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from app.config import Config
+from app.config import Config, InputError, PredictConfig
 from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.evaluation.predictor import Predictor
@@ -16,12 +16,15 @@ from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.environment import mask_environment, mask_secrets
 from app.run.screen import heartbeat, say
+from app.tasks import check_settings
 from app.tasks.bundle import load_model, save_facts, save_model
 from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora, open_split, summarize
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Scored
 from app.text.shapes import NUM_SHAPES
 from app.training.sessions import open_finished_run
+
+SHOWN_ROWS = 20  # of a table on the screen; up to twice as many are not worth a cut
 
 
 def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
@@ -42,14 +45,14 @@ def _answer(predictor: Predictor, examples: Iterable[Any]) -> tuple[list[Any], l
     return kept, answers
 
 
-def _score_timed(predictor: Predictor, examples: Iterable[Any], *, split: str) -> tuple[Scored, float]:
-    """What `score` gives, and the units that were answered each second; scoring itself takes no part in that."""
+def _answer_timed(
+    predictor: Predictor, examples: Iterable[Any], *, split: str
+) -> tuple[tuple[list[Any], list[Any]], float]:
+    """Examples and their answers, and the seconds that took; scoring takes no part in that."""
     began = time.monotonic()
     with heartbeat(f"scoring {split}"):
         answered = _answer(predictor, examples)
-    seconds = time.monotonic() - began
-    scored = predictor.task.score(predictor.model, *answered, predictor.config)
-    return scored, scored.units / seconds
+    return answered, time.monotonic() - began
 
 
 def score_split(
@@ -76,7 +79,8 @@ def score_split(
     Returns:
         the scores, flat, under `SPLIT/`.
     """
-    scored, measured = _score_timed(predictor, examples, split=split)
+    answered, seconds = _answer_timed(predictor, examples, split=split)
+    scored = predictor.task.score(predictor.model, *answered, predictor.config)
     return write_scores(
         predictor,
         scored,
@@ -84,7 +88,7 @@ def score_split(
         run_dir=run_dir,
         headline=headline,
         title=title,
-        per_second=per_second or measured,
+        per_second=per_second or scored.units / seconds,
     )
 
 
@@ -126,11 +130,25 @@ def write_scores(
 
 
 def show_results(run_dir: RunDirectory, *, model: Path) -> None:
-    """Prints the report and where everything lies."""
-    print(run_dir.report_txt.read_text(encoding="utf-8"))
+    """Prints the report, long tables shortened, and where everything lies."""
+    print(shorten_tables(run_dir.report_txt.read_text(encoding="utf-8"), where=str(run_dir.report_txt)))
     say(f"report       {run_dir.report_html}")
     say(f"model        {model}")
     say(f"all results  {run_dir.path}")
+
+
+def shorten_tables(report: str, *, where: str) -> str:
+    """A report for a screen: of a table of very many rows the first ones, and what sums it up below its last rule."""
+    blocks = []
+    for block in report.split("\n\n\n"):
+        lines = block.split("\n")
+        rules = [number for number, line in enumerate(lines) if line and not line.strip("-")]
+        last = rules[-1] if len(rules) > 1 else len(lines)
+        first = rules[0] + 1 + SHOWN_ROWS if rules else last
+        if last - first > SHOWN_ROWS:
+            lines = [*lines[:first], f"... {last - first:,} more rows: {where}", *lines[last:]]
+        blocks.append("\n".join(lines))
+    return "\n\n\n".join(blocks)
 
 
 def build_validation(model: TaskModel, encoder: Encoder, config: Config) -> Callable[[], dict[str, float]] | None:
@@ -194,8 +212,9 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
     """
     model = load_model(run_dir.model)
     encoder = build_encoder(model, config.data)
-    predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size, config=config.predict)
+    predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
     scored: dict = {}
+    settings: PredictConfig | None = None  # known when the first split has been learnt from
     opened = {split: open_split(config, split, labels=model.labels) for split in ("valid", "test")}
     splits = {split: corpus for split, corpus in opened.items() if corpus}
     known = run_dir.read_metrics() if again else {}
@@ -206,13 +225,14 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
         check_same_corpora(run_dir, corpora)
         note_corpora(run_dir, corpora)
     for split, corpus in splits.items():
-        found, measured = _score_timed(predictor, corpus.examples(), split=split)
-        per_second = known.get(f"{split}/{model.task.unit}_per_second") or measured
-        if split == "valid" and (facts := model.task.calibrate(model, found.examples, found.answers)):
+        answered, seconds = _answer_timed(predictor, corpus.examples(), split=split)
+        if split == "valid" and (facts := model.task.calibrate(model, *answered)):
             model = dataclasses.replace(model, facts={**model.facts, **facts})
             save_facts(model, run_dir.model)
             predictor = dataclasses.replace(predictor, model=model)
-            found = model.task.score(model, found.examples, found.answers, config.predict)
+        settings = settings or _usable(config.predict, model)
+        found = model.task.score(model, *answered, settings)
+        per_second = known.get(f"{split}/{model.task.unit}_per_second") or found.units / seconds
         scored |= write_scores(
             predictor,
             found,
@@ -225,3 +245,13 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
     if splits:
         show_results(run_dir, model=run_dir.model)
     return scored
+
+
+def _usable(settings: PredictConfig, model: TaskModel) -> PredictConfig:
+    """Settings without a precision that no minimum score of the model reaches: no training is lost for that."""
+    try:
+        check_settings(model.task.name, model.facts, settings)
+    except InputError as error:
+        say(f"warning: the run is scored without a minimum score: {error}")
+        return dataclasses.replace(settings, min_score=0.0, target_precision=0.0)
+    return settings

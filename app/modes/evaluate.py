@@ -7,15 +7,23 @@ from app.evaluation.runtimes import FORWARDS, build_predictor, mention_refused
 from app.evaluation.scoring import score_split, show_results
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
-from app.tasks.corpora import describe_corpora, evaluation_name, is_of_run, note_corpora, read_scored_split
+from app.tasks.corpora import (
+    describe_corpora,
+    evaluation_name,
+    is_of_run,
+    note_corpora,
+    read_scored_split,
+    say_oddities,
+)
 from app.tasks.network import build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
     """Evaluates the model of a run directory on `evaluation.split`; never touches a weight.
 
-    Scores of the corpus that the run's report is about go to the run directory. All others go to a folder of their own
-    inside it: `evaluations/NAME-DIGEST[.SETTING-VALUE][.RUNTIME]/`, see `evaluation_name`.
+    Scores of the corpus that the run's report is about go to the run directory. All others, and those by another row
+    length or minimum score, go to a folder of their own inside it:
+    `evaluations/NAME-DIGEST[.SETTING-VALUE][.RUNTIME]/`, see `evaluation_name`.
     """
     config, run_dir = request.config, request.run_dir
     split = config.evaluation.split
@@ -23,6 +31,7 @@ def run(request: Request) -> dict[str, float]:
     tagger = load_model(run_dir.model)
     purpose = f"evaluation.split is {split}, so it must name a corpus"
     corpus, summary = read_scored_split(config, split, model=tagger, purpose=purpose)
+    say_oddities(summary, config, labels=tagger.labels)
     forward = FORWARDS[config.predictor](run_dir, config.evaluation.tflite_file, tagger)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(
@@ -30,8 +39,9 @@ def run(request: Request) -> dict[str, float]:
     )
     with run_dir.locked():
         target, title, runtime = run_dir, "", _runtime(config)
-        if runtime or not is_of_run(run_dir, config.data, split, corpus, summary):
-            name = evaluation_name(run_dir, config.data, summary)
+        answers = None if tagger.task.labels_words else config.predict  # all words have an answer
+        if runtime or not is_of_run(run_dir, config.data, split, corpus, summary, predict=answers):
+            name = evaluation_name(run_dir, config.data, summary, predict=answers)
             target = RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
             title = f"{run_dir.path.resolve().name} on {corpus.source}, {split} split"
             target.write_config(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.config import Config, InputError
-from app.data.documents import Document, find_inputs, read_documents, too_many
+from app.data.documents import Document, find_inputs, read_documents, text_keys, too_many
 from app.data.sentence import surrogate_fault
 from app.evaluation.predictor import Predictor
 from app.evaluation.ranking import Measurer, Ranking, open_other_run
@@ -30,12 +30,16 @@ def run(request: Request) -> dict[str, float]:
     config = request.config.predict
     counts: dict[str, float] = {"predict/documents": 0}
     with ExitStack() as stack:
-        inputs = find_inputs(  # before the model, so that a typing error is told at once
+        model = load_model(request.run_dir.model)
+        keys = text_keys(
+            request.config.data, pairs=model.task.segments(model.facts), tables=not model.task.labels_words
+        )
+        inputs = find_inputs(
             [each for each in (request.input, *request.more_inputs) if each],
             input_format=config.input_format,
             output=request.output,
+            keys=keys,
         )
-        model = load_model(request.run_dir.model)
         predictor = build_predictor(
             model, build_encoder(model, request.config.data), batch_size=config.batch_size
         )
@@ -47,7 +51,7 @@ def run(request: Request) -> dict[str, float]:
         task = model.task
         counts[f"predict/{task.labelled}"] = 0
         show = _shown_in(target, config.format, model, to_file=bool(request.output))
-        for rows in (_rank if config.rank else _answer)(read_documents(inputs), predictor, request.config):
+        for rows in (_rank if config.rank else _answer)(read_documents(inputs, keys=keys), predictor, request.config):
             for row in rows:
                 show(row)
                 counts["predict/documents"] += 1
@@ -63,7 +67,7 @@ def _answer(
     for part in documents:
         texts = [document.text for document in part]
         found = predictor.task.answer_texts(predictor.model, texts, predictor, config.predict)
-        yield (document.fields | row for document, row in zip(part, found, strict=True))
+        yield (document.beside(row) for document, row in zip(part, found, strict=True))
 
 
 def _rank(
@@ -79,7 +83,7 @@ def _rank(
             if len(ranking) + len(part) > settings.rank_limit:
                 raise too_many(settings.rank_limit)
             for document, found in zip(part, measurer.measure([each.text for each in part]), strict=True):
-                ranking.add(document.fields | found.row, found)
+                ranking.add(document.beside(found.row), found)
         yield ranking.rows(top=settings.top, seed=config.seed)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from app.config import InputError, register_task
 
 if TYPE_CHECKING:
+    from app.config import PredictConfig
     from app.tasks.task import Task
 
 HANDED_ON = "APP_TASKS"  # in the environment: NAME=module:NAME, with ";" between tasks
@@ -28,16 +29,25 @@ class Registered:
         task: "module:NAME" of the `Task`.
         early: "module:NAME" of a function (path, *, config, split, labels) that looks at the beginning of a corpus in
             milliseconds and imports nothing heavy; empty = there is none.
+        settings: the same of a function (facts, config) that looks whether a model can answer with the settings of
+            `predict`.
+        kind: the same of a function (path, *, config, split, facts) that looks whether a model can read a corpus,
+            whatever labels it has.
     """
 
     task: str
     early: str = ""
+    settings: str = ""
+    kind: str = ""
 
 
 TASKS: dict[str, Registered] = {
     "tagging": Registered("app.tasks.tagging.task:TAGGING", "app.tasks.tagging.corpus_heads:check_split_head"),
     "classification": Registered(
-        "app.tasks.classification.task:CLASSIFICATION", "app.tasks.classification.corpus:check_split_head"
+        "app.tasks.classification.task:CLASSIFICATION",
+        "app.tasks.classification.corpus:check_split_head",
+        "app.tasks.classification.min_score:check_settings",
+        "app.tasks.classification.corpus:check_kind_head",
     ),
 }
 _BUILT_IN = frozenset(TASKS)
@@ -114,6 +124,18 @@ def check_split_head(name: str, path: str, **settings: Any) -> None:
     """What `Registered.early` of a task says about the beginning of a corpus."""
     if name in TASKS and TASKS[name].early:
         _load(TASKS[name].early)(path, **settings)
+
+
+def check_kind_head(name: str, path: str, **settings: Any) -> None:
+    """What `Registered.kind` of a task says about the beginning of a corpus that a model is to read."""
+    if name in TASKS and TASKS[name].kind:
+        _load(TASKS[name].kind)(path, **settings)
+
+
+def check_settings(name: str, facts: Mapping[str, Any], config: PredictConfig) -> None:
+    """What `Registered.settings` of a task says: InputError if a model of these facts cannot answer by a setting."""
+    if name in TASKS and TASKS[name].settings:
+        _load(TASKS[name].settings)(facts, config)
 
 
 def _load(place: str) -> Any:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from app.config import Config, DataConfig, InputError
+from app.config import Config, DataConfig, InputError, PredictConfig
 from app.config.rules import require_split
 from app.data.tfds import PREFIX
 from app.run.directory import RunDirectory
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
 
 ROW_SETTINGS = ("max_length", "overlap_tokens", "packing")  # of section data: what scores depend on beside the corpus
+ANSWER_SETTINGS = ("min_score", "target_precision")  # the same of section predict, where an answer may be none
 DIGITS = 12  # of a digest, in a name
 LONGEST_NAME_BYTES = 100  # of a corpus, in the name of a folder
 
@@ -93,7 +94,15 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         )
 
 
-def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpus, summary: Summary) -> bool:
+def is_of_run(
+    run_dir: RunDirectory,
+    data: DataConfig,
+    split: str,
+    corpus: Corpus,
+    summary: Summary,
+    *,
+    predict: PredictConfig | None = None,
+) -> bool:
     """Whether a corpus and the way it is read are those of the run's own report, which then may be written anew.
 
     Args:
@@ -102,9 +111,11 @@ def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpu
         split: it is scored as.
         corpus: what is to be scored.
         summary: what is in it.
+        predict: the settings of answers now; None where scores do not depend on them.
     """
-    own = run_dir.read_config().data
-    if split != _reported_split(own) or changed_rows(own, data):
+    config = run_dir.read_config()
+    own = config.data
+    if split != _reported_split(own) or changed_settings(config, data, predict):
         return False
     known = read_corpora(run_dir).get(split)
     if known:
@@ -118,17 +129,25 @@ def is_of_run(run_dir: RunDirectory, data: DataConfig, split: str, corpus: Corpu
     return is_predicted_in(path.read_text(encoding="utf-8"), corpus.examples())
 
 
-def evaluation_name(run_dir: RunDirectory, data: DataConfig, summary: Summary) -> str:
+def evaluation_name(
+    run_dir: RunDirectory, data: DataConfig, summary: Summary, *, predict: PredictConfig | None = None
+) -> str:
     """The name of the folder for scores of a corpus: its own name, its digest, and settings that the run has not."""
     source = summary.source.rstrip("/").rpartition("/")[2]
     name = re.sub(r"[^\w.-]+", "-", source).strip("-.").encode()[:LONGEST_NAME_BYTES].decode(errors="ignore")
-    changed = changed_rows(run_dir.read_config().data, data)
+    changed = changed_settings(run_dir.read_config(), data, predict)
     return f"{name or 'corpus'}-{summary.digest[:DIGITS]}" + "".join(f".{key}-{changed[key]}" for key in changed)
 
 
-def changed_rows(own: DataConfig, data: DataConfig) -> dict[str, Any]:
-    """The settings of rows that are not those of the run."""
-    return {key: getattr(data, key) for key in ROW_SETTINGS if getattr(data, key) != getattr(own, key)}
+def changed_settings(own: Config, data: DataConfig, predict: PredictConfig | None) -> dict[str, Any]:
+    """The settings of rows, and of answers, that are not those of the run."""
+    sections = ((own.data, data, ROW_SETTINGS), (own.predict, predict or own.predict, ANSWER_SETTINGS))
+    return {
+        key: getattr(now, key)
+        for before, now, keys in sections
+        for key in keys
+        if getattr(now, key) != getattr(before, key)
+    }
 
 
 def _reported_split(own: DataConfig) -> str:
@@ -209,6 +228,12 @@ def report_training_corpus(summary: Summary, config: Config) -> None:
         say(f"warning: {warning}")
 
 
+def say_oddities(summary: Summary, config: Config, *, labels: Sequence[str]) -> None:
+    """Says what is odd about a corpus that a model of these labels is scored on."""
+    for warning in find_task(config.task).find_oddities(summary, config, training=False, labels=labels):
+        say(f"warning: {warning}")
+
+
 def count_words(task: Task, sources: Sequence[Source], *, limit_words: int = 0) -> int:
     """Words that `Task.read_unlabelled` gives.
 
@@ -268,14 +293,18 @@ def check_other_splits(
         others[split], summaries[split] = corpus, summarize(corpus, config)
         if facts is not None:
             task.check_fits(summaries[split], facts)
-        for warning in task.find_oddities(summaries[split], config, training=False, labels=labels):
-            say(f"warning: {warning}")
+        say_oddities(summaries[split], config, labels=labels)
         if split == "valid" and config.data.valid_fraction:
             say(f"{corpus.source}: {task.describe_part(summaries[split])}")
     if "valid" not in others and train and not config.data.train_on_valid:
         say(
             "no validation corpus (data.valid_path is empty): the last weights are kept, not the best ones; name one, "
             "or set a part of the training corpus aside with data.valid_fraction=0.1"
+        )
+    if config.predict.target_precision and "valid" not in others and not (facts or {}).get("coverage"):
+        say(
+            f"warning: predict.target_precision={config.predict.target_precision:g} is found on a validation split, "
+            "and there is none: the run is scored, and its report written, without a minimum score"
         )
     if train and words <= config.data.memory_limit_words:
         for warning in task.find_shared(train, others):

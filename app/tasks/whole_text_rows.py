@@ -5,6 +5,7 @@ Imports no TensorFlow.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from app.data.encoding import Encoder
 from app.data.packing import IGNORED, EncodedDocument, Example, Span, cut_windows, encode_document, fill_rows
+from app.run.screen import say
 from app.text.words import split_words
 
+MOST_EXTRA = 0.05  # of what is learnt, that long texts may have beyond their share without a word about it
 TEXTS_PER_CALL = 1024  # texts cut into word pieces by one call
 
 
@@ -37,22 +40,36 @@ class WholeTextEncoder(Encoder):
     def training_rows(self, examples: Iterable[Any]) -> Iterator[Example]:
         """Rows to learn from: many texts share a row, each a window of its own; no piece is read twice.
 
+        Each window is learnt from like a text of its own, so a text longer than a row counts as often as it has
+        windows; where that is much, it is said when the rows end.
+
         Raises:
             AssertionError: a text with a label is in no row.
         """
         expected: set[int] = set()
+        long: set[int] = set()
+        texts = windows = 0
 
         def remembered() -> Iterator[Any]:
+            nonlocal texts
             for number, example in enumerate(examples):
                 if self.label_of(example) != IGNORED:
                     expected.add(number)
+                    texts += 1
                 yield example
 
         for row in fill_rows(
             self._spans(remembered(), context=0), max_length=self.max_length, share_rows=True, pad_id=self.pieces.pad_id
         ):
-            expected.difference_update(row.unit_ids[row.labels != IGNORED].tolist())
+            for text in row.unit_ids[row.labels != IGNORED].tolist():
+                windows += 1
+                if text in expected:
+                    expected.remove(text)
+                else:
+                    long.add(text)
             yield row
+        if warning := describe_long_texts(texts, long=len(long), windows=windows, max_length=self.max_length):
+            _say_once(warning)
         if expected:
             raise AssertionError(f"{len(expected):,} labelled texts are in no row, the first is {min(expected) + 1}")
 
@@ -102,3 +119,28 @@ class WholeTextEncoder(Encoder):
                 max_pieces_per_word=self.max_pieces_per_word,
             )
             at = end
+
+
+def describe_long_texts(texts: int, *, long: int, windows: int, max_length: int) -> str:
+    """What a user should know about long texts in training; empty where they hardly count more than others.
+
+    Args:
+        texts: with a label.
+        long: those of them that do not fit into a row.
+        windows: that all texts have together.
+        max_length: of a row.
+    """
+    share = (windows - (texts - long)) / windows if windows else 0.0
+    if not long or share - long / texts < MOST_EXTRA:
+        return ""
+    return (
+        f"{long:,} of {texts:,} texts do not fit into data.max_length={max_length} word pieces, and are learnt from in "
+        f"{windows - (texts - long):,} windows that count as a text each: they are {share:.0%} of what is learnt, "
+        f"{long / texts:.0%} of the texts. A larger data.max_length, or texts cut to what matters, even that out"
+    )
+
+
+@lru_cache
+def _say_once(warning: str) -> None:
+    """Rows are made several times in a run."""
+    say(f"warning: {warning}")

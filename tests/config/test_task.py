@@ -164,7 +164,7 @@ def test_the_default_of_the_other_task_may_stand_in_a_file_but_not_in_set(write)
         ([CLASSIFY, "data.label_column=text"], ["the label needs a column of its own", "data.text_column=text"]),
         ([CLASSIFY, "data.label_column=text_a"], ["the label needs a column of its own"]),
         ([CLASSIFY, "data.label_column="], ["the label needs a column of its own"]),
-        ([CLASSIFY, "data.text_column="], ["the text needs the name of a column"]),
+        ([CLASSIFY, "data.text_column=", "data.pair_columns="], ["the text needs the name of a column, or a pair"]),
         ([CLASSIFY, "classification.label_smoothing=1"], ["at least 0 and below 1", "'1'"]),
         ([CLASSIFY, "classification.class_weights=balance"], ["one of none, balanced (did you mean balanced?)"]),
         ([CLASSIFY, "model.pooling=max"], ["model.pooling must be one of auto, cls, mean"]),

@@ -2,13 +2,18 @@
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from app.evaluation import report_page
 from app.evaluation.report_page import render_page
+from app.tasks.classification.report import build_text_report, text_error_rows
+from app.tasks.classification.scores import choose_answers, compute_text_scores
 from app.tasks.report import Bars, Example, Lines, Matrix, Report, Segment, Table
 from app.tasks.tagging.report import build_report
 from app.tasks.tagging.scores import KINDS, compute_scores, count_errors, error_rows
@@ -293,3 +298,24 @@ def test_an_environment_of_an_earlier_version_shows_what_it_knows():
         if item.get("class") == "hardware"
     ]  # fmt: skip
     assert texts(table, "tr") == ["ProcessorXeon"]
+
+
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium to lay the page out")
+def test_no_table_of_classified_texts_is_cut_off_at_a_width_of_1200(tmp_path):
+    random = np.random.default_rng(0)
+    gold, logits, labels = random.integers(0, 3, 60), random.normal(size=(60, 3)), ("card", "loan", "fee")
+    scores = compute_text_scores(gold, logits, labels, temperature=2.261)
+    errors = list(text_error_rows(gold, choose_answers(logits), labels, ["text"] * 60))
+    measure = (
+        "<script>onload = () => document.title = [...document.querySelectorAll('.tables .scroll')]"
+        ".map(box => box.scrollWidth - box.clientWidth).join()</script></body>"
+    )
+    text = shown(build_text_report(scores, errors, title="t")).replace("</body>", measure)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    laid_out = subprocess.run(
+        [*command, "--window-size=1200,900", "--dump-dom", (tmp_path / "page.html").as_uri()],
+        capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    beyond = re.findall("<title>(.*)</title>", laid_out)[0]
+    assert beyond.split(",") == ["0"] * 4  # pixels of each table that can only be scrolled to

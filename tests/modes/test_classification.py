@@ -96,6 +96,9 @@ def test_a_minimum_score_and_a_precision_leave_unsure_texts_without_a_label(trai
     sure = ask(evaluate, run, "predict.min_score=0.99", defaults=run)
     assert sure["test/coverage"] < before["test/coverage"] == 1.0 and sure["test/macro_f1"] == before["test/macro_f1"]
     assert sure["test/out_of_scope_recall"] > before["test/out_of_scope_recall"] == 0.0
+    assert metrics_of(run) == before  # they have a folder of their own
+    (apart,) = (run / "evaluations").glob("test.csv-*.min_score-0.99")
+    assert metrics_of(apart)["test/coverage"] == sure["test/coverage"]
     labels = [row["label"] for row in answer(run, ["Ada saw .", "the the the house"], "predict.min_score=1")]
     assert labels == [None, None]
     points = load_model(run / "model").facts["coverage"]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 import toy
 
-from app.config import Config, DataConfig, InputError
+from app.config import Config, DataConfig, InputError, PredictConfig
 from app.run.directory import RunDirectory
 from app.tasks.corpora import (
     check_same_corpora,
@@ -124,6 +124,22 @@ def test_rows_made_otherwise_are_not_the_runs_own_scores_and_stand_in_the_name(p
     assert not is_own(place, data)
     ((key, value),) = change.items()
     assert evaluation_name(place.run_dir, data, opened(data, "test")[1]).endswith(f".{key}-{value}")
+
+
+def test_scores_with_another_minimum_score_are_not_those_of_the_run_where_answers_may_be_none(place):
+    note_corpora(place.run_dir, place.corpora)
+    corpus, summary = opened(place.data, "test")
+    own = PredictConfig()
+    for predict, is_same, ending in (
+        (None, True, ""),
+        (own, True, ""),
+        (dataclasses.replace(own, batch_size=7, drop_non_names=False), True, ""),
+        (dataclasses.replace(own, min_score=0.8), False, ".min_score-0.8"),
+        (dataclasses.replace(own, target_precision=0.9), False, ".target_precision-0.9"),
+    ):
+        assert is_of_run(place.run_dir, place.data, "test", corpus, summary, predict=predict) is is_same
+        plain = evaluation_name(place.run_dir, place.data, summary)
+        assert evaluation_name(place.run_dir, place.data, summary, predict=predict) == plain + ending
 
 
 def test_the_report_of_a_run_is_about_test_or_else_about_validation(place):

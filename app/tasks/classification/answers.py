@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from app.config import InputError, PredictConfig
+from app.config import PredictConfig
 from app.tasks.calibration import log_softmax
 from app.tasks.classification.labelled_text import LabelledText
+from app.tasks.classification.min_score import find_min_score
 from app.tasks.classification.scores import NO_LABEL, choose_answers
 from app.tasks.whole_text_rows import spell_words
 
 if TYPE_CHECKING:
     from app.tasks.light import LightModel
     from app.tasks.network import TaskModel
-    from app.tasks.task import Answers, Facts
+    from app.tasks.task import Answers
 
 
 def answer_texts(
@@ -52,31 +53,6 @@ def make_row(
     number = int(answer.predicted[0])
     label = None if number == NO_LABEL or is_empty else model.labels[number]
     return {"label": label, "score": round(float(answer.score[0]), 4), "scores": shown}
-
-
-def find_min_score(facts: Facts, config: PredictConfig) -> float:
-    """`predict.min_score`, or the one that gave `predict.target_precision` on the validation split.
-
-    Raises:
-        InputError: the model knows no such score.
-    """
-    if not config.target_precision:
-        return config.min_score
-    points = facts.get("coverage")
-    if not points:
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: this model was trained without a validation split "
-            "that would tell; set predict.min_score"
-        )
-    reached = [score for score, right in points if right >= config.target_precision]
-    if not reached:
-        best = max(right for _, right in points)
-        raise InputError(
-            f"predict.target_precision={config.target_precision:g}: no minimum score makes so many of the answers to "
-            f"the validation split right, the most is {best:.4f}"
-        )
-    lowest = min(score for score, _ in points)
-    return 0.0 if min(reached) == lowest else float(min(reached))
 
 
 def settings_of(model: TaskModel | LightModel, config: PredictConfig) -> dict[str, Any]:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 from app.config import Config, InputError
+from app.data.tables import find_delimiter, may_go_on
+from app.data.text_lines import shortened
 from app.data.tfds import PREFIX, check_tfds_head
-from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts, shortened
+from app.tasks.classification.labelled_text import LabelledText, RawText, TextFormat, check_raw_texts
 from app.tasks.classification.readers import (
-    describe_left_out,
-    find_delimiter,
-    may_go_on,
+    describe_folder,
     read_folder,
     read_json_texts,
     read_lines_as_texts,
@@ -187,7 +188,7 @@ def _find_reader(
     if kind == "tfds":
         return partial(read_tfds_texts, path, text_format, split=split, labelled=labelled), ""
     if kind == "folder":
-        note = "" if at_most_bytes else describe_left_out(path)
+        note = "" if at_most_bytes else describe_folder(path)
         return partial(read_folder, path, head=bool(at_most_bytes)), note
     if kind == "jsonl":
         return partial(read_json_texts, path, text_format, labelled=labelled, at_most_bytes=at_most_bytes), ""
@@ -342,13 +343,25 @@ def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[
     is_alone = labels is None and not config.data.train_on_valid and is_head(train)  # no other corpus adds labels
     if is_alone and split != "train":
         labels = summarize_texts(open_texts(train, split="train", text_format=text_format), text_format).labels
-    size = check_texts_head(path, split=split, text_format=text_format, labels=labels)
-    if is_alone and split == "train":
-        check_texts(summarize_texts(open_texts(path, split=split, text_format=text_format), text_format), text_format)
-    if is_alone and split != "train":
+    if is_alone and split != "train":  # before its labels, which are unknown then as well
+        size = check_texts_head(path, split=split, text_format=text_format)
         expected = check_texts_head(train, split="train", text_format=text_format)
         if size and expected and size != expected:
             raise InputError(f"{path} has {KINDS[size - 1]}, {train} has {KINDS[expected - 1]}")
+    check_texts_head(path, split=split, text_format=text_format, labels=labels)
+    if is_alone and split == "train":
+        check_texts(summarize_texts(open_texts(path, split=split, text_format=text_format), text_format), text_format)
+
+
+def check_kind_head(path: str, *, config: Config, split: str, facts: Mapping[str, Any]) -> None:
+    """Fails if a corpus begins with pairs of texts and a model of these facts reads single ones, or the reverse.
+
+    Its labels are not looked at: that they are unknown would follow from it.
+    """
+    size = check_texts_head(path, split=split, text_format=text_format_of(config))
+    expected = 1 + bool(facts.get("pairs"))
+    if size and size != expected:
+        raise InputError(f"{path} has {KINDS[size - 1]}, the model learns from {KINDS[expected - 1]}")
 
 
 def check_texts(summary: TextSummary, text_format: TextFormat) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from app.config import InputError
 from app.data.sentence import surrogate_fault
+from app.data.text_lines import place_of, shortened
 
 MAX_LABEL_CHARACTERS = 200
 _MOST_LISTED = 12  # names of labels or columns in a message
@@ -84,10 +85,6 @@ class Columns(NamedTuple):
     label: str
 
 
-def place_of(file: str, line: int) -> str:
-    return f"{file}, line {line}" if line else file
-
-
 @lru_cache(maxsize=1024)  # the lines of a JSON file have the same keys
 def find_columns(names: tuple[str, ...], text_format: TextFormat, *, labelled: bool, kind: str) -> Columns:
     """Which columns of a corpus are read.
@@ -110,13 +107,27 @@ def find_columns(names: tuple[str, ...], text_format: TextFormat, *, labelled: b
             "data.pair_columns if the single text is"
         )
     if not has_single and not has_pair:
-        raise InputError(_missing_text(names, text_format, kind))
+        missing = _missing_text(names, text_format, kind)
+        if labelled and (fault := _label_fault(names, text_format, kind)):
+            missing += f"; and {fault}"
+        raise InputError(missing)
     texts = pair if has_pair else (single,)
     label = _label_column(names, text_format, kind, texts) if labelled else ""
     for name in (*texts, label):
         if names.count(name) > 1 and name:
             raise InputError(f"the {kind} {name!r} is there {names.count(name)} times: it must be there once")
     return Columns(texts, label)
+
+
+def _label_fault(names: Sequence[str], text_format: TextFormat, kind: str) -> str:
+    """What is said of a label that is missing as the text is; an empty string if it is there."""
+    try:
+        _label_column(names, text_format, kind, ())
+    except InputError:
+        near = _nearest(text_format.label_column, names)
+        meant = f": did you mean data.label_column={near}?" if near else ""
+        return f"no {kind} {text_format.label_column!r} (data.label_column){meant}"
+    return ""
 
 
 def _label_column(names: Sequence[str], text_format: TextFormat, kind: str, texts: Sequence[str]) -> str:
@@ -165,12 +176,6 @@ def _nearest(wanted: str, names: Iterable[str]) -> str:
 def _quoted(names: Sequence[str]) -> str:
     shown = ", ".join(shortened(name) for name in names[:_MOST_LISTED]) or "none"
     return shown + (f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else "")
-
-
-def shortened(value: object, characters: int = 60) -> str:
-    """A value of a file as a message quotes it."""
-    text = repr(value[: 2 * characters] if isinstance(value, str) else value)
-    return text if len(text) <= characters else text[: characters - 3] + "..."
 
 
 def check_raw_texts(

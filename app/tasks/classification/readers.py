@@ -1,58 +1,15 @@
 """Tasks room: labelled texts in CSV and TSV files, JSON lines, class folders and prepared TensorFlow Datasets."""
 
-import csv
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from app.config import InputError
-from app.data.text_lines import MAX_LINE_BYTES, read_lines
+from app.data.json_lines import layout_hint, parse_json
+from app.data.tables import may_go_on, read_table_rows, read_text_lines
+from app.data.text_lines import place_of, shortened
 from app.data.tfds import feature_names, open_dataset, read_rows
-from app.tasks.classification.labelled_text import RawText, TextFormat, find_columns, place_of, shortened
-
-# Labelled texts in CSV and TSV files, read one row at a time.
-# The first line names the columns. Commas part fields, in TSV files tabs; where a header has none, what it has
-# instead: semicolons or tabs, in TSV files commas or semicolons. A field in double quotes may hold what parts fields,
-# line breaks, and quotes that are written twice. Lines end at LF or CRLF, and a line break inside a field is `\n`.
-# Blank lines and rows of empty fields are skipped.
-
-MAX_FIELD_CHARACTERS = MAX_LINE_BYTES  # a quote that nothing closes is noticed there at the latest
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
-_INSTEAD = {"csv": ";\t", "tsv": ",;"}
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
-
-
-class Dialect(csv.Dialect):
-    """Strict: a quoted field that goes on after its closing quote is a fault, and so is one that never closes."""
-
-    quotechar = '"'
-    doublequote = True
-    skipinitialspace = False
-    lineterminator = "\n"
-    quoting = csv.QUOTE_MINIMAL
-    strict = True
-
-
-def find_delimiter(path: str, kind: str) -> tuple[str, str]:
-    """What parts the fields of a file, and a sentence about it if that is not what its kind ("csv", "tsv") says."""
-    usual = _DELIMITERS[kind]
-    header = next((line for _, line in read_text_lines(path) if line.strip()), "")
-    if _count_fields(header, usual) > 1:
-        return usual, ""
-    found = max(_INSTEAD[kind], key=lambda delimiter: _count_fields(header, delimiter))
-    if _count_fields(header, found) < 2:
-        return usual, ""
-    name = _NAMES[found]
-    return found, f"{path}: its first line has {name} and no {_NAMES[usual]}, so {name} part its fields"
-
-
-def _count_fields(line: str, delimiter: str) -> int:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
-    try:
-        return len(next(csv.reader([line], delimiter=delimiter), []))
-    except csv.Error:
-        return 0
+from app.tasks.classification.labelled_text import RawText, TextFormat, find_columns
 
 
 def read_table(
@@ -61,24 +18,15 @@ def read_table(
     """Reads a file, or its beginning; memory holds one row.
 
     Raises:
-        InputError: naming the line: a column is missing or there twice, a row with too few or too many fields, a quote
-            without a partner, a NUL byte, invalid UTF-8; or a file without a header or without texts.
+        InputError: naming the line: a column is missing or there twice, or what `read_table_rows` says.
     """
-    header: list[str] = []
     places: list[int] = []
-    found = False
-    for line, row in _read_rows(path, delimiter, at_most_bytes):
-        if not header:
-            header = [name.strip() for name in row]
-            places = _find_places(header, text_format, where=place_of(path, line), labelled=labelled)
+    for line, row in read_table_rows(path, delimiter=delimiter, at_most_bytes=at_most_bytes):
+        if not places:
+            places = _find_places(row, text_format, where=place_of(path, line), labelled=labelled)
             continue
-        if len(row) != len(header):
-            raise InputError(f"{place_of(path, line)}: {_width_fault(row, header, delimiter)}")
-        found = True
         cells = [row[place] for place in places]
         yield RawText(tuple(cells[:-1] if labelled else cells), cells[-1] if labelled else None, path, line)
-    if not found and not (at_most_bytes and may_go_on(path, at_most_bytes)):
-        raise InputError(f"{path} holds no text, only a header" if header else f"{path} is empty")
 
 
 def _find_places(header: Sequence[str], text_format: TextFormat, *, where: str, labelled: bool) -> list[int]:
@@ -90,102 +38,6 @@ def _find_places(header: Sequence[str], text_format: TextFormat, *, where: str, 
         no_header = "" if wanted & set(header) else " (the first line must name the columns)"
         raise InputError(f"{where}: {error}{no_header}") from error
     return [header.index(name) for name in (*columns.texts, *([columns.label] if labelled else []))]
-
-
-def _width_fault(row: Sequence[str], header: Sequence[str], delimiter: str) -> str:
-    shown = ", ".join(header[:8]) + (", ..." if len(header) > 8 else "")
-    hint = ""
-    if len(row) > len(header):
-        hint = f"; a field that holds {delimiter!r} must be in double quotes"
-    return f"{len(row)} field{'s' * (len(row) != 1)}, the header has {len(header)} ({shown}){hint}"
-
-
-def _read_rows(path: str, delimiter: str, at_most_bytes: int) -> Iterator[tuple[int, list[str]]]:
-    """(line where a row begins, its fields) of each row that is not blank."""
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD_CHARACTERS))
-    pending: list[str] = []  # the lines of the row that is being read
-    ended = False
-
-    def lines() -> Iterator[str]:
-        nonlocal ended
-        for _, line in read_text_lines(path, at_most_bytes=at_most_bytes):
-            pending.append(line + "\n")
-            yield pending[-1]
-        ended = True
-
-    reader = csv.reader(lines(), Dialect, delimiter=delimiter)
-    while True:
-        first = reader.line_num + 1
-        pending.clear()
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            if ended and at_most_bytes and may_go_on(path, at_most_bytes):
-                return  # the row goes on after what was read
-            fault = _quote_fault(path, first, pending, delimiter, ended=ended)
-            if not fault and "\r" in pending[-1]:
-                fault = f"{place_of(path, reader.line_num)}: a carriage return alone: lines end at LF or CRLF"
-            raise InputError(fault or f"{place_of(path, first)}: {error}") from error
-        if row is None:
-            return
-        if any(row):
-            yield first, row
-
-
-def _quote_fault(path: str, first: int, lines: Sequence[str], delimiter: str, *, ended: bool) -> str:
-    """Which field of a row that cannot be read has a quote without a partner; an empty string if none has.
-
-    Args:
-        path: of the file.
-        first: the line where the row begins.
-        lines: of the row, as far as it was read.
-        delimiter: what parts its fields.
-        ended: whether the file ended inside the row.
-    """
-    state, column, opened, closing, start = "start", 1, 0, 0, ""
-    for number, line in enumerate(lines, first):
-        for at, character in enumerate(line):
-            if state == "quoted":
-                if character == '"':
-                    state, closing = "closing", number
-            elif state == "closing" and character == '"':
-                state = "quoted"
-            elif character in (delimiter, "\n", "\r"):
-                state, column = "start", column + 1
-            elif state == "closing":
-                return (
-                    f"{place_of(path, opened)}: field {column} begins with a quote ({start}), and the next quote, in "
-                    f"line {closing}, is not the end of the field: a quote that belongs to the text is written twice, "
-                    "inside a quoted field"
-                )
-            elif state == "start" and character == '"':
-                state, opened, start = "quoted", number, shortened(line[at : at + 40].rstrip("\n"))
-            else:
-                state = "plain"
-    if state != "quoted":
-        return ""
-    never = "never ends" if ended else f"does not end within {MAX_FIELD_CHARACTERS:,} characters"
-    return (
-        f"{place_of(path, opened)}: field {column} begins with a quote ({start}) and {never}: its closing quote is "
-        "missing; a quote that belongs to the text is written twice, inside a quoted field"
-    )
-
-
-def read_text_lines(path: str, *, at_most_bytes: int = 0) -> Iterator[tuple[int, str]]:
-    """The lines of a file, as `read_lines` reads them.
-
-    Raises:
-        InputError: those of `read_lines`, or a NUL byte.
-    """
-    for number, line in read_lines(path, at_most_bytes=at_most_bytes):
-        if "\0" in line:
-            raise InputError(f"{place_of(path, number)}: a NUL byte: this is not UTF-8 text")
-        yield number, line
-
-
-def may_go_on(path: str, at_most_bytes: int) -> bool:
-    """Whether a file has more than the bytes that were read of it; of a compressed one nobody knows."""
-    return path.endswith(".gz") or os.path.getsize(path) > at_most_bytes
 
 
 # Labelled texts in JSON lines and in folders, and texts without labels, one a line.
@@ -227,11 +79,11 @@ def read_json_texts(path: str, text_format: TextFormat, *, labelled: bool, at_mo
 
 def _record_of(line: str) -> dict[str, Any]:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"not valid JSON, one object a line ({error})") from error
+        raise InputError(f"not valid JSON, one object a line ({error}){layout_hint(line)}") from error
     if not isinstance(record, dict):
-        raise InputError(f"expected an object with a text and a label, received {shortened(record)}")
+        raise InputError(f"expected an object with a text and a label, received {shortened(record)}{layout_hint(line)}")
     return record
 
 
@@ -259,7 +111,11 @@ def read_folder(path: str, *, head: bool = False) -> Iterator[RawText]:
     for at, (label, folder) in enumerate(_class_folders(path)):
         if head and at == _HEAD_FILES:
             return
-        names = sorted(name for name in _visible(folder) if name.lower().endswith(_TEXT_ENDING))
+        names = sorted(
+            name
+            for name in _visible(folder)
+            if name.lower().endswith(_TEXT_ENDING) and not os.path.isdir(os.path.join(folder, name))
+        )
         if not names:
             raise InputError(
                 f"{folder} holds no {_TEXT_ENDING} file{_what_else(folder)}: a class has one for each of its texts"
@@ -269,14 +125,30 @@ def read_folder(path: str, *, head: bool = False) -> Iterator[RawText]:
             yield RawText(("\n".join(line for _, line in read_text_lines(file)),), label, file, 0)
 
 
-def describe_left_out(path: str) -> str:
-    """A sentence about the files of class folders that are not read, or an empty string."""
-    count, example = 0, ""
-    for _, folder in _class_folders(path):
-        others = [name for name in _visible(folder) if not name.lower().endswith(_TEXT_ENDING)]
-        count += len(others)
-        example = example or next((os.path.join(folder, name) for name in sorted(others)), "")
-    return f"{path}: {count:,} files that do not end in {_TEXT_ENDING} are left out, such as {example}" if count else ""
+def describe_folder(path: str) -> str:
+    """What a user should know about how class folders are read: what is left out, and which are one class."""
+    left_out: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    said = []
+    classes = _class_folders(path)
+    beside = [os.path.join(path, name) for name in sorted(_visible(path)) if name.lower().endswith(_TEXT_ENDING)]
+    left_out[f"{_TEXT_ENDING} files beside the class folders"] = [file for file in beside if os.path.isfile(file)]
+    others = left_out[f"files that do not end in {_TEXT_ENDING}"] = []
+    inside = left_out["folders inside class folders"] = []
+    for label, folder in classes:
+        first = labels.setdefault(label.strip(), label)
+        if first != label:
+            said.append(f"{path}: the folders {first!r} and {label!r} are read as one class, {label.strip()!r}")
+        for name in sorted(_visible(folder)):
+            found = os.path.join(folder, name)
+            if os.path.isdir(found):
+                inside.append(found)
+            elif not name.lower().endswith(_TEXT_ENDING):
+                others.append(found)
+    said += [
+        f"{path}: {len(found):,} {what} are left out, such as {found[0]}" for what, found in left_out.items() if found
+    ]
+    return "; ".join(said)
 
 
 def _class_folders(path: str) -> list[tuple[str, str]]:

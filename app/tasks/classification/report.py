@@ -299,7 +299,11 @@ def _tables(scores: TextScores) -> list[Table]:
 
 def _label_table(scores: TextScores) -> Table:
     names = _names(scores)
-    rows = [_cells(row, names[row.name]) for row in scores.classes if row.occurs]
+    listed = [row for row in scores.classes if row.occurs]
+    order = ""
+    if len(listed) > LABELS_IN_ORDER:
+        listed, order = sorted(listed, key=lambda row: row.f1), ", worst first"
+    rows: list[tuple[str, ...]] = [_cells(row, names[row.name]) for row in listed]
     averages = [scores.macro, scores.micro, scores.weighted] if scores.multi_label else [scores.macro, scores.weighted]
     rows += [_cells(row, row.name) for row in averages]
     if scores.multi_label:
@@ -308,8 +312,14 @@ def _label_table(scores: TextScores) -> Table:
     else:
         caption = "texts in scope, by their most probable label"
         rows.append(("accuracy", "", "", f"{scores.accuracy:.3f}", f"{scores.in_scope:,}"))
-    columns = ("label", "precision", "recall", "F1", "support")
-    return Table("Labels", caption, columns, tuple(rows), averages=len(averages) + 1)
+    columns: tuple[str, ...] = ("label", "precision", "recall", "F1", "support")
+    if scores.thresholds is not None:
+        columns += ("threshold",)
+        least = dict(zip(scores.labels, scores.thresholds.tolist(), strict=True))
+        shown = [f"{least[row.name]:.3f}" for row in listed] + [""] * (len(averages) + 1)
+        rows = [(*cells, threshold) for cells, threshold in zip(rows, shown, strict=True)]
+        caption += "; a text gets the labels whose probability reaches their threshold"
+    return Table("Labels", caption + order, columns, tuple(rows), averages=len(averages) + 1)
 
 
 def _cells(row: Row, name: str) -> tuple[str, ...]:

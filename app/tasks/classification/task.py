@@ -361,7 +361,8 @@ class Classification(Task):
         if right.ndim == 2:
             found = np.array([[label in row["labels"] for label in model.labels]])
         else:
-            found = np.array([max(range(len(model.labels)), key=lambda i: row["scores"][model.labels[i]])])
+            # The answer itself: scores are rounded, and of many labels several may be the highest then.
+            found = np.array([NO_LABEL if row["label"] is None else model.labels.index(row["label"])])
         return list(counts_per_text(right, found, len(model.labels)))
 
     @property

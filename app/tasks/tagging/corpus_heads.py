@@ -21,6 +21,7 @@ HEAD_BYTES = 2**17
 _MOST_FILES = 16  # of a glob, that are looked into
 _MAGIC = frozenset("*?[")
 _JSON_ENDINGS = (".jsonl", ".json")
+_TABLE_ENDINGS = (".csv", ".tsv", ".tab")
 
 
 def is_jsonl(path: str, file_format: str) -> bool:
@@ -54,7 +55,12 @@ def check_corpus_head(path: str, *, config: DataConfig, types: Sequence[str] | N
 
 def check_split_head(path: str, *, config: Config, split: str, labels: Sequence[str] | None = None) -> None:
     """What can be known of a split before TensorFlow is there; raises InputError."""
-    check_corpus_head(path, config=config.data, types=None if labels is None else types_from(labels))
+    try:
+        check_corpus_head(path, config=config.data, types=None if labels is None else types_from(labels))
+    except InputError as error:
+        if os.path.isdir(path) or (os.path.exists(path) and path.lower().removesuffix(".gz").endswith(_TABLE_ENDINGS)):
+            raise InputError(f"{error}; labelled texts, one label each, need --set task=classification") from error
+        raise
 
 
 def check_text_head(source: str, *, tfds_dir: str = "") -> None:

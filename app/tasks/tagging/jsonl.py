@@ -9,7 +9,6 @@ document of its own. Other keys are ignored, unless they look like misspelt ones
 """
 
 import difflib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import accumulate
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
+from app.data.json_lines import layout_hint, parse_json
 from app.data.sentence import Sentence, surrogate_fault, words_fault
 from app.data.text_lines import read_lines
 from app.tasks.tagging.labels import decode_tags, detect_scheme, order_fault, tag_fault, tags_from_offsets, type_fault
@@ -93,12 +93,13 @@ def _read_records(path: str | Path, *, at_most_bytes: int = 0) -> Iterator[tuple
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: not valid JSON ({error})") from error
+            raise InputError(f"{path}, line {number}: not valid JSON ({error}){layout_hint(line)}") from error
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: expected an object with tokens and tags, or with text and entities"
+                f"{layout_hint(line)}"
             )
         if fault := _keys_fault(record):
             raise InputError(f"{path}, line {number}: {fault}")
@@ -174,6 +175,8 @@ def _entities_of(record: dict[str, Any], where: str) -> list[tuple[int, int, str
     text, entities = record["text"], record.get("entities")
     if not isinstance(entities, list):
         missing = "" if "entities" in record else f"; the keys are {_keys_of(record)}"
+        if missing and {"label", "labels"} & record.keys():
+            missing += "; labelled texts, one label each, need --set task=classification"
         raise InputError(f'{where}: "entities" must be a list, received {_short(entities)}{missing}')
     found: list[_Entity] = []
     for entity in entities:

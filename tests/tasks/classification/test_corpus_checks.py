@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 
 from app.config import InputError
+from app.config.loading import load_config
 from app.tasks.classification.corpus import (
     TextSummary,
     check_same_kind,
     check_scored_texts,
+    check_split_head,
     check_texts,
     describe_shared_texts,
     find_shared_texts,
     open_texts,
     summarize_texts,
+    text_format_of,
 )
 from app.tasks.classification.labelled_text import TextFormat
 
@@ -141,3 +144,20 @@ def test_how_a_corpus_is_read_is_said(tmp_path):
     found = summarize_texts(open_texts(str(path), split="train", text_format=USUAL), USUAL)
     assert check_texts(found, USUAL) == list(found.notes) != []
     assert check_scored_texts(found, USUAL, labels=["a", "b"]) == list(found.notes)
+
+
+def test_a_table_with_a_text_and_a_pair_is_read_as_the_message_about_it_advises(tmp_path):
+    path = tmp_path / "both.csv"
+    path.write_text("text,text_a,text_b,label\nx,a,b,one\ny,c,d,two\n")
+    base = ["task=classification", f"data.train_path={path}"]
+
+    def texts_by(*settings: str) -> list[tuple[str, ...]]:
+        config = load_config(None, [*base, *settings])
+        check_split_head(str(path), config=config, split="train")
+        corpus = open_texts(str(path), split="train", text_format=text_format_of(config))
+        return [text.texts for text in corpus.examples()]
+
+    with pytest.raises(InputError, match="empty data.text_column if the pair is meant, or data.pair_columns if"):
+        texts_by()
+    assert texts_by("data.text_column=") == [("a", "b"), ("c", "d")]
+    assert texts_by("data.pair_columns=") == [("x",), ("y",)]

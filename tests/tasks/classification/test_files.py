@@ -66,7 +66,18 @@ FINE = {"text": "x", "label": "a"}
 BAD = {
     "an empty file": ([""], USUAL, "{path} is empty"),
     "no JSON": ([FINE, "{'text'}"], USUAL, "{path}, line 2: not valid JSON, one object a line (Expecting property"),
+    "a label that is no number": (
+        ['{"text": "x", "label": NaN}'],
+        USUAL,
+        "{path}, line 1: not valid JSON, one object a line (NaN is no JSON number)",
+    ),
+    "a key twice": (
+        ['{"text": "x", "label": "a", "label": "b"}'],
+        USUAL,
+        "{path}, line 1: not valid JSON, one object a line (the key 'label' is there more than once)",
+    ),
     "no object": (["[1]"], USUAL, "{path}, line 1: expected an object with a text and a label, received [1]"),
+    "an array": (["[", FINE, "]"], USUAL, "; a JSON array is not read: write each of its objects on a line of its own"),
     "a key of another name": (
         [FINE, {"text": "x", "lable": "a"}],
         USUAL,
@@ -132,6 +143,17 @@ def test_other_files_of_a_class_are_left_out_and_counted(folder):
     path = folder(**{"a__1.txt": "x", "a__2.md": "", "a__3.md": "", "b__1.txt": "y"})
     corpus = open_texts(path, split="train", text_format=USUAL)
     assert corpus.notes == (f"{path}: 2 files that do not end in .txt are left out, such as {path}/a/2.md",)
+
+
+def test_texts_beside_the_class_folders_folders_inside_them_and_two_of_one_class_are_said(folder):
+    path = folder(**{"a__1.txt": "x", "a__sub__1.txt": "y", "b__1.txt": "y", " b__2.txt": "z", "top.txt": "t"})
+    corpus = open_texts(path, split="train", text_format=USUAL)
+    assert corpus.notes == (
+        f"{path}: the folders ' b' and 'b' are read as one class, 'b'; "
+        f"{path}: 1 .txt files beside the class folders are left out, such as {path}/top.txt; "
+        f"{path}: 1 folders inside class folders are left out, such as {path}/a/sub",
+    )
+    assert [(*text.texts, *text.labels) for text in corpus.examples()] == [("z", "b"), ("x", "a"), ("y", "b")]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from app.evaluation.scoring import shorten_tables
 from app.tasks.classification.report import (
     KINDS,
     MULTI_LABEL_KINDS,
@@ -74,6 +75,7 @@ def test_the_report_holds_the_scores(multi_label):
     tables = tables_of(report)
     for row in scores.classes:
         expected = [row.name, f"{row.precision:.3f}", f"{row.recall:.3f}", f"{row.f1:.3f}", str(row.support)]
+        expected += ["0.500"] if multi_label else []
         assert expected in tables["Labels"]
     assert [row[0] for row in tables["Labels"][3:]] == (
         ["macro avg", "micro avg", "weighted avg", "subset accuracy"]
@@ -100,6 +102,30 @@ def test_the_coverage_table_answers_at_least_as_many_texts_as_it_says():
         point = next(point for point in curve if point[0] >= wanted - 1e-9)
         assert (coverage, accuracy) == (pytest.approx(point[0], abs=1e-3), pytest.approx(point[1], abs=1e-4))
     assert shown[-1][0] == 1
+
+
+def test_the_threshold_of_each_of_several_labels_is_in_its_row():
+    gold = np.array([[True, False, True], [False, True, True], [True, False, False]])
+    scores = compute_text_scores(gold, np.where(gold, 2.0, -2.0), PLAIN, thresholds=np.array([0.25, 0.5, 0.75]))
+    rows = {row[0]: row for row in tables_of(text_report(scores, title="t"))["Labels"]}
+    assert [rows[name][5] for name in PLAIN] == ["0.250", "0.500", "0.750"] and len(rows["macro avg"]) == 5
+    page = build_text_report(scores, [], title="t")
+    assert page.tables[0].columns[-1] == "threshold" and {len(row) for row in page.tables[0].rows} == {6}
+
+
+def test_of_many_labels_the_worst_come_first_and_a_screen_shows_no_more_than_those():
+    labels = [f"label {number:04}" for number in range(300)]
+    _, _, scores, _ = split(labels, texts=900)
+    report = text_report(scores, title="t")
+    rows = tables_of(report)["Labels"]
+    values = [float(row[3]) for row in rows if row[0].startswith("label ")]
+    assert values == sorted(values) and len(values) > 200
+    shown = shorten_tables(report, where="RUN/report.txt")
+    assert len(shown.split("\n")) < 90 and f"... {len(values) - 20} more rows: RUN/report.txt" in shown
+    assert [row for row in tables_of(shown)["Labels"] if row[0] == "accuracy"] == [rows[-1]]
+    assert f"{rows[0][0]} " in shown and f"{rows[19][0]} " in shown
+    small = text_report(split(PLAIN)[2], title="t")
+    assert shorten_tables(small, where="x") == small
 
 
 def test_labels_that_do_not_occur_are_named_beside_the_table():

@@ -87,7 +87,8 @@ BAD = {
     ),
     "no header": (
         "I like it,good\nI do not,bad\n",
-        "the columns are 'I like it', 'good' (the first line must name the columns)",
+        "the columns are 'I like it', 'good'; and no column 'label' (data.label_column) (the first line must name the "
+        "columns)",
     ),
     "half a pair": (
         "text_a,text_c,label\nx,y,a\n",
@@ -253,3 +254,18 @@ def test_what_pythons_csv_writer_writes_is_read_back(tmp_path_factory, texts, de
         writer = csv.writer(stream, delimiter=delimiter)
         writer.writerows([("text", "label"), *((text, "a") for text in texts)])
     assert [text.texts for text in read(str(path))] == [(text,) for text in texts]
+
+
+def test_a_file_in_utf_16_is_named_as_such(tmp_path):
+    for number, encoding in enumerate(("utf-16", "utf-16-be", "utf-16-le")):
+        path = tmp_path / f"{number}.csv"
+        path.write_bytes("text,label\nIt broke.,bad\n".encode(encoding))
+        with pytest.raises(InputError, match="it looks like UTF-16, as Excel and Windows write it: save it as UTF-8"):
+            check_texts_head(str(path), split="train", text_format=TextFormat())
+
+
+def test_all_columns_of_other_names_are_told_at_once(tmp_path):
+    path = tmp_path / "upper.csv"
+    path.write_text("Text,Label\nIt broke.,bad\n")
+    with pytest.raises(InputError, match=r"data.text_column=Text\?; and no column 'label' .*data.label_column=Label\?"):
+        check_texts_head(str(path), split="train", text_format=TextFormat())

@@ -80,6 +80,7 @@ def test_offsets_need_no_scheme(file):
     ("record", "message"),
     [
         ("{", "not valid JSON"),
+        ('{"tokens": ["Ada"], "tags": ["O"], "tags": ["O"]}', "the key .tags. is there more than once"),
         ("[1]", "expected an object"),
         ("[" * 100_000, "not valid JSON"),
         ({"words": ["a"]}, "expected an object with tokens and tags, or with text and entities"),
