@@ -126,3 +126,15 @@ def served_classifier(tmp_path_factory, vocabulary):
     encoder = build_encoder(model, served.CONFIG.data)
     run = served.make_run(tmp_path_factory.mktemp("served_classifier") / "run", model, encoder)
     return SimpleNamespace(run=run, model=model, predictor=served.predictor_of(model, encoder))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, driven by Playwright."""
+    from browsing import CHROMIUM
+
+    playwright = pytest.importorskip("playwright.sync_api").sync_playwright().start()
+    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    yield browser
+    browser.close()
+    playwright.stop()

@@ -57,7 +57,6 @@ LIGHT = [
     "evaluation/manifest",
     *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py")) if path.stem not in TRAINING),
     "evaluation/other_run",
-    "serving/labels",
     "serving/runs",
     "encoder/sources",
     "training/cluster",

@@ -46,7 +46,8 @@ def build_server(request: Request) -> ModelServer:
         )
         for number, (name, run) in enumerate(runs.items())
     ]
-    return ModelServer(config, models, api_key=find_key(config), feedback=request.config.feedback)
+    whole = request.config
+    return ModelServer(config, models, api_key=find_key(config), feedback=whole.feedback, update=whole.update)
 
 
 def _tell(text: str) -> None:

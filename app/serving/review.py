@@ -25,11 +25,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import InputError, RunError
+from app.evaluation.uncertainty import measure_row
+from app.feedback.actions import check_agreement
 from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
 from app.feedback.versions import LABELS, find_versions, roll_back, set_label
 from app.serving.errors import RequestError
-from app.serving.http import Handler, JsonResponse
+from app.serving.http import Handler, JsonResponse, log
 from app.serving.models import ServedModel, Version
 from app.serving.openapi import describe_route
 from app.serving.predict_json import parse_texts, shown
@@ -126,9 +128,13 @@ async def post_feedback(request: Request) -> Response:
         _correction(record, model, author=server.stores.config.author, where=f"correction {number}")
         for number, record in enumerate(records, 1)
     ]
-    ids, count = await in_thread(_store, server, model, corrections)
+    ids, count, taken_back = await in_thread(_store, server, model, corrections)
+    if taken_back:
+        await in_thread(server.refresh)
     stored_in = server.stores.name(model.run_dir)
-    return JsonResponse({"ids": ids, "stored_in": stored_in, "count": count}, status_code=201)
+    return JsonResponse(
+        {"ids": ids, "stored_in": stored_in, "count": count, "taken_back": taken_back}, status_code=201
+    )
 
 
 def _correction(record: Any, model: ServedModel, *, author: str, where: str) -> Correction:
@@ -146,10 +152,24 @@ def _correction(record: Any, model: ServedModel, *, author: str, where: str) -> 
     )
 
 
-def _store(server: ModelServer, model: ServedModel, corrections: Sequence[Correction]) -> tuple[list[str], int]:
+def _store(
+    server: ModelServer, model: ServedModel, corrections: Sequence[Correction]
+) -> tuple[list[str], int, list[str]]:
+    """Stores corrections; a version with which people agree too seldom loses its label.
+
+    Returns:
+        ids, the number of judged answers of the model, and a sentence for each version that was taken back.
+    """
     store = server.stores.of(model.run_dir)
     ids = store.add(corrections, labels=labels_of(model.stable.about))
-    return ids, store.count(model=model.name, verdicts=JUDGED)
+    try:
+        taken_back = check_agreement(model.run_dir, store, server.update, model=model.name)
+    except InputError as error:  # the corrections are stored all the same
+        taken_back = []
+        log({"event": "versions", "error": str(error)})
+    for sentence in taken_back:
+        log({"event": "versions", "message": sentence})
+    return ids, store.count(model=model.name, verdicts=JUDGED), taken_back
 
 
 async def get_feedback(request: Request) -> Response:
@@ -193,20 +213,6 @@ async def delete_feedback(request: Request) -> Response:
 # The queue.
 
 
-def measure_uncertainty(row: Mapping[str, Any]) -> float | None:
-    """How unsure a model is of its answer, 0 to 1; None if the answer does not say.
-
-    Entities: of the least certain one. Labels: of one, how near the second is; of several, how near the nearest is to
-    the middle.
-    """
-    if "entities" in row:
-        return 1 - min(each["score"] for each in row["entities"]) if row["entities"] else None
-    scores = sorted(row.get("scores", {}).values(), reverse=True)
-    if "labels" in row and scores:
-        return 1 - min(abs(2 * score - 1) for score in scores)
-    return 1 - (scores[0] - scores[1]) if len(scores) > 1 else None
-
-
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as an answer is stored."""
     return {name: value for name, value in row.items() if name != "text"}
@@ -221,7 +227,7 @@ async def _consider(server: ModelServer, model: ServedModel, texts: Sequence[str
         rows, *others = [await server.answer(version, part) for version in asked]
         for number, (text, row) in enumerate(zip(part, rows, strict=True)):
             other = {**_plain(others[0][number]), "version": asked[1].number} if others else {}
-            item = Waiting(text, model.name, asked[0].number, reason, measure_uncertainty(row), _plain(row), other)
+            item = Waiting(text, model.name, asked[0].number, reason, measure_row(row), _plain(row), other)
             found.append(item)
     return found
 

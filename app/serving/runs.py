@@ -11,9 +11,9 @@ from typing import Any
 from app.config import InputError, ServeConfig
 from app.encoder.sources import read_json
 from app.evaluation.manifest import find_export, identify_model, newest_version, read_about, versions
+from app.feedback.versions import LABELS, read_labels
 from app.run.directory import RunDirectory
 from app.run.request import split_served
-from app.serving.labels import read_labels
 
 LIGHT = ("tagging", "classification")  # tasks that a TFLite file answers without TensorFlow, see `LIGHT_TASKS`
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
@@ -126,8 +126,9 @@ def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
     Raises:
         InputError: there is nothing to serve, or not by `serve.runtime`.
     """
-    there, labels = versions(run_dir.saved_model), dict(read_labels(run_dir))
+    there, known = versions(run_dir.saved_model), read_labels(run_dir.path)
     newest = there[-1] if there else 1
+    labels = {label: known[label] for label in LABELS if known[label]}
     labels.setdefault("stable", newest)
     file = None if config.runtime == "saved_model" else _find_file(run_dir, config)
     if file is not None and labels["stable"] != newest:

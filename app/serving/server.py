@@ -28,7 +28,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from app.config import FeedbackConfig, InputError, ServeConfig
+from app.config import FeedbackConfig, InputError, ServeConfig, UpdateConfig
 from app.config.rules import describe_taken_port
 from app.serving.errors import RequestError
 from app.serving.http import Gate, JsonResponse, log, read_body, refuse
@@ -60,6 +60,7 @@ class ModelServer:
         models: by their names; loaded by `load`.
         api_key: that requests must bring; empty = none.
         feedback: section `feedback`: where corrections go.
+        update: section `update`: when a version is taken back because people agree with it too seldom.
         on_ready: called when all models are loaded.
     """
 
@@ -70,11 +71,13 @@ class ModelServer:
         *,
         api_key: str = "",
         feedback: FeedbackConfig | None = None,
+        update: UpdateConfig | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.models = config, {model.name: model for model in models}
         self.api_key, self.on_ready = api_key, on_ready
         self.stores = Stores(feedback or FeedbackConfig())
+        self.update = update or UpdateConfig()
         self.metrics = Metrics(lambda: sum(model.waiting for model in models))
         for model in models:
             model.observe = self.metrics.batches.observe

@@ -9,40 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import toy
+from taught import HELD_OUT, SETTINGS, command, corrections
 
 from app.config import InputError
-from app.data.sentence import Sentence
 from app.feedback.learning import is_held_out
 from app.feedback.store import FILE_NAME, Correction, Store
 from app.feedback.versions import read_labels
 from app.run.directory import RunDirectory
 from app.tasks.bundle import load_model
-from app.tasks.tagging.answers import as_texts
-
-HELD_OUT = 0.3
-# "old City" is a place, which the training corpus, where a city has a name, says nothing about.
-SETTINGS = {
-    "update.epochs": 6, "update.held_out_fraction": HELD_OUT, "update.replay_fraction": 0.5, "update.max_f1_loss": 3,
-    "data.valid_path": "",
-}  # fmt: skip
-
-
-def corrections(count: int, *, seed: int = 5) -> list[Correction]:
-    sentences = toy.make_sentences(count, seed=seed)
-    taught = [
-        Sentence(("old", "City", *each.words), ("O", "B-LOC", *each.tags), number)
-        for number, each in enumerate(sentences)
-    ]
-    found = []
-    for text, entities in as_texts(taught):
-        marked = [{"start": start, "end": end, "label": label} for label, start, end in entities]
-        found.append(Correction(text.rstrip("\n"), "tagging", {"entities": marked}, author="ann", model="ner"))
-    return found
-
-
-def command(run: Path, **settings) -> list[str]:
-    named = {key.replace("__", "."): value for key, value in settings.items()}
-    return ["--mode=update", f"--run_dir={run}", *(f"--set={key}={value}" for key, value in named.items())]
 
 
 def learn(folder: Path, *more: str, run: str = "ner-2") -> list[str]:

@@ -1,15 +1,14 @@
 """The page in a real browser over a real server: what a person types, corrects, saves, reviews and promotes."""
 
 import json
-import os
 import re
 import shutil
-import time
 from types import SimpleNamespace
 
 import pytest
 import served
 import toy
+from browsing import CHROMIUM, marks, place, save, select, until, write
 from served import ask, serving
 
 from app.config import ModelConfig, PredictConfig
@@ -17,7 +16,6 @@ from app.export.saved_model import save_as_saved_model
 from app.serving import label_studio, review  # noqa: F401  they add their routes
 from app.tasks.network import build_encoder
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)")
 MULTI_LABEL = {"multi_label": True}
 INTENTS = tuple(f"intent_{number}" for number in range(77))
@@ -41,15 +39,6 @@ def site(served_run, vocabulary, tmp_path_factory):
     names = ("ner", "classify", "topics")
     with serving(ner, classify, topics, names=names, runtime="auto", reload_seconds=0) as url:
         yield SimpleNamespace(url=url, ner=ner)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api").sync_playwright().start()
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield browser
-    browser.close()
-    playwright.stop()
 
 
 @pytest.fixture
@@ -84,58 +73,6 @@ def corrections(site, model="ner"):
     status, found = ask(site.url, f"/feedback?model={model}")
     assert status == 200
     return found["corrections"]
-
-
-def until(page, condition, *, arg=None, timeout=15_000):
-    """Waits for a condition in the page, without the `eval` that its content security policy forbids."""
-    end = time.monotonic() + timeout / 1000
-    while not page.evaluate(condition, arg):
-        assert time.monotonic() < end, condition
-        page.wait_for_timeout(20)
-
-
-def write(page, text):
-    page.locator("#text").fill(text)
-    until(page, "wanted => document.querySelector('#result').textContent.includes(wanted)", arg=text[-8:])
-    until(page, "!document.querySelector('#result p.waiting')")
-
-
-def marks(page, within="#result"):
-    found = page.locator(f"{within} mark")
-    return [(each.inner_text(), each.get_attribute("data-tag").split()[0]) for each in found.all()]
-
-
-def place(page, words, within="#result"):
-    """Where words stand on the screen: left, right, middle."""
-    return page.evaluate(
-        """([words, within]) => {
-          const walker = document.createTreeWalker(document.querySelector(within), NodeFilter.SHOW_TEXT);
-          for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-            const at = node.data.indexOf(words), range = document.createRange();
-            if (at < 0) continue;
-            range.setStart(node, at);
-            range.setEnd(node, at + words.length);
-            const box = range.getBoundingClientRect();
-            return [box.left, box.right, (box.top + box.bottom) / 2];
-          }
-        }""",
-        [words, within],
-    )
-
-
-def select(page, words):
-    left, right, middle = place(page, words)
-    page.mouse.move(left + 1, middle)
-    page.mouse.down()
-    page.mouse.move(right - 1, middle, steps=4)
-    page.mouse.up()
-    page.wait_for_selector("#toolbar:not([hidden])")
-
-
-def save(page):
-    page.get_by_role("button", name="Save correction").click()
-    until(page, "document.querySelector('#saved').textContent.startsWith('saved in')")
-    return page.locator("#saved").inner_text()
 
 
 def test_entities_appear_as_one_types_where_the_server_says(site, page):

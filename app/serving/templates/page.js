@@ -646,7 +646,7 @@ async function save(corrections) {
   unsaved += 1;
   const answer = await ask("/feedback", {corrections: sent}).finally(() => { unsaved -= 1; });
   for (const {id, ...each} of sent) ids.delete(JSON.stringify(each));
-  return `saved in ${answer.stored_in}, ${plural(answer.count, "correction")} so far`;
+  return [`saved in ${answer.stored_in}, ${plural(answer.count, "correction")} so far`, ...answer.taken_back].join("; ");
 }
 
 addEventListener("beforeunload", event => { if (unsaved || queue.sending.size || tryEditor && changedPassages().length) event.preventDefault(); });
