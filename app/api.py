@@ -117,7 +117,8 @@ class Model:
 
         if isinstance(top, bool) or not isinstance(top, int) or top < 0:
             raise InputError(f"top must be a whole number from 0, received {top!r}")
-        documents, second = check_texts(texts), None if other is None else other._predictor
+        pairs = self._model.task.segments(self._model.facts)
+        documents, second = check_texts(texts, pairs=pairs), None if other is None else other._predictor
         locks = {id(each): each._answering for each in (self, other) if each is not None}
         with ExitStack() as stack:
             for _, lock in sorted(locks.items()):  # in one order, so that two threads never wait for each other
