@@ -114,7 +114,7 @@ def test_the_reports_show_the_verdict_and_the_worse_answers_first(tagger, change
     assert "worse: test, sentence 2" in opening.text and "[Bob LOC (wrong)] met &<b>" in opening.text
     assert opening.text.index("worse: test") < opening.text.index("better: test")
     page = render_page(
-        TAGGING.report(changed[1], title="t"), title="t", history=[], curves={}, config_text="", environment={},
+        TAGGING.report(changed[1], [], title="t"), title="t", history=[], curves={}, config_text="", environment={},
         opening=opening,
     )  # fmt: skip
     root = ElementTree.fromstring(page.removeprefix("<!DOCTYPE html>\n"))

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 import tensorflow_addons as tfa
 
+from app.tasks.tagging.chain import compute_constraints
 from app.tasks.tagging.crf import (
     FORBIDDEN,
-    compute_constraints,
     compute_log_likelihood,
     compute_log_norm,
     compute_marginals,
