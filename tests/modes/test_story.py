@@ -40,7 +40,7 @@ def test_a_correction_made_on_the_page_is_learnt_promoted_and_answered(trained_r
     )
     try:
         url = wait_for_url(server)
-        page = browser.new_context().new_page()
+        page = browser.new_context(viewport={"width": 1200, "height": 900}).new_page()
         page.set_default_timeout(30_000)
         page.goto(url)
         page.wait_for_selector("#text")

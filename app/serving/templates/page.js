@@ -292,7 +292,10 @@ class SpanEditor {
 
   pickRange(passage, start, end, options) {
     const entity = passage.entities.find(each => each.start === start && each.end === end);
-    if (this.picked?.passage === passage && this.picked.start === start && this.picked.end === end && !options) return;
+    if (this.picked?.passage === passage && this.picked.start === start && this.picked.end === end && !options) {
+      if ($("toolbar").hidden) toolbar.open(this);  // words that are no entity any more are selected again
+      return;
+    }
     this.picked && this.picked.passage !== passage && this.render(this.picked.passage);
     if (entity || options) this.pick({passage, start, end, entity}, options);
     else { this.picked = {passage, start, end}; toolbar.open(this); }  // rendering would end the selection
@@ -310,6 +313,8 @@ class SpanEditor {
     this.pointing = true;
     const end = () => { this.pointing = false; if (!side) setTimeout(() => this.pickSelection()); };
     addEventListener("pointerup", end, {once: true});
+    // Pressed on selected words, a browser would drag them instead of selecting anew.
+    if (!side && !event.shiftKey) getSelection().removeAllRanges();
     if (side) this.drag(event, side, mark.entity, mark.closest("p").passage);
   }
 
