@@ -226,6 +226,8 @@ def _user_layers(path: Source, overrides: Settings) -> Iterator[_Layer]:
             raise InputError(f"--set takes section.key=value, received {override!r}")
         key = key.strip()
         _require_all_known([key], origin="--set")
+        if "secret" in _FIELDS[key].metadata and value and not value.strip():
+            raise InputError(f"--set {key}= must hold something other than blanks; nothing at all leaves it unset")
         is_file = "path" in _FIELDS[key].metadata and os.path.lexists(value)  # its name may end in a blank
         yield _Layer({key: value if is_file else value.strip()}, "--set", "user")
 

@@ -15,6 +15,7 @@ from app.feedback.lineage import find_name, find_serving
 from app.feedback.store import Store
 from app.feedback.versions import (
     ROLLED_BACK,
+    Labels,
     find_versions,
     read_labels,
     roll_back,
@@ -23,6 +24,7 @@ from app.feedback.versions import (
     write_models_config,
 )
 from app.run.directory import Request, RunDirectory
+from app.run.files import is_written_through
 from app.run.screen import say
 
 _MOST_REFUSED = 10  # lines of a file that are named
@@ -92,7 +94,8 @@ def check_agreement(
 ) -> list[str]:
     """Takes a version back with whose answers people agree too seldom; a server may call it after each correction.
 
-    A canary is not on trial any more; in the place of a stable version, the one before is live again, if there is one.
+    A canary is not on trial any more; in the place of a stable version, the one before is live again, if there is one
+    and people are not known to have agreed with it as seldom.
     Only judgements since the version got its label count.
 
     Args:
@@ -122,11 +125,25 @@ def check_agreement(
             confidence=config.confidence,
         )
         tell(f"version {version} ({label}): {why}")
-        if must:
+        if must and label == "stable" and _was_no_better(labels, store, config, model=model, rate=accepted / judged):
+            tell("people agreed no more often with the version before it, so it stays")
+        elif must:
             found = _take_back(run_dir, label, version, why)
             tell(found or f"there is no version before {version} to go back to")
             done += [found] if found else []
     return done
+
+
+def _was_no_better(labels: Labels, store: Store, config: UpdateConfig, *, model: str, rate: float) -> bool:
+    """Whether people are known to have agreed with the version before the stable one no more often than with it.
+
+    People who correct only what is wrong agree with no version: that is no reason to go back.
+    """
+    stable = [each.before for each in labels.history if each.label == "stable" and each.after == labels.stable]
+    if not stable or not stable[-1]:
+        return False
+    accepted, judged = store.agreement(model=model, version=stable[-1], last=config.rollback_answers)
+    return judged >= config.rollback_answers and accepted / judged <= rate
 
 
 def _take_back(run_dir: RunDirectory, label: str, version: int, why: str) -> str:
@@ -166,6 +183,8 @@ def write_out(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     """Writes corrections to a file: all that was said in the project's own form, else the last word on each text."""
     settings, path = config.update, config.update.export_path
     form = _FORMS.get(Path(path).suffix, "jsonl") if settings.form == "auto" else settings.form
+    if Path(path).exists() and not is_written_through(path):
+        raise InputError(f"update.export_path: {path} is there already: name a new file, or move that one away first")
     with open_store_of(config, run_dir, made=False) as store:
         found = list(store.read(task=config.task) if form == "jsonl" else store.latest(task=config.task))
         refused = write_corrections(path, found, form=form, task=config.task)

@@ -80,6 +80,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._file: tuple[int, int] | None = None  # device and number of the file of SQLite
 
     @classmethod
     def open(cls, url: str | URL) -> Database:
@@ -99,6 +100,7 @@ class Database:
             if parsed.drivername == "sqlite":
                 _use_write_ahead_log(database._engine)
             database._make_tables()
+            database._file = _identify(parsed)
         except SQLAlchemyError as error:
             database.close()
             raise InputError(_why_not_opened(parsed, error)) from error
@@ -127,6 +129,7 @@ class Database:
         Raises:
             RunError: the database failed, such as a full disk or a lost connection; nothing was changed.
         """
+        self._require_file()
         for tries_left in reversed(range(_TRIES)):
             try:
                 with self._translated("written"), self._engine.connect() as connection:
@@ -170,6 +173,20 @@ class Database:
                 f"{self.name} was written by {age} version of this program (schema {number}, this one reads {SCHEMA}): "
                 "use that version to export the corrections as JSON lines, and import them here into a new database"
             )
+
+    def _require_file(self) -> None:
+        """What is written into a file that was deleted or replaced is lost with it, and SQLite does not notice.
+
+        Raises:
+            RunError: that happened; connections to the old file are let go, so that a new one would be used.
+        """
+        if self._file is None or _identify(self._engine.url) == self._file:
+            return
+        self._engine.dispose()
+        raise RunError(
+            f"{self.name} was deleted, moved or replaced while it was in use: put it back, or start again to use what "
+            "is there now"
+        )
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
@@ -225,6 +242,17 @@ def _parse(url: str | URL) -> URL:
             f"feedback.url must name a file, as in sqlite:///feedback.sqlite, received {mask_url(parsed)}"
         )
     return parsed
+
+
+def _identify(url: URL) -> tuple[int, int] | None:
+    """Device and number of the file of an SQLite database; None of others, or if it is not there."""
+    if url.drivername != "sqlite":
+        return None
+    try:
+        found = os.stat(url.database or "")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_file(url: URL) -> None:

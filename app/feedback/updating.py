@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -118,6 +119,7 @@ def update(request: Request) -> dict[str, float]:
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
     found = prepare(config, run_dir, resumes=plan == "resume")
+    _warn_of_few(found)
     train, summary, others = _read_corpora(found)
     corpora = describe_corpora(config.data, {"train": summary, **others})
     with workers.watched(run_dir.path), ExitStack() as opened:
@@ -333,6 +335,18 @@ def judge(found: Update) -> dict[str, float]:
             jobs.append(Scoring(config, predictor.model, encoder, corpus, scored, gate, predictor, vectors))
         _export(found, *jobs)
     return metrics
+
+
+def _warn_of_few(found: Update) -> None:
+    """Says before the training if the update cannot go live."""
+    settings, texts = found.config.update, found.held_out.texts
+    if settings.require_better and texts < settings.min_held_out:
+        wanted = math.ceil(settings.min_held_out / settings.held_out_fraction) if settings.held_out_fraction else 0
+        more = f"that takes about {wanted:,} corrected texts, or" if wanted else "set update.held_out_fraction, or"
+        say(
+            f"warning: this update will not go live: {texts:,} corrected text(s) are held out, fewer than "
+            f"update.min_held_out={settings.min_held_out}; {more} update.require_better=false"
+        )
 
 
 def _warn_of_shared(found: Update, examples: Sequence[Any]) -> None:

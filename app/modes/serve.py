@@ -3,6 +3,7 @@
 import os
 import sys
 
+from app.feedback.store import open_store
 from app.run.directory import Request
 from app.serving import label_studio, review  # noqa: F401  they add their routes
 from app.serving.http import log
@@ -47,6 +48,8 @@ def build_server(request: Request) -> ModelServer:
         for number, (name, run) in enumerate(runs.items())
     ]
     whole = request.config
+    if whole.feedback.url:  # what is wrong with it is told now, not to the first who corrects something
+        open_store(whole.feedback.url, request.run_dir.path).close()
     return ModelServer(config, models, api_key=find_key(config), feedback=whole.feedback, update=whole.update)
 
 

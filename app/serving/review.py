@@ -29,7 +29,7 @@ from app.evaluation.uncertainty import measure_row
 from app.feedback.actions import check_agreement
 from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
-from app.feedback.versions import LABELS, find_versions, roll_back, set_label
+from app.feedback.versions import LABELS, Labels, find_versions, read_labels, roll_back, set_label
 from app.serving.errors import RequestError
 from app.serving.http import Handler, JsonResponse, log
 from app.serving.models import ServedModel, Version
@@ -132,9 +132,7 @@ async def post_feedback(request: Request) -> Response:
     if taken_back:
         await in_thread(server.refresh)
     stored_in = server.stores.name(model.run_dir)
-    return JsonResponse(
-        {"ids": ids, "stored_in": stored_in, "count": count, "taken_back": taken_back}, status_code=201
-    )
+    return JsonResponse({"ids": ids, "stored_in": stored_in, "count": count, "taken_back": taken_back}, status_code=201)
 
 
 def _correction(record: Any, model: ServedModel, *, author: str, where: str) -> Correction:
@@ -317,8 +315,20 @@ async def promote(request: Request) -> Response:
         raise RequestError(400, f'"version" must be the number of a version, received {shown(version)}')
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
+    before = read_labels(model.run_dir)
     await _relabel(server, lambda: set_label(model.run_dir, label, version, _why("promoted", found.get("author"))))
+    if model.labels.get(label) != version:
+        await _relabel(server, lambda: _restore(model, before))
+        raise RequestError(
+            409, f"version {version} could not be loaded, so {label} stays where it was; the server's log says why"
+        )
     return JsonResponse(await in_thread(_describe_versions, server, model))
+
+
+def _restore(model: ServedModel, before: Labels) -> None:
+    for label in LABELS:
+        if read_labels(model.run_dir)[label] != before[label]:
+            set_label(model.run_dir, label, before[label], "the version could not be loaded")
 
 
 async def go_back(request: Request) -> Response:
@@ -354,7 +364,11 @@ _CORRECTION = {
     "required": ["text"],
     "properties": {
         **dict.fromkeys(("text", "task", "model", "digest", "author", "source", "time", "id"), _TEXT),
-        "answer": {"type": "object", "description": "what is right; entities count code points"},
+        "answer": {
+            "type": "object",
+            "description": 'what is right: {"entities": [{"start": 0, "end": 3, "label": "PER"}]} in code points, '
+            '{"label": "refund"} or {"labels": ["refund", "angry"]}',
+        },
         "prediction": {"type": "object", "description": "what the model answered"},
         "version": _NUMBER,
         "verdict": {"type": "string", "enum": list(VERDICTS)},

@@ -476,5 +476,13 @@ def listening(server: ModelServer) -> Any:
 
 
 def find_key(config: ServeConfig) -> str:
-    """The key of a server: the setting, else the environment."""
-    return config.api_key or os.environ.get("APP_API_KEY", "")
+    """The key of a server: the setting, else the environment.
+
+    Raises:
+        InputError: no client could send it.
+    """
+    key = config.api_key or os.environ.get("APP_API_KEY", "")
+    if key and (not key.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in key)):
+        name = "serve.api_key" if config.api_key else "APP_API_KEY"
+        raise InputError(f"{name} must hold something other than blanks, and no line break or other control character")
+    return key
