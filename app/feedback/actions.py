@@ -139,8 +139,9 @@ def _was_no_better(labels: Labels, store: Store, config: UpdateConfig, *, model:
 
     People who correct only what is wrong agree with no version: that is no reason to go back.
     """
-    stable = [each.before for each in labels.history if each.label == "stable" and each.after == labels.stable]
-    if not stable or not stable[-1]:
+    moves = (each for each in labels.history if each.label == "stable" and each.after == labels.stable)
+    stable = [each.before for each in moves if each.before not in (0, labels.stable)]
+    if not stable:
         return False
     accepted, judged = store.agreement(model=model, version=stable[-1], last=config.rollback_answers)
     return judged >= config.rollback_answers and accepted / judged <= rate

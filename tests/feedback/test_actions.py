@@ -135,6 +135,22 @@ def test_a_first_version_stays_since_there_is_nothing_to_go_back_to(tmp_path):
         done, told = check(run_dir, store)
     assert done == [] and told[-1] == "there is no version before 1 to go back to"
 
+def test_a_version_stays_if_people_agreed_no_more_often_with_the_one_before(run, store):
+    judge(store, version=1, accepted=0, fixed=20)
+    judge(store, version=2, accepted=2, fixed=18)
+    done, told = check(run, store)
+    assert done == [] and told[-1] == "people agreed no more often with the version before it, so it stays"
+    assert read_labels(run.path).stable == 2
+
+
+def test_an_export_overwrites_nothing(run, store, tmp_path):
+    for there in (run.path / "config.yaml", Path(store.database._engine.url.database)):
+        there.touch()
+        before = there.read_bytes()
+        with pytest.raises(InputError, match="is there already: name a new file"):
+            do(run, export_path=str(there))
+        assert there.read_bytes() == before
+
 
 def test_the_check_is_one_command(run, store):
     judge(store, version=2, accepted=0, fixed=20)

@@ -459,3 +459,15 @@ def test_json_becomes_a_correction_and_strange_fields_are_named():
     assert "has a field 'txt'; the fields are text, task" in refusal(correction_from, {"txt": "x"}, task="tagging")
     assert "has no task" in refusal(correction_from, {"text": "x"})
     assert "must be a JSON object, received [1]" in refusal(correction_from, [1])
+
+
+@pytest.mark.parametrize("change", ["deleted", "replaced"])
+def test_a_store_whose_file_was_deleted_or_replaced_says_so_and_takes_nothing(tmp_path, change):
+    path = tmp_path / "store.sqlite"
+    with Store.open(f"sqlite:///{path}") as store:
+        store.add([Correction("Ada", "tagging", {"entities": []})])
+        path.rename(tmp_path / "elsewhere")
+        if change == "replaced":
+            path.touch()
+        with pytest.raises(RunError, match="was deleted, moved or replaced while it was in use"):
+            store.add([Correction("Bob", "tagging", {"entities": []})])

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from served import ask, serving
 
-from app.serving import review
+from app.serving import review  # noqa: F401  it adds its routes
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +111,6 @@ def test_versions_come_with_their_labels_and_how_often_people_agreed(url):
 def test_what_cannot_be_done_is_said_in_a_sentence(url, path, body, message):
     status, answer = ask(url, path, body)
     assert status == 400 and message in answer["error"]
-
-
-def test_uncertainty_of_labels_is_how_near_the_next_answer_is():
-    measure = review.measure_uncertainty
-    assert measure({"label": "a", "scores": {"a": 0.6, "b": 0.3, "c": 0.1}}) == pytest.approx(0.7)
-    assert measure({"labels": ["a"], "scores": {"a": 0.9, "b": 0.4}}) == pytest.approx(0.8)
-    assert measure({"entities": []}) is None
 
 
 def test_the_key_may_be_the_password_of_a_url(served_run):

@@ -72,7 +72,7 @@ def test_what_cannot_be_served_is_said(run, tmp_path):
     with pytest.raises(InputError, match="has no version 7, which is labelled stable"):
         plan(run)
     (run / "export" / "labels.json").write_text('{"stable": "one"}')
-    with pytest.raises(InputError, match=r"labels\.json must hold labels with version numbers"):
+    with pytest.raises(InputError, match=r"labels\.json must be as"):
         plan(run)
     (run / "export" / "labels.json").unlink()
     with pytest.raises(InputError, match=r"serve\.tflite_file must be one of the exports .*float32.*received 'int8'"):
@@ -165,7 +165,7 @@ def test_a_version_that_is_no_good_is_not_taken_and_that_is_said_once(run):
         (add_version(run, 4) / VECTORS_FILE).write_text(json.dumps(row) + "\n")
         says("version 4 is not taken: it gives 0 of the 1 answers in its test vectors")
         (run / "export" / "labels.json").write_text("{")
-        says("must hold labels with version numbers")
+        says("labels.json must be as")
 
 
 def test_a_server_whose_model_is_damaged_ends_with_the_reason(run):
