@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
 from uuid import uuid4
@@ -19,6 +19,7 @@ MAX_TEXT_CHARACTERS = 1_000_000
 MAX_NAME_CHARACTERS = 200  # of ids, authors, models, sources, labels
 MAX_JSON_CHARACTERS = 8_000_000  # of an answer or a prediction
 _NOT_STORABLE = re.compile("[\0\ud800-\udfff]")
+_CLOCKS_DIFFER = timedelta(days=1)  # of one machine and another, time zones mistaken included
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def check_correction(
     if answer or correction.verdict in JUDGED:
         answer = _check_answer(correction, labels, f"answer of {where}")
     time = utc_time(correction.time, f"time of {where}")
+    if time > utc_time((datetime.now(timezone.utc) + _CLOCKS_DIFFER).isoformat(), "now"):
+        raise InputError(f"time of {where} must not be in the future, or it would outlast what is said later: {time}")
     return replace(correction, answer=answer, time=time, id=correction.id or str(uuid4()))
 
 

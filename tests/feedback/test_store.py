@@ -471,3 +471,8 @@ def test_a_store_whose_file_was_deleted_or_replaced_says_so_and_takes_nothing(tm
             path.touch()
         with pytest.raises(RunError, match="was deleted, moved or replaced while it was in use"):
             store.add([Correction("Bob", "tagging", {"entities": []})])
+
+
+def test_a_correction_from_the_future_would_be_the_last_word_for_ever():
+    with pytest.raises(InputError, match="time of the correction must not be in the future"):
+        check_correction(Correction("Ada", "tagging", {"entities": []}, time="9999-12-31T23:59:59Z"))
