@@ -11,8 +11,7 @@ from typing import Any
 
 from app.config import BackboneConfig, InputError
 from app.run.directory import sha256_of_file
-
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from app.text.vocabulary import SPECIAL_PIECES
 
 
 def read_vocabulary(path: Path, *, size: int | None = None) -> list[str]:

@@ -47,7 +47,12 @@ class TFLiteModel:
 
 
 def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:
-    """The forward pass of `NAME.tflite` in an export folder, after the checks that it belongs to the model.
+    """The forward pass of `NAME.tflite` in an export folder, see `load_tflite`."""
+    return load_tflite(folder, name, labels=labels, threads=threads).forward
+
+
+def load_tflite(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> TFLiteModel:
+    """`NAME.tflite` of an export folder, after the checks that it belongs to the model.
 
     Raises:
         InputError: the file is not listed, not the one that was exported, or has other labels.
@@ -62,4 +67,4 @@ def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threa
             f"{path} gives {model.label_count} labels and {MANIFEST} lists {len(manifest['labels'])}; "
             f"the model of the run has {', '.join(labels)}"
         )
-    return model.forward
+    return model

@@ -17,7 +17,7 @@ import numpy as np
 
 from app.config import InputError, PredictConfig
 from app.data.packing import FEATURES
-from app.evaluation.litert import TFLiteModel, load_tflite_forward
+from app.evaluation.litert import TFLiteModel, load_tflite
 from app.evaluation.predictor import Features, Predictor
 from app.run.directory import RunDirectory
 from app.serving.batching import Answered
@@ -77,9 +77,9 @@ class TFLiteEngine:
         self._config = predict
         labels = self._model.labels
         wide = min(threads, os.cpu_count() or 1)
-        load_tflite_forward(run_dir.tflite, file, labels=labels, threads=1)  # checks the file
         path = run_dir.tflite / f"{file}.tflite"
-        self._narrow = [TFLiteModel(path, threads=1) for _ in range(threads)]
+        checked = load_tflite(run_dir.tflite, file, labels=labels, threads=1)
+        self._narrow = [checked, *(TFLiteModel(path, threads=1) for _ in range(threads - 1))]
         self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
         # Each interpreter once, as (worker, alone), see `Engine.answer`.
         self.callers = [*((worker, False) for worker in range(threads)), (0, True)]

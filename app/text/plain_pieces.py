@@ -9,9 +9,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from app.config import InputError
+from app.text.vocabulary import PieceRows, Vocabulary
 
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MOST_BYTES = 100  # of a word; a longer one is `[UNK]`, as BERT has it
 _CACHED_WORDS = 2**16
 _INNER = "##"  # opens the pieces that do not begin a word
@@ -44,37 +43,22 @@ _HAN = (
 )  # fmt: skip
 
 
-class PlainWordPieces:
-    """Splits words into the pieces of one vocabulary; attributes and answers are those of `WordPieces`.
-
-    Args:
-        vocabulary: one piece a line of the backbone's `vocab.txt`, in its order.
-        lowercase: whether the vocabulary is uncased (lower-case, NFD, accents stripped, as BERT does it).
-
-    Raises:
-        InputError: a special piece is missing from the vocabulary.
-    """
+class PlainWordPieces(Vocabulary):
+    """Splits words into the pieces of one vocabulary, see `Vocabulary`; its answers are those of `WordPieces`."""
 
     def __init__(self, vocabulary: Sequence[str], *, lowercase: bool) -> None:
-        missing = [piece for piece in SPECIAL_PIECES if piece not in set(vocabulary)]
-        if missing:
-            raise InputError(f"the vocabulary must hold {', '.join(SPECIAL_PIECES)}; missing: {', '.join(missing)}")
-        self.vocabulary = list(vocabulary)
-        self.lowercase = lowercase
-        self.pad_id, self.unknown_id, self.start_id, self.end_id, self.mask_id = (
-            self.vocabulary.index(piece) for piece in SPECIAL_PIECES
-        )
+        super().__init__(vocabulary, lowercase=lowercase)
         self._ids = {piece: number for number, piece in enumerate(self.vocabulary)}
         self._longest = max(map(len, self.vocabulary))
         self._cached = lru_cache(maxsize=_CACHED_WORDS)(self.encode_word)
 
-    def encode(self, words: Sequence[str]) -> "PlainRows":
+    def encode(self, words: Sequence[str]) -> PieceRows:
         """Pieces of each word; a word that leaves no piece (a lone control character) becomes `[UNK]`."""
         found = [self._cached(word) for word in words]
         splits = np.zeros(len(found) + 1, np.int64)
         np.cumsum([len(ids) for ids in found], out=splits[1:])
         ids = np.fromiter((each for ids in found for each in ids), np.int32, count=int(splits[-1]))
-        return PlainRows(ids, splits)
+        return PieceRows(ids, splits)
 
     def encode_word(self, word: str) -> tuple[int, ...]:
         """Ids of a word, never empty."""
@@ -109,15 +93,6 @@ class PlainWordPieces:
             found.append(number)
             at = end
         return found
-
-
-class PlainRows:
-    """As `PieceRows`: word i owns `ids[splits[i]:splits[i + 1]]`, never an empty slice."""
-
-    __slots__ = ("ids", "splits")
-
-    def __init__(self, ids: np.ndarray, splits: np.ndarray) -> None:
-        self.ids, self.splits = ids, splits
 
 
 @lru_cache(maxsize=2**14)

@@ -5,50 +5,19 @@ text and which runs inside TFLite.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-from app.config import InputError
-
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from app.text.vocabulary import PieceRows, Vocabulary
 
 
-@dataclass(frozen=True, slots=True)
-class PieceRows:
-    """The pieces of a run of words: word i owns `ids[splits[i]:splits[i + 1]]`, never an empty slice.
-
-    Attributes:
-        ids: int32 [pieces].
-        splits: int64 [words + 1].
-    """
-
-    ids: np.ndarray
-    splits: np.ndarray
-
-
-class WordPieces:
-    """Splits words into the pieces of one vocabulary.
-
-    Args:
-        vocabulary: one piece a line of the backbone's `vocab.txt`, in its order.
-        lowercase: whether the vocabulary is uncased (lower-case, NFD, accents stripped, as BERT does it).
-
-    Raises:
-        InputError: a special piece is missing from the vocabulary.
-    """
+class WordPieces(Vocabulary):
+    """Splits words into the pieces of one vocabulary, see `Vocabulary`."""
 
     def __init__(self, vocabulary: Sequence[str], *, lowercase: bool) -> None:
-        missing = [piece for piece in SPECIAL_PIECES if piece not in set(vocabulary)]
-        if missing:
-            raise InputError(f"the vocabulary must hold {', '.join(SPECIAL_PIECES)}; missing: {', '.join(missing)}")
-        self.vocabulary = list(vocabulary)
-        self.lowercase = lowercase
-        self.pad_id, self.unknown_id, self.start_id, self.end_id, self.mask_id = (
-            self.vocabulary.index(piece) for piece in SPECIAL_PIECES
-        )
+        super().__init__(vocabulary, lowercase=lowercase)
         with tf.device("CPU:0"):
             self._tokenizer = tf_text.FastBertTokenizer(
                 vocab=self.vocabulary, token_out_type=tf.int32, lower_case_nfd_strip_accents=lowercase

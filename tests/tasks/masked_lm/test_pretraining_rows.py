@@ -97,7 +97,7 @@ class Numbered:
     pad_id, start_id, end_id = PIECES.pad_id, PIECES.start_id, PIECES.end_id
 
     def encode(self, lines):
-        from app.text.word_pieces import PieceRows
+        from app.text.vocabulary import PieceRows
 
         numbers = [[int(number) for number in line.split()] for line in lines]
         splits = np.concatenate([[0], np.cumsum([len(line) for line in numbers])])
