@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 from app.config import InputError
 from app.evaluation.manifest import read_about, versions
 from app.feedback.correction import utc_time
-from app.feedback.store import Store
 from app.run.directory import atomic
 
 LABELS = ("stable", "canary")
@@ -172,37 +171,6 @@ def wilson_upper(hits: int, trials: int, confidence: float) -> float:
     rate, z = hits / trials, NormalDist().inv_cdf(confidence)
     spread = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     return (rate + z * z / (2 * trials) + spread) / (1 + z * z / trials)
-
-
-def roll_back_if_refused(
-    store: Store,
-    run_dir: str | os.PathLike[str],
-    *,
-    model: str,
-    bound: float,
-    answers: int,
-    confidence: float = 0.95,
-) -> str:
-    """Rolls the stable version back if `should_roll_back` says so of its last answers.
-
-    Only judgements since the version became stable count, so that one that is promoted again gets another chance.
-
-    Returns:
-        What was done and why, in one sentence; empty if the version stays, also where there is none to go back to.
-    """
-    labels = read_labels(run_dir)
-    if not labels.stable or bound <= 0:
-        return ""
-    moves = (each for each in reversed(labels.history) if each.label == "stable" and each.before != each.after)
-    since = next((each.time for each in moves), "")
-    accepted, judged = store.agreement(model=model, version=labels.stable, last=max(answers, 1), since=since)
-    must, why = should_roll_back(accepted, judged, bound=bound, answers=answers, confidence=confidence)
-    if not must:
-        return ""
-    try:
-        return f"version {roll_back(run_dir, why)} is stable again in place of {labels.stable}: {why}"
-    except InputError:
-        return ""
 
 
 def write_models_config(

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
@@ -26,6 +26,25 @@ if TYPE_CHECKING:
 
 # Files of a bundle, see `app/tasks/bundle.py` and `app/encoder/bundle.py`.
 MODEL_FILE, HEAD_FILE, BACKBONE_FILE, VOCABULARY_FILE = "tagger.json", "head.safetensors", "backbone.json", "vocab.txt"
+
+
+class Described:
+    """What a task says of itself to users of a server; attributes: see `Task`."""
+
+    name: ClassVar[str]
+    title: ClassVar[str] = "Model"
+    sample_text: ClassVar[str] = ""
+    model_name: ClassVar[str] = ""
+
+    def about(self, labels: Sequence[str]) -> dict[str, Any]:
+        """What a server says of a model, JSON values."""
+        return {
+            "task": self.name,
+            "model": self.model_name or self.name,
+            "title": self.title,
+            "labels": list(labels),
+            "sample_text": self.sample_text,
+        }
 
 
 class LightTask(Protocol):

@@ -21,6 +21,7 @@ from app.config.paths import escape_controls
 from app.one_keras import keras
 from app.tasks.beliefs import Belief
 from app.tasks.examples import join_examples, split_off_examples, summarize_examples
+from app.tasks.light import Described
 from app.tasks.report import Report, Segment
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class PlainDisplay:
         self._file.write(f"{escape_controls(str(row.get('text', '')))}\n  {escape_controls(values)}\n")
 
 
-class Task(ABC):
+class Task(Described, ABC):
     """One task. It has no state: what differs from model to model is in its labels, its facts and its head.
 
     What is not abstract has a default that a task of one's own can leave as it is. `WholeTextTask` (whole_text.py) adds
@@ -208,8 +209,6 @@ class Task(ABC):
         unsure_by: how `predict.rank=uncertainty` measures how unsure a model is of a text.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str] = "Model"
     headline: ClassVar[str]
     headline_name: ClassVar[str]
     unit: ClassVar[str]
@@ -226,8 +225,6 @@ class Task(ABC):
     unit_input_meaning: ClassVar[str] = ""
     pieces_meaning: ClassVar[str] = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text: ClassVar[str] = "Ann Smith met Bob Jones on Monday. It rained. "
-    sample_text: ClassVar[str] = ""
-    model_name: ClassVar[str] = ""
     averages_windows: ClassVar[bool] = False
     labels_words: ClassVar[bool] = False
     unsure_by: ClassVar[str] = "least_confidence"
@@ -463,16 +460,6 @@ class Task(ABC):
         return (Segment(str(example if answer is None else answer)),)
 
     # Exports.
-
-    def about(self, labels: Sequence[str]) -> dict[str, Any]:
-        """What a server says of a model, JSON values."""
-        return {
-            "task": self.name,
-            "model": self.model_name or self.name,
-            "title": self.title,
-            "labels": list(labels),
-            "sample_text": self.sample_text,
-        }
 
     @abstractmethod
     def build_text_graph(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.config import InputError
+from app.config import InputError, UpdateConfig
+from app.feedback.actions import check_agreement
 from app.feedback.store import Correction, Store
 from app.feedback.versions import (
     Labels,
@@ -16,12 +17,12 @@ from app.feedback.versions import (
     labels_path,
     read_labels,
     roll_back,
-    roll_back_if_refused,
     set_label,
     should_roll_back,
     wilson_upper,
     write_models_config,
 )
+from app.run.directory import RunDirectory
 
 
 def export(run_dir: Path, version: int | str) -> None:
@@ -199,20 +200,22 @@ def test_a_version_that_people_refuse_is_rolled_back_once_and_gets_another_chanc
         store.add(answers * 10)
 
     def watch():
-        return roll_back_if_refused(store, run_dir, model="m", bound=0.8, answers=10)
+        config = UpdateConfig(rollback_agreement=0.8, rollback_answers=10)
+        return check_agreement(RunDirectory(run_dir), store, config, model="m")
 
     with Store.open(f"sqlite:///{run_dir}/f.sqlite") as store:
         set_label(run_dir, "stable", 3)
         judge(3, "accepted")
-        assert watch() == ""
-        judge(10, "fixed")  # of another version
-        assert watch() == ""
+        assert watch() == []
+        judge(10, "accepted")  # of another version
+        assert watch() == []
         judge(3, "fixed")
         set_label(run_dir, "stable", 3, "as it is")  # changes nothing
-        assert watch().startswith("version 10 is stable again in place of 3: people accepted 0 of 10 answers")
+        assert watch() == [f"version 10 of {run_dir} is live again, 3 is not any more"]
+        assert "people accepted 0 of 10 answers" in read_labels(run_dir).history[-1].why
         assert read_labels(run_dir).stable == 10
-        assert watch() == ""  # what was said before it became stable again
+        assert watch() == []  # what was said before it became stable again
         set_label(run_dir, "stable", 3)
-        assert watch() == ""
+        assert watch() == []
         judge(3, "fixed")
-        assert watch().startswith("version 10 is stable again")
+        assert watch() == [f"version 10 of {run_dir} is live again, 3 is not any more"]

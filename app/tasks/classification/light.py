@@ -10,6 +10,7 @@ import numpy as np
 from app.config import DataConfig, PredictConfig
 from app.tasks.classification.answers import answer_texts
 from app.tasks.classification.encoding import TextEncoder
+from app.tasks.light import Described
 from app.text.shapes import word_shapes
 
 if TYPE_CHECKING:
@@ -18,33 +19,31 @@ if TYPE_CHECKING:
     from app.tasks.task import Answers
 
 
-class LightClassification:
-    """As `Classification` answers, and as the text signature of its SavedModel does."""
+class ClassificationBasics(Described):
+    """What text classification is, with TensorFlow and without."""
 
     name = "classification"
+    title = "Text classifier"
+    sample_text = "Where is my order? It should have been here on Monday."
+    model_name = "classify"
     unit = "texts"
     averages_windows = True
-
-    def about(self, labels: Sequence[str]) -> dict[str, Any]:
-        """As `Classification.about`."""
-        return {
-            "task": self.name,
-            "model": "classify",
-            "title": "Text classifier",
-            "labels": list(labels),
-            "sample_text": "Where is my order? It should have been here on Monday.",
-        }
 
     def build_encoder(
         self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
     ) -> TextEncoder:
+        if facts.get("multi_label"):
+            sets = facts.get("label_sets", ())
+            ids = {tuple(labels[i] for i in numbers): number for number, numbers in enumerate(sets)}
+        else:
+            ids = {(label,): number for number, label in enumerate(labels)}
         return TextEncoder(
             pieces=pieces,
             labels=tuple(labels),
             shapes=word_shapes,
             max_length=data.max_length,
             overlap=data.overlap_tokens,
-            label_ids={},  # no text to be answered has a label
+            label_ids=ids,
         )
 
     def count_units(self, example: LabelledText) -> int:
@@ -53,9 +52,13 @@ class LightClassification:
     def group_of(self, example: LabelledText) -> int:
         return example.number
 
-    def decode(self, model: LightModel, emissions: Sequence[np.ndarray], *, probabilities: bool) -> list[np.ndarray]:
+    def decode(self, model: Any, emissions: Sequence[np.ndarray], *, probabilities: bool) -> list[np.ndarray]:
         """Logits float32 [labels] of each text."""
         return [each[0] for each in emissions]
+
+
+class LightClassification(ClassificationBasics):
+    """As `Classification` answers, and as the text signature of its SavedModel does."""
 
     def answer_texts(
         self, model: LightModel, texts: Sequence[str], answers: Answers, config: PredictConfig

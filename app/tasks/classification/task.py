@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 import tensorflow as tf
 
-from app.config import Config, DataConfig, ModelConfig, PredictConfig
+from app.config import Config, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.calibration import fit_temperature, log_softmax
@@ -27,10 +27,10 @@ from app.tasks.classification.corpus import (
     summarize_texts,
     text_format_of,
 )
-from app.tasks.classification.encoding import TextEncoder
 from app.tasks.classification.graph import GraphClassifier
 from app.tasks.classification.head import TextHead
 from app.tasks.classification.labelled_text import LabelledText
+from app.tasks.classification.light import ClassificationBasics
 from app.tasks.classification.report import build_text_report, prediction_rows, text_error_rows
 from app.tasks.classification.scores import (
     HEADLINE,
@@ -51,21 +51,16 @@ from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
 from app.tasks.task import Facts, Head, NetworkAt, Scored, Task
 from app.tasks.whole_text import spell_words
-from app.text.shapes import word_shapes
-from app.text.word_pieces import WordPieces
 
 DEFAULT_POOLING = "mean"  # chosen on validation data, docs/results.md
 MOST_POINTS = 1000  # of the curve of coverage that a model carries
 
 
-class Classification(Task):
+class Classification(ClassificationBasics, Task):
     """Labels the `[CLS]` that opens each text; the logits of the windows of a long text are averaged."""
 
-    name = "classification"
-    title = "Text classifier"
     headline = HEADLINE
     headline_name = "macro-F1"
-    unit = "texts"
     example = "texts"
     labelled = "texts"
     suffix = "csv"
@@ -75,10 +70,7 @@ class Classification(Task):
         "- Gives every text one of its labels, or none below `predict.min_score`. Accuracy on text unlike the training "
         "corpus is lower: measure it\n  with `--mode=evaluate` on text of your own."
     )
-    averages_windows = True
     unsure_by = "margin"  # of many classes, which Joshi et al. 2009 found to be better than the entropy
-    sample_text = "Where is my order? It should have been here on Monday."
-    model_name = "classify"
     pieces_meaning = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text = "Where is my order? It should have been here on Monday. "
 
@@ -169,34 +161,7 @@ class Classification(Task):
     def segments(self, facts: Facts) -> bool:
         return bool(facts.get("pairs"))
 
-    def build_encoder(self, pieces: WordPieces, labels: Sequence[str], data: DataConfig, facts: Facts) -> Encoder:
-        if facts.get("multi_label"):
-            sets = facts.get("label_sets", ())
-            ids = {tuple(labels[i] for i in numbers): number for number, numbers in enumerate(sets)}
-        else:
-            ids = {(label,): number for number, label in enumerate(labels)}
-        return TextEncoder(
-            pieces=pieces,
-            labels=tuple(labels),
-            shapes=word_shapes,
-            max_length=data.max_length,
-            overlap=data.overlap_tokens,
-            label_ids=ids,
-        )
-
     # Answers and scores.
-
-    def count_units(self, example: LabelledText) -> int:
-        return 1
-
-    def group_of(self, example: LabelledText) -> int:
-        return example.number
-
-    def decode(
-        self, model: TaskModel, emissions: Sequence[np.ndarray], *, probabilities: bool
-    ) -> list[np.ndarray]:
-        """Logits float32 [labels] of each text."""
-        return [each[0] for each in emissions]
 
     def score(
         self, model: TaskModel, examples: Sequence[LabelledText], answers: Sequence[np.ndarray], config: PredictConfig

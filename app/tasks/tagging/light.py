@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.config import DataConfig, PredictConfig
+from app.tasks.light import Described
 from app.tasks.tagging.answers import TaggedSentence, find_non_names, tag_texts
 from app.tasks.tagging.chain import compute_constraints, compute_posterior, decode_chain
 from app.tasks.tagging.encoding import SentenceEncoder
@@ -19,22 +20,15 @@ if TYPE_CHECKING:
     from app.tasks.task import Answers
 
 
-class LightTagging:
-    """As `Tagging` answers, and as the text signature of its SavedModel does."""
+class TaggingBasics(Described):
+    """What tagging is, with TensorFlow and without."""
 
     name = "tagging"
+    title = "Named-entity tagger"
+    sample_text = "Angela Merkel visited the United Nations in New York."
+    model_name = "ner"
     unit = "words"
     averages_windows = False
-
-    def about(self, labels: Sequence[str]) -> dict[str, Any]:
-        """As `Tagging.about`."""
-        return {
-            "task": self.name,
-            "model": "ner",
-            "title": "Named-entity tagger",
-            "labels": list(labels),
-            "sample_text": "Angela Merkel visited the United Nations in New York.",
-        }
 
     def build_encoder(
         self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
@@ -53,6 +47,10 @@ class LightTagging:
 
     def group_of(self, example: Sentence) -> int:
         return example.document
+
+
+class LightTagging(TaggingBasics):
+    """As `Tagging` answers, and as the text signature of its SavedModel does."""
 
     def decode(
         self, model: LightModel, emissions: Sequence[np.ndarray], *, probabilities: bool

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import minimize_scalar
 
-from app.config import Config, DataConfig, ModelConfig, PredictConfig
+from app.config import Config, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.tasks.beliefs import Belief
@@ -55,30 +55,24 @@ from app.tasks.tagging.head import (
     measure_tag_likelihood,
 )
 from app.tasks.tagging.labels import spans, types_from
+from app.tasks.tagging.light import TaggingBasics
 from app.tasks.tagging.report import build_report, conll_rows
 from app.tasks.tagging.scores import compute_scores, count_entities, count_errors, error_rows, flat_metrics, micro_f1
 from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
-from app.text.shapes import word_shapes
-from app.text.word_pieces import WordPieces
 
 CALIBRATION_SENTENCES = 4000  # of the validation split, evenly spread
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.2, 5.0
 
 
-class Tagging(Task):
+class Tagging(TaggingBasics, Task):
     """Labels the first piece of each word; a sentence is tagged as a whole."""
 
-    name = "tagging"
-    title = "Named-entity tagger"
     headline = "entity_f1"
     headline_name = "entity F1"
-    unit = "words"
     example = "sentences"
     labelled = "entities"
     suffix = "conll"
     speed_name = "tag_words_per_second"
-    sample_text = "Angela Merkel visited the United Nations in New York."
-    model_name = "ner"
     labels_words = True
     unit_input = "word_starts"
     unit_input_meaning = "1 at the first piece of each word; all 0: no tags, logits only"
@@ -150,16 +144,6 @@ class Tagging(Task):
     def build_head(self, labels: Sequence[str], config: ModelConfig, facts: Facts) -> Head:
         return TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
 
-    def build_encoder(self, pieces: WordPieces, labels: Sequence[str], data: DataConfig, facts: Facts) -> Encoder:
-        return SentenceEncoder(
-            pieces=pieces,
-            labels=tuple(labels),
-            shapes=word_shapes,
-            max_length=data.max_length,
-            overlap=data.overlap_tokens,
-            by_document=data.packing == "document",
-        )
-
     def sequence_loss(
         self, student: TaskModel, teachers: Sequence[TaskModel], temperature: float
     ) -> ChainLoss:
@@ -171,12 +155,6 @@ class Tagging(Task):
         )
 
     # Answers and scores.
-
-    def count_units(self, example: Sentence) -> int:
-        return len(example.words)
-
-    def group_of(self, example: Sentence) -> int:
-        return example.document
 
     def decode(
         self, model: TaskModel, emissions: Sequence[np.ndarray], *, probabilities: bool

@@ -12,7 +12,7 @@ from sklearn.metrics import classification_report, confusion_matrix, f1_score, l
 
 from app.config import InputError, RunError
 from app.evaluation.gate import compute_loss
-from app.tasks.calibration import expected_calibration_error, fit_temperature
+from app.tasks.calibration import BINS, expected_calibration_error, fit_temperature
 from app.tasks.classification.scores import (
     NO_LABEL,
     choose_answers,
@@ -31,6 +31,11 @@ NAMES = ("card", "loan", "fee", "limit", "other")
 def softmax(logits):
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def lie_on_an_edge(chances):
+    """Whether the last digit of a chance, such as a third, decides into which bin of the calibration it falls."""
+    return bool((np.abs(chances * BINS - np.round(chances * BINS)) < 1e-9).any())
 
 
 @st.composite
@@ -93,10 +98,10 @@ def test_texts_of_one_label_are_scored_as_scikit_learn_and_counting_do(case, tem
         expected_loss = log_loss(gold[known], probability[known], labels=range(len(labels)))
         assert scores.calibration.loss == pytest.approx(expected_loss)
     confidence = probability.max(axis=1)
-    expected_error = expected_calibration_error(confidence[known], (best == gold)[known])
-    assert scores.calibration.error == pytest.approx(expected_error)
     plain = softmax(logits.astype(np.float64)).max(axis=1)
-    assert scores.uncalibrated.error == pytest.approx(expected_calibration_error(plain[known], (best == gold)[known]))
+    for found, chances in ((scores.calibration, confidence[known]), (scores.uncalibrated, plain[known])):
+        if not lie_on_an_edge(chances):
+            assert found.error == pytest.approx(expected_calibration_error(chances, (best == gold)[known]))
 
 
 @given(several(), st.floats(0.1, 0.9))
