@@ -22,6 +22,7 @@ from app.tasks.classification.light import LIGHT_CLASSIFICATION
 from app.tasks.classification.task import CLASSIFICATION
 from app.tasks.tagging.light import LIGHT_TAGGING
 from app.tasks.tagging.task import TAGGING
+from benchmarks.fuzz_server import mutate
 
 TEXTS = ["Ada Smith met Bob in Rome .", "", "🎉 Ada\u0301 and Bob saw Lima 🇫🇷", "the house\nwas old .", *EXAMPLES]
 RUNTIMES = ("saved_model", "tflite")
@@ -289,29 +290,6 @@ def test_bodies_and_answers_may_be_packed(light_url):
     assert ask(light_url, "/entities", b"{}", Content_Encoding="br")[0] == 415
 
 
-def mutate(random_state, body):
-    """A body with some bytes changed, taken away, doubled, or put in from elsewhere."""
-    found = bytearray(body)
-    for _ in range(random_state.randint(1, 6)):
-        at = random_state.randrange(len(found) + 1)
-        kind = random_state.randrange(5)
-        if kind == 0 and found:
-            found[at % len(found)] = random_state.randrange(256)
-        elif kind == 1:
-            del found[at : at + random_state.randint(1, 8)]
-        elif kind == 2:
-            found[at:at] = found[at : at + 12]
-        elif kind == 3:
-            found[at:at] = random_state.choice(MATERIAL)
-        else:
-            found[at : at + 3] = random_state.choice(MATERIAL)
-    return bytes(found)
-
-
-MATERIAL = [
-    b"null", b"true", b"-1", b"1e999", b"NaN", b"[[", b"]", b"{", b"}", b'"', b"\\ud800", b"\\u0000", b"\xff\xfe",
-    b"99999999999", b'{"b64": "AA=="}', b'"tokenized"', b',"inputs":{}', "é".encode(), b",", b":", b"0.5", b"",
-]  # fmt: skip
 BODIES = [
     {"instances": ["Ada met Bob ."]},
     {"inputs": {"text": ["Ada", "Bob"]}},

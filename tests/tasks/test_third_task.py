@@ -193,7 +193,8 @@ def test_what_the_page_calls_a_method_is_one():
     page = (PROJECT / "docs" / "tasks.md").read_text(encoding="utf-8")
     asked = {row for row in re.findall(r"(?m)^\| (`.*?) \|", page)}
     named = {name for row in asked for name in re.findall(r"`(\w+)`", row)} - {*MODES, "tune"}
-    known = {*dir(WholeTextTask), *(name for each in Task.__mro__ for name in each.__dict__.get("__annotations__", ()))}
+    attributes = (name for each in Task.__mro__ for name in vars(each).get("__annotations__", ()))
+    known = {*dir(WholeTextTask), *attributes}
     assert len(named) > 25 and named <= known, named - known
     assert Task.__abstractmethods__ | WholeTextTask.__abstractmethods__ <= named
 
