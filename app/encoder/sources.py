@@ -11,7 +11,7 @@ from typing import Any
 
 from app.config import BackboneConfig, InputError
 from app.run.directory import sha256_of_file
-from app.text.vocabulary import SPECIAL_PIECES
+from app.text import SPECIAL_PIECES
 
 
 def read_vocabulary(path: Path, *, size: int | None = None) -> list[str]:

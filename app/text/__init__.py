@@ -1,1 +1,3 @@
 """Text room."""
+
+SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

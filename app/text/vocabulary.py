@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.config import InputError
-
-SPECIAL_PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from app.text import SPECIAL_PIECES
 
 
 @dataclass(frozen=True, slots=True)

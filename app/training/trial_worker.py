@@ -25,7 +25,7 @@ from app.encoder.backbone import build_backbone
 from app.run.directory import RunDirectory
 from app.tasks.bundle import start_model
 from app.tasks.masked_lm.network import build_pretrainer
-from app.text.vocabulary import SPECIAL_PIECES
+from app.text import SPECIAL_PIECES
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
 from app.training.memory import own_memory, try_parts, try_rising

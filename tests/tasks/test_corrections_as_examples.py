@@ -1,8 +1,9 @@
 """Corrected texts as examples of each task."""
 
+import importlib
+
 import numpy as np
 import pytest
-from third_task.task import TEXT_LENGTH
 
 from app.data.sentence import Sentence
 from app.tasks.classification.task import CLASSIFICATION
@@ -110,9 +111,10 @@ def test_a_new_set_of_known_labels_is_learnt_after_those_that_are_known():
     assert CLASSIFICATION.extend_facts({"temperature": 2.0}, examples, labels=("bad", "good")) == {"temperature": 2.0}
 
 
-def test_a_task_of_ones_own_learns_where_its_answer_is_a_target_or_a_label():
+def test_a_task_of_ones_own_learns_where_its_answer_is_a_target_or_a_label(registry):
+    task = importlib.import_module("third_task.task").TEXT_LENGTH
     settings = {"labels": ("a", "b"), "facts": {}, "number": -1}
-    assert TEXT_LENGTH.read_correction("x y", {"target": 2}, **settings) == [Text("x y", 2)]
-    assert TEXT_LENGTH.read_correction("x y", {"label": "b"}, **settings) == [Text("x y", 1)]
+    assert task.read_correction("x y", {"target": 2}, **settings) == [Text("x y", 2)]
+    assert task.read_correction("x y", {"label": "b"}, **settings) == [Text("x y", 1)]
     with pytest.raises(ValueError, match='must have a "target"'):
-        TEXT_LENGTH.read_correction("x y", {"length": 2.5}, **settings)
+        task.read_correction("x y", {"length": 2.5}, **settings)

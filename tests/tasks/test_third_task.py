@@ -18,7 +18,7 @@ from absl.testing import flagsaver
 from served import ask as ask_server
 from served import serving
 
-from app.config import TASK_DEFAULTS, InputError, ServeConfig, task_names
+from app.config import InputError, ServeConfig, task_names
 from app.config.loading import load_config
 from app.evaluation.manifest import VECTORS_FILE
 from app.evaluation.runtimes import TFLiteModel, build_predictor, load_saved_model
@@ -35,19 +35,6 @@ from app.tasks.whole_text import WholeTextTask
 PROJECT = Path(__file__).parents[2]
 MOST_WORDS = 12
 TEXTS = ["the old house was in Rome", "Ada", "Bob met Cleo and Dan and Ada in the old house in Oslo", ""]
-
-
-@pytest.fixture(scope="module")
-def registry():
-    """What a module registers is known in it alone."""
-    known = (task_names, TASK_DEFAULTS, TASKS)
-    before = (list(task_names), dict(TASK_DEFAULTS), dict(TASKS))
-    yield
-    os.environ.pop(HANDED_ON, None)
-    for mapping, old in zip(known, before, strict=True):
-        mapping.clear()
-        mapping.extend(old) if isinstance(mapping, list) else mapping.update(old)
-    sys.modules.pop("third_task", None)
 
 
 def write_texts(path: Path, count: int, *, seed: int) -> None:
@@ -197,7 +184,6 @@ def test_what_the_page_calls_a_method_is_one():
     known = {*dir(WholeTextTask), *attributes}
     assert len(named) > 25 and named <= known, named - known
     assert Task.__abstractmethods__ | WholeTextTask.__abstractmethods__ <= named
-
 
 
 def test_a_run_of_a_task_that_is_not_registered_is_told_how_to_be_read(trained, registry):

@@ -27,7 +27,7 @@ from app.tasks.masked_lm.records import (
 )
 from app.tasks.masked_lm.rows import FORMS, PieceBlock, RowFormat, Rows, encode_blocks, make_rows
 from app.tasks.running_text import Segment, Source, beam, check_documents, find_sources, plan_units, read_unit
-from app.text.vocabulary import SPECIAL_PIECES
+from app.text import SPECIAL_PIECES
 from app.text.word_pieces import WordPieces
 
 VERSION = 1  # of the rows: raise it when the same settings give other rows

@@ -4,7 +4,7 @@ import pytest
 
 from app.config import InputError
 from app.tasks.masked_lm.pipeline import compute_vocabulary
-from app.text.vocabulary import SPECIAL_PIECES
+from app.text import SPECIAL_PIECES
 from app.text.word_pieces import WordPieces
 
 TEXT = "The tall tower leans over the town.\nTowers lean, towns sleep.\n\nÉmile walked taller than the tower.\n" * 5
