@@ -16,15 +16,16 @@ The clone is of the last commit. Files made for it take the place of a reader's 
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ def run_block(block: Block, clone: Path, environment: dict[str, str]) -> list[tu
 
 
 def start_server(block: Block, clone: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Starts the server of a block and waits until it answers."""
+    """Starts the server of a block and waits until its models are loaded, as a reader does who waits for its line."""
     print(f"\n$ {block.commands[0]} &", flush=True)
     server = subprocess.Popen(["bash", "-c", f"exec {block.commands[0]}"], cwd=clone, env=environment)
     port = int((re.search(r"127\.0\.0\.1:(\d+)", block.commands[0]) or [0, 8501])[1])
@@ -123,9 +124,8 @@ def start_server(block: Block, clone: Path, environment: dict[str, str]) -> subp
         time.sleep(1)
         if server.poll() is not None:
             break
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+            break
     return server
 
 
