@@ -27,7 +27,15 @@ class ExportConfig:
         32, "format=int4: weights that share a scale; 32, 64, 128 or 256", at_least=32, at_most=256
     )
     int8_table: str = option(
-        "int8", "format=int8: precision of the embedding tables", choices=("float", "int8", "int4")
+        "int8", "format=int8: precision of the embedding tables", choices=("float", "int8", "int4", "product")
+    )
+    int4_table: str = option("int4", "format=int4: the same", choices=("int8", "int4", "product"))
+    product_width: int = option(
+        3,
+        "tables in product quantization: numbers that share one byte; it divides the width of the network, else the "
+        "tables are kept in int8",
+        at_least=2,
+        at_most=16,
     )
     calibration_rows: int = option(
         64, "format=full_int8: rows of the training corpus that the ranges are read from", at_least=1

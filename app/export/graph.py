@@ -5,11 +5,14 @@ it with the Keras network, and every export is scored before it is kept.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from app.data.packing import FEATURES
 from app.encoder.forward import (
@@ -25,6 +28,8 @@ from app.encoder.forward import (
 from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
 from app.tasks.network import compute_segments
 
+CODES = 256  # vectors of a place in product quantization: one byte
+KMEANS_ROUNDS = 15
 UNREAD = -1e9  # added to the attention score of a piece that must not be read
 
 
@@ -35,12 +40,22 @@ class InferenceModule(tf.Module):
         tagger: a loaded tagger (`app/tasks/network.py`); its weights are copied as constants.
         table: precision of the embedding tables, a key of `LOOKUPS`.
         block: numbers that share a scale in an int4 table.
+        fill: the width of kernels is filled up to a multiple of this (kernels in int4).
+        product_width: numbers that share a byte in a table of product quantization.
         boundary_ids: ids of `[CLS]` and `[SEP]`.
         unread: see `UNREAD`; full-integer models need a small one, or their scores have no resolution left.
     """
 
     def __init__(
-        self, tagger: Any, *, table: str, block: int, boundary_ids: tuple[int, int], unread: float = UNREAD
+        self,
+        tagger: Any,
+        *,
+        table: str,
+        block: int,
+        boundary_ids: tuple[int, int],
+        fill: int = 1,
+        product_width: int = 3,
+        unread: float = UNREAD,
     ) -> None:
         super().__init__()
         self._backbone = tagger.backbone.model
@@ -48,7 +63,8 @@ class InferenceModule(tf.Module):
         self._boundary_ids = boundary_ids
         self.labels = tuple(tagger.labels)
         self._model = tagger
-        make_lookup = LOOKUPS[table]
+        make_tokens = LOOKUPS[table]
+        make_positions = LOOKUPS["int4" if table == "product" else table]  # too few rows to share anything
         positions = self._backbone.position_embedding.position_embeddings.numpy()
         segments = self._backbone.segment_embedding.embeddings.numpy()
         segment = segments[:1]  # every piece is in segment 0, apart from the second texts of pairs
@@ -56,9 +72,11 @@ class InferenceModule(tf.Module):
         if tagger.task.segments(tagger.facts):
             self._second_segment = tf.constant(np.stack([np.zeros_like(segment[0]), segments[1] - segment[0]]))
         self._arithmetic = ConstantArithmetic(
-            tokens=make_lookup(self._backbone.token_embedding.embeddings.numpy(), block=block),
-            positions=make_lookup(positions + segment, block=block),
-            multiple=block if table == "int4" else 1,  # a kernel's rows are cut into blocks without a rest
+            tokens=make_tokens(
+                self._backbone.token_embedding.embeddings.numpy(), block=block, product_width=product_width
+            ),
+            positions=make_positions(positions + segment, block=block),
+            multiple=fill,
             unread=unread,
         )
         self._shapes = None if tagger.shapes is None else tf.constant(tagger.shapes.embeddings.numpy())
@@ -194,7 +212,8 @@ def _activation(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tens
     return lambda x: tf.nn.gelu(x, approximate=not exact)
 
 
-# Embedding tables as TFLite holds them: float, int8 with a scale a row, int4 with a scale a block.
+# Embedding tables as TFLite holds them: float, int8 with a scale per row, int4 with a scale per block, and product
+# quantization with a byte for several numbers.
 #
 # TFLite quantizes the matrices of a network but leaves embedding tables, half of a small BERT, in float32 or gives the
 # whole table one scale. Here a table is stored as integers and looked up before it is scaled, so only the rows in use
@@ -204,13 +223,13 @@ def _activation(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tens
 Lookup = Callable[[tf.Tensor], tf.Tensor]  # ids int32 [...] -> float32 [..., width]
 
 
-def make_float_lookup(table: np.ndarray, *, block: int = 0) -> Lookup:
+def make_float_lookup(table: np.ndarray, *, block: int = 0, product_width: int = 0) -> Lookup:
     """The table as it is, float32 [rows, width]."""
     constant = tf.constant(table)
     return lambda ids: tf.gather(constant, ids)
 
 
-def make_int8_lookup(table: np.ndarray, *, block: int = 0) -> Lookup:
+def make_int8_lookup(table: np.ndarray, *, block: int = 0, product_width: int = 0) -> Lookup:
     """Symmetric int8, one scale a row."""
     scales = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
     integers = tf.constant(np.rint(table / scales).astype(np.int8))
@@ -218,7 +237,7 @@ def make_int8_lookup(table: np.ndarray, *, block: int = 0) -> Lookup:
     return lambda ids: tf.cast(tf.gather(integers, ids), tf.float32) * tf.gather(scale_column, ids)
 
 
-def make_int4_lookup(table: np.ndarray, *, block: int) -> Lookup:
+def make_int4_lookup(table: np.ndarray, *, block: int, product_width: int = 0) -> Lookup:
     """Symmetric int4, two numbers in a byte; a block's scale is an int8 part of the float32 scale of its row.
 
     The first half of a row is in the low, the second in the high four bits, so unpacking needs no interleaving. A width
@@ -249,8 +268,42 @@ def make_int4_lookup(table: np.ndarray, *, block: int) -> Lookup:
     return lookup
 
 
+def make_product_lookup(table: np.ndarray, *, block: int = 0, product_width: int) -> Lookup:
+    """Product quantization (Jegou et al. 2011): a row is cut into parts of `product_width` numbers, a part is one byte.
+
+    The byte is the number of the nearest of 256 vectors, found for each place of a part by k-means over all rows and
+    held in int8 with a scale for each place. A width that does not divide into parts is kept in int8, and so is a table
+    of so few rows that it would not become smaller.
+    """
+    rows, width = table.shape
+    if width % product_width or rows <= 2 * CODES:
+        return make_int8_lookup(table)
+    parts = width // product_width
+    codes = np.empty((rows, parts), np.uint8)
+    vectors = np.empty((parts, CODES, product_width), np.float32)
+    for part in range(parts):
+        found = KMeans(CODES, init="random", n_init=1, max_iter=KMEANS_ROUNDS, random_state=part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than 256 different rows
+            codes[:, part] = found.fit_predict(table[:, part * product_width : (part + 1) * product_width])
+        vectors[part] = found.cluster_centers_
+    scales = np.maximum(np.abs(vectors).max(axis=(1, 2)), 1e-12) / 127  # [parts]
+    integers = np.rint(vectors / scales[:, np.newaxis, np.newaxis]).astype(np.int8)
+    code_table, vector_table = tf.constant(codes), tf.constant(integers.reshape(parts * CODES, product_width))
+    offsets = tf.constant(np.arange(parts, dtype=np.int32) * CODES)
+    scale_column = tf.constant(scales.astype(np.float32)[:, np.newaxis])
+
+    def lookup(ids: tf.Tensor) -> tf.Tensor:
+        at = tf.cast(tf.gather(code_table, ids), tf.int32) + offsets  # [..., parts]
+        numbers = tf.cast(tf.gather(vector_table, at), tf.float32) * scale_column
+        return tf.reshape(numbers, tf.concat([tf.shape(ids), [width]], axis=0))
+
+    return lookup
+
+
 LOOKUPS: dict[str, Callable[..., Lookup]] = {
     "float": make_float_lookup,
     "int8": make_int8_lookup,
     "int4": make_int4_lookup,
+    "product": make_product_lookup,
 }

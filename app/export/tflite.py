@@ -100,7 +100,9 @@ class TFLiteWriter:
 
     def int4(self) -> bytes:
         granularity = _Granularity[f"BLOCKWISE_{self._config.block_size}"]
-        return self._quantize(self._convert("int4"), bits=4, granularity=granularity)
+        return self._quantize(
+            self._convert(self._config.int4_table, fill=self._config.block_size), bits=4, granularity=granularity
+        )
 
     def full_int8(self) -> bytes:
         worker = quantizer.Quantizer(bytearray(self._convert("float", unread=SMALL_UNREAD)))
@@ -110,14 +112,17 @@ class TFLiteWriter:
             ranges = worker.calibrate({"serving_default": list(self._representative())})
             return bytes(worker.quantize(ranges).quantized_model)
 
-    def _convert(self, table: str, *, half: bool = False, unread: float | None = None) -> bytes:
-        key = (f"{table}{unread}", half)
+    def _convert(self, table: str, *, half: bool = False, fill: int = 1, unread: float | None = None) -> bytes:
+        """The converted graph; `fill`: kernels in int4 are cut into blocks of so many rows without a rest."""
+        key = (f"{table}{fill}{unread}", half)
         if key not in self._converted:
             options = {} if unread is None else {"unread": unread}
             module = InferenceModule(
                 self._tagger,
                 table=table,
                 block=self._config.block_size,
+                fill=fill,
+                product_width=self._config.product_width,
                 boundary_ids=self._boundary_ids,
                 **options,
             )

@@ -290,7 +290,8 @@ training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.
 predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
 predict.format predict.drop_non_names predict.rank predict.top predict.other_run predict.rank_limit
 export.formats export.max_f1_loss export.block_size
-export.int8_table export.calibration_rows export.vectors serve.host serve.port serve.runs serve.runtime
+export.int8_table export.int4_table export.product_width
+export.calibration_rows export.vectors serve.host serve.port serve.runs serve.runtime
 serve.tflite_file serve.threads serve.max_batch serve.queue_size serve.deadline_ms serve.max_body_bytes serve.api_key
 serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchmark.steps
 feedback.url feedback.author update.max_f1_loss update.require_better update.min_held_out update.confidence

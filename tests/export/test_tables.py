@@ -1,0 +1,63 @@
+"""Embedding tables as TFLite holds them, run by LiteRT: how near their rows are to those of the float table."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+
+from app.export.graph import CODES, LOOKUPS
+
+ROWS, WIDTH = 3000, 64
+
+
+@pytest.fixture(scope="module")
+def table() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.05, (ROWS, WIDTH)).astype(np.float32)
+
+
+def look_up(table: np.ndarray, kind: str, **settings: int) -> tuple[np.ndarray, int]:
+    """All rows as a converted graph gives them, and its size in bytes."""
+    lookup = LOOKUPS[kind](table, **settings)
+    graph = tf.function(lookup, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    content = tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()]).convert()
+    runtime = Interpreter(model_content=content)
+    place = runtime.get_input_details()[0]["index"]
+    runtime.resize_tensor_input(place, (2, len(table) // 2))
+    runtime.allocate_tensors()
+    runtime.set_tensor(place, np.arange(len(table), dtype=np.int32).reshape(2, -1))
+    runtime.invoke()
+    return runtime.get_tensor(runtime.get_output_details()[0]["index"]).reshape(len(table), -1), len(content)
+
+
+def distance(found: np.ndarray, table: np.ndarray) -> float:
+    """What is lost, as a part of the table's energy."""
+    return float(np.square(found - table).sum() / np.square(table).sum())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "most", "bytes_per_number"),
+    [
+        ("float", {}, 1e-12, 4.0),
+        ("int8", {}, 1e-4, 1.07),
+        ("int4", {"block": 32}, 0.02, 0.6),
+        ("product", {"product_width": 2}, 0.03, 0.5),
+        ("product", {"product_width": 4}, 0.2, 0.25),
+    ],
+)
+def test_a_table_gives_its_rows_back_within_what_its_size_allows(table, kind, settings, most, bytes_per_number):
+    found, size = look_up(table, kind, **settings)
+    assert found.shape == table.shape and distance(found, table) < most
+    shared = CODES * WIDTH if kind == "product" else 0  # the vectors, which do not grow with the rows
+    assert size < table.size * bytes_per_number + shared + 6000
+
+
+def test_product_quantization_gives_back_what_256_vectors_can_say(table):
+    few = np.repeat(table[:100], 30, axis=0)
+    found, _ = look_up(few, "product", product_width=8)
+    assert distance(found, few) < 1e-4  # what int8 loses of the vectors
+
+
+@pytest.mark.parametrize(("rows", "width"), [(ROWS, 5), (2 * CODES, 4)])
+def test_a_table_that_product_quantization_does_not_fit_is_kept_in_int8(table, rows, width):
+    found, _ = look_up(table[:rows], "product", product_width=width)
+    assert np.array_equal(found, look_up(table[:rows], "int8")[0])
