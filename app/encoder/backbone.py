@@ -16,6 +16,7 @@ from app.encoder.published import (
     build_from_google_checkpoint,
     build_from_huggingface,
     build_from_minilm,
+    build_from_mpnet,
     read_minilm_vocabulary,
 )
 from app.encoder.sources import (
@@ -144,6 +145,7 @@ def build_from_random(config: BackboneConfig) -> Backbone:
 # The keys are what `detect_source` gives.
 SOURCES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "minilm": build_from_minilm,
+    "mpnet": build_from_mpnet,
     "huggingface": build_from_huggingface,
     "preset": build_from_preset,
     "google": build_from_google_checkpoint,
