@@ -70,6 +70,11 @@ def build_from_preset(config: BackboneConfig) -> Backbone:
     return Backbone(model, vocabulary, lowercase, config.source)
 
 
+def fits_preset(backbone: Backbone) -> bool:
+    """Whether KerasNLP's `BertBackbone` is the same network: not that of an MPNet, nor of a pruned BERT."""
+    return type(backbone.model) is BertBackbone
+
+
 def save_preset(backbone: Backbone, folder: Path) -> None:
     """Writes the encoder as a preset folder, which `keras_nlp.models.BertBackbone.from_preset` loads anywhere.
 
