@@ -238,14 +238,14 @@ def test_the_softmax_loss_works_on_logits():
     assert float(head.compute_loss(logits + 7, labels, boundaries)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_default_backbone_needs_no_network_and_there_are_five_others(monkeypatch):
+def test_the_default_backbone_needs_no_network_and_there_are_six_others(monkeypatch):
     def refuse(*_):
         raise OSError("the network is off")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     backbone = build_backbone(BackboneConfig())
     assert (backbone.model.num_layers, backbone.model.hidden_dim) == (6, 384)
-    assert set(SOURCES) == {"minilm", "huggingface", "preset", "google", "run", "random"}
+    assert set(SOURCES) == {"minilm", "mpnet", "huggingface", "preset", "google", "run", "random"}
     assert detect_source(BackboneConfig().source) == "minilm"
 
 

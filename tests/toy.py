@@ -64,7 +64,26 @@ def backbone_config(vocabulary: Path, **settings) -> BackboneConfig:
     return BackboneConfig(source="random", vocabulary_path=str(vocabulary), **(small | dropouts | settings))
 
 
-def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int = 0, freeze: bool = False, **settings):
+def make_mpnet(vocabulary: Path, **settings):
+    """A backbone of random weights that is an MPNet; see `backbone_config`."""
+    from dataclasses import replace
+
+    from app.encoder.backbone import build_backbone
+    from app.encoder.bert import as_mpnet, make_bert_backbone, read_settings
+
+    bert = build_backbone(backbone_config(vocabulary, **settings))
+    return replace(bert, model=make_bert_backbone(as_mpnet(read_settings(bert.model))))
+
+
+def make_tagger(
+    vocabulary: Path,
+    *,
+    model: ModelConfig | None = None,
+    seed: int = 0,
+    freeze: bool = False,
+    mpnet: bool = False,
+    **settings,
+):
     """Weights depend on the seed alone, and are large enough that no comparison is about nothing."""
     from app.encoder.backbone import build_backbone
     from app.tasks.network import build_model
@@ -72,7 +91,7 @@ def make_tagger(vocabulary: Path, *, model: ModelConfig | None = None, seed: int
     from app.text.shapes import NUM_SHAPES
 
     model = model or ModelConfig(head="softmax", head_dropout=0.0)
-    backbone = build_backbone(backbone_config(vocabulary, **settings))
+    backbone = make_mpnet(vocabulary, **settings) if mpnet else build_backbone(backbone_config(vocabulary, **settings))
     settings = {"task": TAGGING, "labels": LABELS, "shape_count": NUM_SHAPES, "freeze_embeddings": freeze}
     tagger = build_model(backbone, model, **settings)
     rng = np.random.default_rng(seed)

@@ -13,11 +13,11 @@ class BackboneConfig:
 
     source: str = option(
         "minilm",
-        "minilm, random, preset:NAME; or a Hugging Face, preset, Google checkpoint or run directory",
+        "minilm, mpnet, random, preset:NAME; or a Hugging Face, preset, Google checkpoint or run directory",
         path="path",
     )
     sha256: str = option(
-        "", "expected SHA-256 of the weights file; empty = the known sum for minilm, else unchecked", trains=()
+        "", "expected SHA-256 of the weights file; empty = that of minilm or mpnet, else unchecked", trains=()
     )
     dropout: float = option(0.1, "dropout of the hidden layers", at_least=0, below=1)
     attention_dropout: float = option(

@@ -16,6 +16,7 @@ from app.encoder.published import (
     build_from_google_checkpoint,
     build_from_huggingface,
     build_from_minilm,
+    build_from_mpnet,
     read_minilm_vocabulary,
 )
 from app.encoder.sources import (
@@ -67,6 +68,11 @@ def build_from_preset(config: BackboneConfig) -> Backbone:
     model.set_weights(loaded.get_weights())
     lowercase = choose_lowercase(config.lowercase, bool(tokenizer.lowercase))
     return Backbone(model, vocabulary, lowercase, config.source)
+
+
+def fits_preset(backbone: Backbone) -> bool:
+    """Whether KerasNLP's `BertBackbone` is the same network: not that of an MPNet, nor of a pruned BERT."""
+    return type(backbone.model) is BertBackbone
 
 
 def save_preset(backbone: Backbone, folder: Path) -> None:
@@ -144,6 +150,7 @@ def build_from_random(config: BackboneConfig) -> Backbone:
 # The keys are what `detect_source` gives.
 SOURCES: dict[str, Callable[[BackboneConfig], Backbone]] = {
     "minilm": build_from_minilm,
+    "mpnet": build_from_mpnet,
     "huggingface": build_from_huggingface,
     "preset": build_from_preset,
     "google": build_from_google_checkpoint,

@@ -6,6 +6,7 @@ dropout for everything. None of it is in `get_config()`, so each construction go
 `apply_settings` on the result.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ from keras_nlp.layers import PositionEmbedding, ReversibleEmbedding
 from keras_nlp.models import BertBackbone
 from keras_nlp.src.utils.keras_utils import gelu_approximate
 
+from app.encoder.forward import Reading, WindowMask
 from app.encoder.layers import TransformerEncoder, use_own_forward
 from app.encoder.parts import build_attention, parts_of, set_attention_dropout
+from app.encoder.relative import RelativeBias
 from app.one_keras import keras
 
 # KerasNLP looks at every attribute of a model while saving or loading it, deprecated ones included.
@@ -50,7 +53,10 @@ class BertSettings:
     """Everything that defines the computation of a BERT encoder, apart from its weights.
 
     A slim encoder, whose layers differ, has `head_dim`, `layer_heads` and `layer_intermediate_dims`; its `num_heads`
-    and `intermediate_dim` are the largest of them. They are empty for an encoder as published.
+    and `intermediate_dim` are the largest of them. They are empty for a BERT as published.
+
+    An MPNet has them even if its layers are alike, and `relative_heads` beside them: for each layer, the columns of its
+    heads in the table of relative positions (`app/encoder/relative.py`), which all layers share.
     """
 
     vocabulary_size: int
@@ -67,10 +73,34 @@ class BertSettings:
     head_dim: int = 0
     layer_heads: tuple[int, ...] = ()
     layer_intermediate_dims: tuple[int, ...] = ()
+    relative_heads: tuple[tuple[int, ...], ...] = ()
 
 
-# Files leave these out for an encoder as published.
-SLIM_SETTINGS = ("head_dim", "layer_heads", "layer_intermediate_dims")
+# Files leave these out where they are empty.
+SLIM_SETTINGS = ("head_dim", "layer_heads", "layer_intermediate_dims", "relative_heads")
+
+
+def as_mpnet(settings: BertSettings) -> BertSettings:
+    """The settings of an MPNet as published, whose sizes are those of a BERT."""
+    count, heads = settings.num_layers, settings.num_heads
+    return dataclasses.replace(
+        settings,
+        head_dim=settings.hidden_dim // heads,
+        layer_heads=(heads,) * count,
+        layer_intermediate_dims=(settings.intermediate_dim,) * count,
+        relative_heads=(tuple(range(heads)),) * count,
+    )
+
+
+def keep_layers(settings: BertSettings, numbers: Sequence[int]) -> BertSettings:
+    """The settings of an encoder with these layers only, numbered from 0."""
+    by_layer = ("layer_heads", "layer_intermediate_dims", "relative_heads")
+    kept: dict[str, Any] = {
+        name: tuple(getattr(settings, name)[number] for number in numbers)
+        for name in by_layer
+        if getattr(settings, name)
+    }
+    return dataclasses.replace(settings, num_layers=len(numbers), **kept)
 
 
 @tf.autograph.experimental.do_not_convert  # nothing in it branches on a tensor, and translating it takes a second
@@ -89,6 +119,7 @@ def make_bert_backbone(settings: BertSettings) -> BertBackbone:
             head_dim=settings.head_dim,
             layer_heads=settings.layer_heads,
             layer_intermediate_dims=settings.layer_intermediate_dims,
+            relative_heads=settings.relative_heads,
             **sizes,
         )
     else:
@@ -158,16 +189,23 @@ def find_depths(backbone: Backbone, variables: Sequence[tf.Variable]) -> list[in
 # A KerasNLP `BertBackbone` whose layers differ in attention heads and feed-forward width.
 #
 # `BertBackbone` has one number of heads and one feed-forward width for all layers, and its heads share out the width
-# of the network. Where heads and columns have been removed none of this holds.
+# of the network. Where heads and columns have been removed none of this holds. An MPNet is built in the same way.
 
 
 @keras.saving.register_keras_serializable(package="app")
 class SlimEncoder(TransformerEncoder):
-    """A transformer layer whose heads have a width of their own."""
+    """A transformer layer whose heads have a width of their own and, in an MPNet, columns in its table.
 
-    def __init__(self, *, head_dim: int, **kwargs: Any) -> None:
+    Args:
+        head_dim: width of an attention head.
+        bias_heads: see `AttentionParts`.
+        **kwargs: of `TransformerEncoder`.
+    """
+
+    def __init__(self, *, head_dim: int, bias_heads: Sequence[int] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.head_dim = head_dim
+        self.bias_heads = tuple(bias_heads)
 
     def build(self, inputs_shape: Any) -> None:
         super().build(inputs_shape)
@@ -180,9 +218,10 @@ class SlimEncoder(TransformerEncoder):
             name="self_attention_layer",
         )
         build_attention(self, attention, inputs_shape)  # in place of one whose heads share out the width
+        attention.bias_heads = self.bias_heads
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "head_dim": self.head_dim}
+        return {**super().get_config(), "head_dim": self.head_dim, "bias_heads": self.bias_heads}
 
 
 @keras.saving.register_keras_serializable(package="app")
@@ -195,6 +234,7 @@ class SlimBertBackbone(BertBackbone):
         head_dim: width of an attention head.
         layer_heads: attention heads of each layer.
         layer_intermediate_dims: feed-forward width of each layer.
+        relative_heads: of an MPNet, see `BertSettings`.
         dropout: of the hidden layers and, until `apply_settings`, of the attention weights.
         max_sequence_length: positions.
         num_segments: segments.
@@ -209,6 +249,7 @@ class SlimBertBackbone(BertBackbone):
         head_dim: int,
         layer_heads: Sequence[int],
         layer_intermediate_dims: Sequence[int],
+        relative_heads: Sequence[Sequence[int]] = (),
         dropout: float = 0.1,
         max_sequence_length: int = 512,
         num_segments: int = 2,
@@ -230,9 +271,16 @@ class SlimBertBackbone(BertBackbone):
         self.embeddings_add = keras.layers.Add(name="embeddings_add")
         self.embeddings_layer_norm = keras.layers.LayerNormalization(epsilon=1e-12, name="embeddings_layer_norm")
         self.embeddings_dropout = keras.layers.Dropout(dropout, name="embeddings_dropout")
+        numbers = [number for heads in relative_heads for number in heads]
+        self.relative_bias = None
+        if numbers:
+            self.relative_bias = RelativeBias(
+                heads=max(numbers) + 1, positions=max_sequence_length, name="relative_bias"
+            )
         self.transformer_layers = [
             SlimEncoder(
                 head_dim=head_dim,
+                bias_heads=relative_heads[number] if relative_heads else (),
                 num_heads=heads,
                 intermediate_dim=columns,
                 activation=gelu_approximate,
@@ -255,8 +303,15 @@ class SlimBertBackbone(BertBackbone):
         embedded = self.token_embedding(inputs["token_ids"])
         parts = [embedded, self.position_embedding(embedded), self.segment_embedding(inputs["segment_ids"])]
         x = self.embeddings_dropout(self.embeddings_layer_norm(self.embeddings_add(parts)))
+        mask = {"padding_mask": inputs["padding_mask"]}
+        if self.relative_bias is not None:
+            may_read = WindowMask(name="window_mask")(inputs["padding_mask"])
+            mask = {"attention_mask": Reading(may_read, self.relative_bias(inputs["padding_mask"]))}
         for layer in self.transformer_layers:
-            x = layer(x, padding_mask=inputs["padding_mask"])
+            if self.relative_bias is not None:
+                layer(x)  # builds the projections of its attention, which alone can take a `Reading` afterwards
+                use_own_forward(layer)
+            x = layer(x, **mask)
         outputs = {"sequence_output": x, "pooled_output": self.pooled_dense(x[:, 0, :])}
         super(BertBackbone, self).__init__(inputs=inputs, outputs=outputs, **kwargs)
 
@@ -273,10 +328,10 @@ class SlimBertBackbone(BertBackbone):
         self.head_dim = head_dim
         self.layer_heads = tuple(layer_heads)
         self.layer_intermediate_dims = tuple(layer_intermediate_dims)
+        self.relative_heads = tuple(tuple(heads) for heads in relative_heads)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for name in ("num_layers", "num_heads", "intermediate_dim"):
             del config[name]
-        own = ("head_dim", "layer_heads", "layer_intermediate_dims")
-        return {**config, **{name: getattr(self, name) for name in own}}
+        return {**config, **{name: getattr(self, name) for name in SLIM_SETTINGS}}

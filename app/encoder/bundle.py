@@ -8,6 +8,7 @@ import dataclasses
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from app.config import BackboneConfig, InputError, RunError
 from app.encoder.bert import ACTIVATIONS, SLIM_SETTINGS, Backbone, BertSettings, make_bert_backbone, read_settings
@@ -113,12 +114,29 @@ def read_layer_count(folder: Path) -> int:
 
 def _settings(values: dict, *, where: Path) -> BertSettings:
     """The settings in a file; the lists of a slim encoder must have an entry a layer."""
-    lists = {name: tuple(values[name]) for name in SLIM_SETTINGS if isinstance(values.get(name), list)}
+    lists: dict[str, Any] = {
+        name: tuple(values[name]) for name in SLIM_SETTINGS if isinstance(values.get(name), list)
+    }
+    if "relative_heads" in lists:
+        lists["relative_heads"] = _heads_of_layers(values, where=where)
     settings = BertSettings(**(values | lists))
-    slim = [getattr(settings, name) for name in SLIM_SETTINGS]
+    slim = [settings.head_dim, settings.layer_heads, settings.layer_intermediate_dims]
     if any(slim) and not (all(slim) and all(len(sizes) == settings.num_layers for sizes in slim[1:])):
         raise InputError(
             f"{where}: layer_heads and layer_intermediate_dims must have {settings.num_layers} numbers each and "
             f"head_dim one, received {slim}"
         )
     return settings
+
+
+def _heads_of_layers(values: dict, *, where: Path) -> tuple[tuple[int, ...], ...]:
+    """The `relative_heads` in a file, which must go with its `layer_heads`."""
+    received = values["relative_heads"]
+    lists = received if all(isinstance(heads, list) for heads in received) else []
+    whole = all(type(head) is int and head >= 0 for heads in lists for head in heads)
+    if not whole or [len(heads) for heads in lists] != values.get("layer_heads"):
+        raise InputError(
+            f"{where}: relative_heads must name a column of the table of relative positions for every head of every "
+            f"layer ({values.get('layer_heads')}), received {received}"
+        )
+    return tuple(tuple(heads) for heads in received)

@@ -9,19 +9,23 @@ Keras inputs, which makes a functional model, and on tensors. Others reach in at
     depth        the layers above are left out (exits at inner layers)
     arithmetic   operations are computed in another way (rounded weights, constants for an export)
 
+MPNet (Song et al. 2020) is the same network with something added to all attention scores (`app/encoder/relative.py`):
+what its layers take as a mask is then a `Reading`.
+
 Pieces read their own window only: rows hold windows of several documents (`app/data/packing.py`), where `BertBackbone`
 as KerasNLP connects it lets every piece of a row read every other.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras_nlp.layers import PositionEmbedding, TransformerEncoder
 from keras_nlp.models import BertBackbone
 
 from app.encoder.parts import AttentionParts, count_outputs, parts_of
+from app.encoder.relative import RelativeBias, relative_bias_of
 from app.one_keras import keras
 
 Replace = Callable[[keras.layers.Layer], keras.layers.Layer]
@@ -62,6 +66,26 @@ class WindowPositions(keras.layers.Layer):
         return tf.gather(tf.convert_to_tensor(self.embedding.position_embeddings), compute_positions(windows))
 
 
+class Reading(NamedTuple):
+    """What the layers of an MPNet take as a mask.
+
+    Attributes:
+        may_read: what those of a BERT take.
+        bias: added to the attention scores, float [heads, length, length] with those that ask before those that are
+            read, [batch, heads, asking, length] of chosen pieces; an attention layer picks its own heads.
+    """
+
+    may_read: Any
+    bias: tf.Tensor
+
+    def bias_of(self, attention: AttentionParts) -> tf.Tensor:
+        """What is added to the scores [batch, heads, asking, length] of a layer."""
+        heads = attention.bias_heads
+        if heads == tuple(range(self.bias.shape[-3])):
+            return self.bias
+        return tf.gather(self.bias, heads, axis=-3)
+
+
 class Arithmetic:
     """How the operations of the forward pass are computed: here, by the layers of the backbone themselves.
 
@@ -91,6 +115,10 @@ class Arithmetic:
         """Window numbers to what `attend` takes as a mask: here bool [batch, length, length]."""
         return WindowMask(name="window_mask")(windows)
 
+    def relate(self, bias: RelativeBias, windows: tf.Tensor) -> tf.Tensor:
+        """What is added to attention scores, for `Reading`."""
+        return bias(windows)
+
     def run(self, layer: keras.layers.Layer, x: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
         """A whole layer, or what replaces it: here a call of the Keras layer, which computes by `run_layer`."""
         return layer(x, attention_mask=mask, training=training)
@@ -119,6 +147,8 @@ class Arithmetic:
 
     def weigh(self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
         """Attention scores to attention weights, float [batch, heads, asking, length]."""
+        if isinstance(mask, Reading):
+            mask, scores = mask.may_read, scores + tf.cast(mask.bias_of(attention), scores.dtype)
         return attention.dropout(attention.masked_softmax(scores, mask), training=training)
 
     def expand(self, x: tf.Tensor, inner: keras.layers.Layer) -> tf.Tensor:
@@ -163,6 +193,13 @@ class Chosen:
         """[rows, length, ...] -> [rows, most, ...]."""
         return tf.gather(values, self._pieces, batch_dims=1)
 
+    def asking_mask(self, mask: Any) -> Any:
+        """Of what `attend` takes as a mask, the rows of those that ask."""
+        if not isinstance(mask, Reading):
+            return self.asking(mask)
+        by_head = tf.gather(mask.bias, self._pieces, axis=1)  # [heads, rows, most, length]
+        return Reading(self.asking(mask.may_read), tf.transpose(by_head, [1, 0, 2, 3]))
+
     def pick(self, values: tf.Tensor) -> tf.Tensor:
         """[rows, most, width] -> [1, chosen, width]: as one row, without padding."""
         return tf.gather_nd(values, self._at)[tf.newaxis]
@@ -206,6 +243,9 @@ def run_encoder(
     x = arithmetic.normalise(arithmetic.add(model, parts, added), model.embeddings_layer_norm)
     states = [arithmetic.enter(model, x, training=training)]
     mask = arithmetic.mask(windows)
+    bias = relative_bias_of(model)
+    if bias is not None:
+        mask = Reading(mask, arithmetic.relate(bias, windows))
     layers = model.transformer_layers[:depth]
     for layer in layers if places is None else layers[:-1]:
         states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
@@ -231,7 +271,7 @@ def run_layer(
     Args:
         layer: whose weights are used.
         x: its input.
-        mask: from `Arithmetic.mask`.
+        mask: from `Arithmetic.mask`, in a `Reading` if the network is an MPNet.
         arithmetic: how operations are computed.
         chosen: the pieces for which it is computed; None = all.
         training: whether anything is dropped.
@@ -240,7 +280,7 @@ def run_layer(
         its output, laid out as the input is; float [1, chosen, width] of chosen pieces.
     """
     parts = parts_of(layer)
-    asking, may_read = (x, mask) if chosen is None else (chosen.asking(x), chosen.asking(mask))
+    asking, may_read = (x, mask) if chosen is None else (chosen.asking(x), chosen.asking_mask(mask))
     read = arithmetic.attend(parts.attention, asking, x, may_read, training=training)
     total = asking + arithmetic.drop(read, parts.attention_dropout, training=training)
     x = arithmetic.normalise(total if chosen is None else chosen.pick(total), parts.attention_norm)

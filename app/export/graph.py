@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from app.data.packing import FEATURES
 from app.encoder.forward import (
     Arithmetic,
+    Reading,
     Replace,
     attend,
     compare_windows,
@@ -26,6 +27,7 @@ from app.encoder.forward import (
     split_heads,
 )
 from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
+from app.encoder.relative import RelativeBias
 from app.tasks.network import compute_segments
 
 CODES = 256  # vectors of a place in product quantization: one byte
@@ -166,14 +168,21 @@ class ConstantArithmetic(Arithmetic):
         """What is added to attention scores, float32 [batch, 1, length, length]."""
         return tf.expand_dims((1.0 - tf.cast(compare_windows(windows), tf.float32)) * self._unread, 1)
 
-    def run(self, layer: Any, x: tf.Tensor, mask: tf.Tensor, *, training: bool | None) -> tf.Tensor:
+    def relate(self, bias: RelativeBias, windows: tf.Tensor) -> tf.Tensor:
+        by_distance = _array(bias.table)[bias.distance_buckets()]  # [2 * positions - 1, heads]
+        at = tf.range(tf.shape(windows)[1])
+        distances = at[tf.newaxis] - at[:, tf.newaxis]
+        return tf.gather(tf.constant(by_distance.T), distances + (bias.positions - 1), axis=1)
+
+    def run(self, layer: Any, x: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
         return run_layer(layer, x, mask, arithmetic=self, training=training)
 
     def attend(
-        self, attention: Any, asking: tf.Tensor, states: tf.Tensor, mask: tf.Tensor, *, training: bool | None
+        self, attention: Any, asking: tf.Tensor, states: tf.Tensor, mask: Any, *, training: bool | None
     ) -> tf.Tensor:
         parts = attention_parts_of(attention)
-        return attend(parts, asking, states, mask, batch=tf.shape(mask)[0], arithmetic=self, training=training)
+        batch = tf.shape(mask.may_read if isinstance(mask, Reading) else mask)[0]
+        return attend(parts, asking, states, mask, batch=batch, arithmetic=self, training=training)
 
     def queries(self, x: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor) -> tf.Tensor:
         return split_heads(self.product(x, attention.query, factor=1 / math.sqrt(attention.size)), attention, batch)
@@ -184,8 +193,10 @@ class ConstantArithmetic(Arithmetic):
         return tf.matmul(x, kernel.reshape(-1, bias.size)) + bias.reshape(-1)
 
     def weigh(
-        self, attention: AttentionParts, scores: tf.Tensor, mask: tf.Tensor, *, training: bool | None
+        self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None
     ) -> tf.Tensor:
+        if isinstance(mask, Reading):  # one after the other: their sum has no resolution left in 8 bits
+            mask, scores = mask.may_read, scores + mask.bias_of(attention)
         return tf.nn.softmax(scores + mask)
 
     def expand(self, x: tf.Tensor, inner: Any) -> tf.Tensor:

@@ -9,7 +9,7 @@ from app.config import BackboneConfig, Config
 from app.config.rules import check_lengths
 from app.data.dataset import RowStore
 from app.encoder.activation import compile_activations
-from app.encoder.backbone import Backbone, build_backbone, save_backbone, save_preset
+from app.encoder.backbone import Backbone, build_backbone, fits_preset, save_backbone, save_preset
 from app.run.directory import Request, RunDirectory, sha256_of_arrays
 from app.run.screen import heartbeat, say
 from app.tasks.masked_lm.masking import PieceMasker, with_masks
@@ -81,7 +81,8 @@ def run(request: Request) -> dict[str, float]:
             variables = backbone.model.trainable_variables
             metrics["weights_sha256"] = sha256_of_arrays((v.name, v.numpy()) for v in variables)
             save_backbone(backbone, run_dir.model)
-            save_preset(backbone, run_dir.preset)
+            if fits_preset(backbone):
+                save_preset(backbone, run_dir.preset)
             metrics = run_dir.write_training_metrics(metrics)
             run_dir.mark_trained(config, mode=MODE)
             run_dir.complete(keep_checkpoints=config.training.keep_checkpoints)
@@ -252,7 +253,8 @@ def _show(metrics: dict, run_dir: RunDirectory, peak: MatrixPeak | None = None) 
     if peak:
         say(peak.describe())
     say(f"model        {run_dir.model}")
-    say(f"preset       {run_dir.preset}")
+    if run_dir.preset.is_dir():
+        say(f"preset       {run_dir.preset}")
     say(f"all results  {run_dir.path}")
     tuned = run_dir.path.with_name(f"{run_dir.path.name}_finetuned")
     command = f"--mode=finetune --set backbone.source={run_dir} --run_dir={tuned}"

@@ -19,8 +19,9 @@ from app.config import (
 )
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
-from app.encoder.bert import Backbone, find_depths, make_bert_backbone, read_settings
+from app.encoder.bert import Backbone, find_depths, keep_layers, make_bert_backbone, read_settings
 from app.encoder.parts import attention_parts_of, parts_of
+from app.encoder.relative import relative_bias_of
 from app.one_keras import keras
 from app.run.directory import RunDirectory
 from app.tasks.bundle import read_labels, read_model
@@ -119,10 +120,13 @@ def build_from_layers(
             f"received {list(layers)}"
         )
     settings = dataclasses.replace(
-        read_settings(teacher.model), num_layers=len(layers), dropout=dropout, attention_dropout=attention_dropout
+        keep_layers(read_settings(teacher.model), layers), dropout=dropout, attention_dropout=attention_dropout
     )
     model = make_bert_backbone(settings)
-    for name in ("token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm", "pooled_dense"):
+    copied = ["token_embedding", "position_embedding", "segment_embedding", "embeddings_layer_norm", "pooled_dense"]
+    if relative_bias_of(model) is not None:
+        copied.append("relative_bias")
+    for name in copied:
         getattr(model, name).set_weights(getattr(teacher.model, name).get_weights())
     for new, number in zip(model.transformer_layers, layers, strict=True):
         new.set_weights(teacher.model.transformer_layers[number].get_weights())

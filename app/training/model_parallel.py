@@ -17,6 +17,7 @@ from tensorflow.experimental import dtensor
 from app.config import InputError, TrainingConfig
 from app.encoder.bert import SlimBertBackbone
 from app.encoder.parts import find_path
+from app.encoder.relative import relative_bias_of
 from app.one_keras import keras
 from app.training.fine_tuner import SpecialIds
 from app.training.masked_lm import Batch, MaskedLmTuner
@@ -48,6 +49,8 @@ def layout_scope(mesh: dtensor.Mesh) -> AbstractContextManager[None]:
 
 def check_cuts(model: BertBackbone, devices: int) -> None:
     """Raises InputError if an encoder cannot be cut into so many equal parts."""
+    if relative_bias_of(model) is not None:
+        raise InputError("pretrain.model_parallel needs a BERT backbone, received an MPNet")
     if isinstance(model, SlimBertBackbone):
         raise InputError("pretrain.model_parallel needs layers of one size, received a pruned backbone")
     sizes = {"heads": model.num_heads, "width": model.hidden_dim, "feed-forward width": model.intermediate_dim}

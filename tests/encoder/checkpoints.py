@@ -1,4 +1,4 @@
-"""Small BERT checkpoints in every published layout, written from scratch for the tests."""
+"""Small BERT and MPNet checkpoints in every published layout, written from scratch for the tests."""
 
 import json
 import re
@@ -56,6 +56,32 @@ def make_tensors(config: dict = CONFIG, *, seed: int = 0) -> dict[str, np.ndarra
     random = np.random.default_rng(seed)
     tensors = {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
     return {name: tensor + ("LayerNorm.weight" in name) for name, tensor in tensors.items()}
+
+
+# The order in which published MPNets have their pieces: their own before and after BERT's.
+MPNET_PIECES = ["<s>", "<pad>", "</s>", "<unk>", *UNCASED, "<mask>"]
+MPNET_CONFIG = {
+    **{key: value for key, value in CONFIG.items() if key != "type_vocab_size"},
+    "model_type": "mpnet",
+    "vocab_size": len(MPNET_PIECES),
+    "max_position_embeddings": 402,
+    "relative_attention_num_buckets": 32,
+    "layer_norm_eps": 1e-5,
+}
+
+
+def make_mpnet_tensors(config: dict = MPNET_CONFIG, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """As `make_tensors`, under the names of an MPNet."""
+    attention = {"self.query": "attn.q", "self.key": "attn.k", "self.value": "attn.v", "output.dense": "attn.o"}
+    tensors = {}
+    for name, tensor in make_tensors({**config, "type_vocab_size": 1}, seed=seed).items():
+        for theirs, new in attention.items():
+            name = name.replace(f"attention.{theirs}.", f"attention.{new}.")
+        tensors[name.replace("attention.output.LayerNorm", "attention.LayerNorm")] = tensor
+    del tensors["embeddings.token_type_embeddings.weight"]
+    shape = config.get("relative_attention_num_buckets", 32), config["num_attention_heads"]
+    bias = np.random.default_rng(seed + 1).normal(0, 2, shape).astype(np.float32)
+    return tensors | {"encoder.relative_attention_bias.weight": bias}
 
 
 def write_vocabulary(path: Path, vocabulary: list[str]) -> None:

@@ -183,7 +183,7 @@ def test_expected_sum_of_the_weights_is_checked_for_every_source_with_a_file(tmp
     save_preset(original, tmp_path / "preset")
     save_backbone(original, tmp_path / "run" / "model")
     kinds = {"huggingface": "hf", "google": "google", "preset": "preset", "run": "run"}
-    assert {"minilm", "random", *kinds} == set(SOURCES)
+    assert {"minilm", "mpnet", "random", *kinds} == set(SOURCES)
     for kind, name in kinds.items():
         source = str(tmp_path / name)
         assert detect_source(source) == kind

@@ -3,11 +3,20 @@ import re
 
 import numpy as np
 import pytest
-from checkpoints import CONFIG, make_tensors, write_google, write_huggingface
+from checkpoints import (
+    CONFIG,
+    MPNET_CONFIG,
+    MPNET_PIECES,
+    UNCASED,
+    make_mpnet_tensors,
+    make_tensors,
+    write_google,
+    write_huggingface,
+)
 
 from app.config import BackboneConfig, InputError
 from app.encoder.backbone import build_backbone, detect_source, save_preset
-from app.encoder.sources import detect_lowercase, read_vocabulary
+from app.encoder.sources import check_source, detect_lowercase, read_vocabulary
 
 TENSORS = make_tensors()
 QUERY = "encoder.layer.1.attention.self.query.weight"
@@ -24,7 +33,7 @@ def refuse(source, *messages: str, **settings) -> None:
 def test_unknown_source_lists_what_is_allowed(source):
     with pytest.raises(InputError, match=re.escape(repr(source))) as error:
         detect_source(source)
-    for kind in ("minilm", "random", "preset:NAME", "Hugging Face", "Google", "run directory"):
+    for kind in ("minilm", "mpnet", "random", "preset:NAME", "Hugging Face", "Google", "run directory"):
         assert kind in str(error.value)
 
 
@@ -83,7 +92,7 @@ def test_missing_file_is_named(tmp_path, name):
         ("hidden_size", "24", "hidden_size must be a whole number above 0, received '24'"),
         ("num_hidden_layers", 0, "num_hidden_layers must be a whole number above 0, received 0"),
         ("num_attention_heads", 5, "a multiple of num_attention_heads, received 24 and 5"),
-        ("model_type", "roberta", "model_type must be 'bert', received 'roberta'"),
+        ("model_type", "roberta", "model_type must be 'bert' or 'mpnet', received 'roberta'"),
         ("position_embedding_type", "relative_key", "must be 'absolute', received 'relative_key'"),
         ("layer_norm_eps", None, "layer_norm_eps must be a number between 0 and 1, received None"),
         ("vocab_size", 15, "has 14 word pieces, but the word embedding of this model has 15 rows"),
@@ -96,6 +105,60 @@ def test_missing_file_is_named(tmp_path, name):
 )
 def test_impossible_configuration_is_named(tmp_path, key, value, message):
     refuse(write_huggingface(tmp_path, TENSORS, config=CONFIG | {key: value}), message)
+
+
+MPNET_TENSORS = make_mpnet_tensors()
+BIAS = "encoder.relative_attention_bias.weight"
+
+
+def write_mpnet(folder, tensors=MPNET_TENSORS, *, vocabulary=MPNET_PIECES, **config):
+    return write_huggingface(folder, tensors, config=MPNET_CONFIG | config, vocabulary=vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        (BIAS, "(32, 3)"),
+        ("encoder.layer.1.attention.attn.q.weight", "(24, 24)"),
+        ("encoder.layer.0.attention.LayerNorm.bias", "(24,)"),
+        ("embeddings.word_embeddings.weight", f"({len(MPNET_PIECES)}, 24)"),
+        ("embeddings.position_embeddings.weight", "(402, 24)"),
+    ],
+)
+def test_tensors_of_an_mpnet_are_named_as_its_file_has_them(tmp_path, name, shape):
+    write_mpnet(tmp_path, {key: tensor for key, tensor in MPNET_TENSORS.items() if key != name})
+    refuse(tmp_path, f"model.safetensors: tensor {name} of shape {shape} is missing")
+    write_mpnet(tmp_path, MPNET_TENSORS | {name: np.zeros((7, 5), np.float32)})
+    refuse(tmp_path, f"tensor {name} must have shape {shape}, received (7, 5)")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("relative_attention_num_buckets", 64, "config.json: relative_attention_num_buckets must be 32, received 64"),
+        ("relative_attention_num_buckets", None, "relative_attention_num_buckets must be 32, received None"),
+        ("is_decoder", True, "is_decoder must be False, received True"),
+        ("max_position_embeddings", 2, "max_position_embeddings must be above 2 (an MPNet leaves the first 2 unused)"),
+        ("num_attention_heads", 5, "a multiple of num_attention_heads, received 24 and 5"),
+        ("vocab_size", 15, f"has {len(MPNET_PIECES)} word pieces, but the word embedding of this model has 15 rows"),
+        ("vocab_size", "20", "vocab_size must be a whole number above 0, received '20'"),
+        ("model_type", "bert", "type_vocab_size must be a whole number above 0, received None"),
+    ],
+)
+def test_impossible_configuration_of_an_mpnet_is_named(tmp_path, key, value, message):
+    refuse(write_mpnet(tmp_path, **{key: value}), message)
+
+
+def test_an_mpnet_needs_its_own_special_pieces(tmp_path):
+    write_mpnet(tmp_path, vocabulary=UNCASED, vocab_size=len(UNCASED))
+    message = "vocab.txt must hold <pad>, <unk>, <s>, </s>, <mask>; missing: <pad>, <unk>, <s>, </s>, <mask>"
+    refuse(tmp_path, message)
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_source(BackboneConfig(source=str(tmp_path)))
+
+
+def test_positions_of_an_mpnet_are_known_without_its_weights(tmp_path):
+    assert check_source(BackboneConfig(source=str(write_mpnet(tmp_path)))) == 400
 
 
 @pytest.mark.parametrize("text", ["{", "[]", ""])

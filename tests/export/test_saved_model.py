@@ -16,11 +16,12 @@ import toy
 from tensorflow_serving.apis import prediction_log_pb2
 from texts import random_texts
 
-from app.config import InputError
+from app.config import InputError, ModelConfig
 from app.data.packing import FEATURES
 from app.evaluation.runtimes import SavedModelForward, load_saved_model, load_version
 from app.export.saved_model import WARMUP_FILE, export_saved_model, next_version
 from app.one_keras import keras
+from app.tasks.network import build_word_network
 from app.tasks.tagging.answers import tag_texts
 from app.tasks.tagging.task import TAGGING
 
@@ -61,6 +62,29 @@ def test_texts_of_many_windows_and_endless_sentences_get_the_answers_of_predict(
         *random_texts(5, seed=9, longest=2000),
     ]
     assert assert_same_answers(saved_model.loaded, saved_model.predictor, texts) > 1000
+
+
+def test_an_mpnet_is_saved_and_gives_the_logits_of_keras(vocabulary, tmp_path):
+    tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="softmax"), num_layers=2, mpnet=True)
+    table = tagger.backbone.model.relative_bias.table
+    table.assign(3 * np.random.default_rng(1).normal(size=table.shape))
+    batch = toy.make_batch(tagger)
+    features = {name: batch[name] for name in FEATURES}
+    expected = tagger.network(features).numpy()
+    words = np.argwhere(batch["labels"].numpy() >= 0)
+    at_words = build_word_network(tagger)
+
+    def tag_texts(text):
+        return {"logits": at_words(features, tf.constant(words, tf.int32))}
+
+    path = export_saved_model(
+        tmp_path / "saved_model", network=tagger.network, tag_texts=tag_texts, task=TAGGING, labels=toy.LABELS
+    )
+    signatures = load_version(path).signatures
+    read = features["padding_mask"].numpy() > 0
+    np.testing.assert_allclose(signatures["tokenized"](**features)["logits"].numpy()[read], expected[read], atol=1e-5)
+    found = signatures["serving_default"](text=tf.constant(["Ada"]))["logits"]
+    np.testing.assert_allclose(found, expected[tuple(words.T)], atol=1e-5)
 
 
 def test_no_text_at_all_is_an_empty_answer(saved_model):

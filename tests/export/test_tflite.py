@@ -54,6 +54,42 @@ def test_logits_are_those_of_keras_within_what_the_format_allows(tagger, tmp_pat
         assert np.abs(found - expected)[read].max() < np.abs(expected[read]).max() / 2  # and it is no accident
 
 
+@pytest.fixture(scope="module")
+def mpnet(vocabulary):
+    settings = {"hidden_dim": 32, "intermediate_dim": 40, "num_layers": 2, "mpnet": True}
+    tagger = make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), **settings)
+    table = tagger.backbone.model.relative_bias.table
+    table.assign(3 * np.random.default_rng(1).normal(size=table.shape))
+    return tagger
+
+
+@pytest.mark.parametrize("name", ["float32", "int8", "full_int8"])
+def test_an_mpnet_reads_by_distance_in_every_format(mpnet, tmp_path, name):
+    def representative():
+        rows = make_rows(8, 21, pieces=len(mpnet.backbone.vocabulary), seed=1)
+        rows["word_starts"] = np.ones_like(rows["token_ids"])
+        return ({key: value[row : row + 1] for key, value in rows.items()} for row in range(8))
+
+    writer = TFLiteWriter(mpnet, ExportConfig(), boundary_ids=(START, END), representative=representative)
+    path = tmp_path / "mpnet.tflite"
+    path.write_bytes(writer.write(name))
+    model = TFLiteModel(path)
+    rows = make_rows(3, 21, pieces=len(mpnet.backbone.vocabulary))
+    read = rows["padding_mask"] > 0
+    table = mpnet.backbone.model.relative_bias.table
+    before = table.numpy()
+    logits = []
+    for values in (before, np.zeros_like(before)):
+        table.assign(values)
+        logits.append(mpnet.network({key: tf.constant(value) for key, value in rows.items()}).numpy()[read])
+    table.assign(before)
+    found = model.forward(rows)[read]
+    missed = np.abs(logits[1] - logits[0]).mean()  # what it would be without its table
+    error = np.abs(found - logits[0])
+    assert missed > 0.02 and error.mean() < missed / 4, (missed, error.mean())
+    assert error.max() < {"float32": 1e-4}.get(name, 0.3)
+
+
 def test_a_conversion_says_nothing_on_the_screen(tagger, capfd):
     writer = make_writer(tagger)
     for name in ("float32", "int8"):

@@ -292,6 +292,30 @@ def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_the
             cut(layers)
 
 
+def test_a_bert_learns_from_an_mpnet_all_that_a_teacher_shows(student, vocabulary, batch):
+    sizes = {"num_layers": 2, "hidden_dim": 24, "num_heads": 3}
+    teacher = make_tagger(vocabulary, model=CRF, seed=7, mpnet=True, **sizes)
+    table = teacher.backbone.model.relative_bias.table
+    assert map_pieces(student.backbone, teacher.backbone) is None
+    for weight in ("soft_weight", "chain_weight", "hidden.weight"):
+        others = dict.fromkeys(("soft_weight", "chain_weight", "hidden.weight", "relation.weight"), 0.0) | {weight: 1.0}
+        table.assign(tf.zeros_like(table))
+        without = loss_of(student, [teacher], batch, **others)
+        table.assign(3 * np.random.default_rng(1).normal(size=table.shape))
+        assert abs(loss_of(student, [teacher], batch, **others) - without) > 1e-5 * without > 0
+
+
+def test_a_student_of_layers_of_an_mpnet_shares_its_table(vocabulary):
+    teacher = make_tagger(vocabulary, model=CRF, num_layers=3, mpnet=True).backbone
+    table = teacher.model.relative_bias.table.numpy()
+    student = build_from_layers(teacher, [0, 2], dropout=0.0, attention_dropout=0.0)
+    assert student.model.relative_heads == ((0, 1),) * 2
+    np.testing.assert_array_equal(student.model.relative_bias.table, table)
+    for new, number in zip(student.model.transformer_layers, (0, 2), strict=True):
+        for ours, theirs in zip(new.weights, teacher.model.transformer_layers[number].weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_teacher_with_more_pieces_gets_its_own_ids(vocabulary, tmp_path):
     (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in ("[unused]", *reversed(PIECES))))
     student, teacher = make_tagger(vocabulary, model=CRF), make_tagger(tmp_path / "vocab.txt", model=CRF)
