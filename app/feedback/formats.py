@@ -34,10 +34,11 @@ from typing import Any, NamedTuple
 
 from app.config import InputError
 from app.data.sentence import MAX_SENTENCE_WORDS
-from app.data.text_lines import read_lines
+from app.data.text_lines import read_lines, utf16_hint
 from app.feedback.correction import JUDGED, Correction, check_correction, correction_from
 from app.feedback.spans import Span, place_entities, snap_entities
 from app.run.directory import atomic
+from app.run.files import json_fault
 from app.tasks.tagging.conll import MAX_LINE_BYTES, read_conll
 from app.tasks.tagging.labels import decode_tags, spans, tags_from_offsets, type_fault
 from app.text.words import split_sentences
@@ -89,7 +90,13 @@ _Item = _Found | Refused
 
 
 def read_corrections(
-    path: str | Path, *, form: str = "auto", task: str, labels: Collection[str] | None = None, author: str = ""
+    path: str | Path,
+    *,
+    form: str = "auto",
+    task: str,
+    labels: Collection[str] | None = None,
+    several: bool | None = None,
+    author: str = "",
 ) -> tuple[list[Correction], list[Refused]]:
     """Reads a file of corrections.
 
@@ -98,6 +105,7 @@ def read_corrections(
         form: one of `FORMS`; auto = by the name and what the file begins with.
         task: "tagging" or "classification".
         labels: those of the model (tagging: types of entities); None = any.
+        several: whether the model gives a text several labels; None = not known.
         author: who said what the file gives no author for.
 
     Returns:
@@ -124,7 +132,7 @@ def read_corrections(
             refused.append(item)
             continue
         try:
-            found.append(_finish(item, path=path, task=task, labels=labels, author=author))
+            found.append(_finish(item, path=path, task=task, labels=labels, several=several, author=author))
         except InputError as error:
             refused.append(Refused(item.where, str(error)))
     return found, refused
@@ -193,7 +201,7 @@ def _are_spans(entities: Any) -> bool:
 
 
 def _finish(
-    found: _Found, *, path: Path, task: str, labels: Collection[str] | None, author: str
+    found: _Found, *, path: Path, task: str, labels: Collection[str] | None, several: bool | None, author: str
 ) -> Correction:
     source = f"import:{path.name[-150:]}"
     if found.whole:
@@ -202,11 +210,15 @@ def _finish(
         whole = replace(
             found.whole, author=found.whole.author or author, source=found.whole.source or source
         )
-        return check_correction(_with_id(whole), labels=labels)
+        return _checked(whole, labels=labels, several=several)
     if not isinstance(found.text, str):
         raise InputError(f"the text must be a text, received {found.text!r}")
     correction = Correction(found.text, task, author=found.author or author, source=source, time=found.time)
-    return check_correction(_with_id(replace(correction, answer=_answer_of(found, task, labels))), labels=labels)
+    return _checked(replace(correction, answer=_answer_of(found, task, labels)), labels=labels, several=several)
+
+
+def _checked(correction: Correction, *, labels: Collection[str] | None, several: bool | None) -> Correction:
+    return check_correction(_with_id(correction), labels=labels, several=several)
 
 
 def _answer_of(found: _Found, task: str, labels: Collection[str] | None) -> dict[str, Any]:
@@ -264,7 +276,7 @@ def _read_values(path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 yield where, json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield where, Refused(where, f"it is not valid JSON ({error})")
+                yield where, Refused(where, f"it is not valid JSON ({json_fault(error)})")
 
 
 def _some_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -282,7 +294,7 @@ def _read_list(path: Path) -> Iterator[tuple[str, Any]]:
         content = path.read_bytes()
         values = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
+        raise InputError(f"{path} is not valid JSON: {json_fault(error)}") from error
     if not isinstance(values, list):
         values = [values]
     for number, value in enumerate(values, 1):
@@ -295,13 +307,22 @@ def _records(path: Path, read: Callable[[str, Mapping[str, Any]], Iterable[_Item
         if isinstance(value, Refused):
             yield value
         elif not isinstance(value, Mapping):
-            yield Refused(where, f"it must be a JSON object, received {type(value).__name__}")
+            yield Refused(where, "it must be a JSON object")
         else:
             try:
                 yield from read(where, value)
             except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
-                reason = str(error) if isinstance(error, InputError) else f"it is not of this form ({error!r})"
+                reason = _form_fault(error)
                 yield Refused(where, reason)
+
+
+def _form_fault(error: Exception) -> str:
+    """Why a record cannot be read."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"it is not of this form: it has no {json.dumps(error.args[0])}"
+    return "it is not of this form: its values are of other kinds"
 
 
 def _line(value: Any) -> str:
@@ -450,7 +471,7 @@ def _entities_in_cell(where: str, text: str, cell: str) -> Iterator[_Item]:
     try:
         entities = json.loads(cell or "[]")
     except (ValueError, RecursionError) as error:
-        yield Refused(where, f"the field entities is not valid JSON ({error})")
+        yield Refused(where, f"the field entities is not valid JSON ({json_fault(error)})")
         return
     if not _are_spans(entities):
         yield Refused(where, 'the field entities must be a list of {"start", "end", "label"}')
@@ -474,8 +495,16 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
                 if any(row):
                     yield line, row
                 line = reader.line_num + 1
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read as CSV: it is not UTF-8{_other_text(path)}") from error
+    except (OSError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _other_text(path: Path) -> str:
+    """A hint on what the file may be instead."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        return utf16_hint(file.read(200))
 
 
 def _write_csv(corrections: Iterable[Correction], task: str, refused: list[Refused]) -> Iterator[str]:
@@ -511,7 +540,7 @@ def _labels_of(correction: Correction) -> list[str]:
 
 
 def read_annotated(
-    record: Any, *, task: str, labels: Collection[str] | None = None
+    record: Any, *, task: str, labels: Collection[str] | None = None, several: bool | None = None
 ) -> tuple[list[Correction], list[Refused]]:
     """The annotations of one task of Label Studio, {"data": {...}, "annotations": [...]}, as its webhooks have it.
 
@@ -519,12 +548,13 @@ def read_annotated(
         record: the task.
         task: "tagging" or "classification".
         labels: those of the model (tagging: types of entities); None = any.
+        several: whether the model gives a text several labels; None = not known.
 
     Returns:
         Corrections, checked, and what could not be used.
     """
     if not isinstance(record, Mapping):
-        return [], [Refused("the task", f"it must be a JSON object, received {type(record).__name__}")]
+        return [], [Refused("the task", "it must be a JSON object")]
     found: list[Correction] = []
     refused: list[Refused] = []
     try:
@@ -532,9 +562,10 @@ def read_annotated(
             if isinstance(item, Refused):
                 refused.append(item)
             else:
-                found.append(_finish(item, path=Path("label_studio"), task=task, labels=labels, author=""))
+                path = Path("label_studio")
+                found.append(_finish(item, path=path, task=task, labels=labels, several=several, author=""))
     except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
-        reason = str(error) if isinstance(error, InputError) else f"it is not of this form ({error!r})"
+        reason = _form_fault(error)
         refused.append(Refused("the task", reason))
     return found, refused
 
@@ -707,7 +738,7 @@ def _read_spacy(path: Path, task: str) -> Iterator[_Item]:
             else:
                 yield Refused(where, 'it must be [text, {"entities": ...}] or an object with paragraphs')
         except (InputError, TypeError, KeyError, AttributeError, ValueError) as error:
-            reason = str(error) if isinstance(error, InputError) else f"it is not of this form ({error!r})"
+            reason = _form_fault(error)
             yield Refused(where, reason)
 
 

@@ -15,12 +15,12 @@ from app.config import Config, InputError, RunError, ServeConfig
 from app.data.packing import FEATURES
 from app.evaluation.manifest import VECTORS_FILE
 from app.run.directory import RunDirectory
-from app.run.files import first_line
+from app.run.files import first_line, json_fault
 from app.serving.batching import Batcher
 from app.serving.engines import SavedModelEngine, TFLiteEngine, limits_of
 from app.serving.errors import RequestError
 from app.serving.predict_json import Limits
-from app.serving.runs import Plan, Source, describe_source, plan_versions
+from app.serving.runs import Plan, Source, describe_source, model_of, plan_versions
 from app.tasks.light import read_model_facts
 
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
@@ -206,13 +206,13 @@ class ServedModel:
     def _make_engine(self, source: Source, about: Mapping[str, Any]) -> Any:
         if source.runtime == "tflite":
             engine = TFLiteEngine(
-                self.run_dir,
-                self.settings.tflite_file,
+                source.path,
+                model_of(source, self.run_dir),
                 threads=self._threads,
                 data=self.config.data,
                 predict=self.config.predict,
             )
-            check_vectors(engine, self.run_dir)
+            check_vectors(engine, source.path.parent)
             return engine
         try:
             facts: Mapping[str, Any] = read_model_facts(self.run_dir.model).facts
@@ -231,8 +231,8 @@ class ServedModel:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {json_fault(error)}") from error
 
 
 def warm_up(engine: Any, about: Mapping[str, Any]) -> None:
@@ -262,13 +262,13 @@ def check_engine(engine: Any, about: Mapping[str, Any], expected: list[dict[str,
         _require(sum(_alike(*pair) for pair in zip(found, expected, strict=True)), len(expected))
 
 
-def check_vectors(engine: TFLiteEngine, run_dir: RunDirectory) -> None:
+def check_vectors(engine: TFLiteEngine, folder: Path) -> None:
     """A TFLite file must give most of the answers in the test vectors beside it, those of the float model.
 
     Raises:
         InputError: it does not.
     """
-    path = run_dir.tflite / "test_vectors.jsonl"
+    path = folder / "test_vectors.jsonl"
     if not path.is_file():
         return
     vectors = _read_lines(path)

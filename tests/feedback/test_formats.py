@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -202,7 +203,7 @@ def test_one_task_of_label_studio_is_read_as_its_webhook_has_it():
     found, refused = read_annotated(task_of(ADA, region(0, 12, "PER"), completed_by=7), task="tagging")
     assert (entities_of(found), refused, found[0].author) == ([[("Ada Lovelace", "PER")]], [], "label_studio:7")
     assert read_annotated({"data": {"text": "a"}}, task="tagging")[1][0].where == "the task"
-    assert read_annotated([], task="tagging")[1] == [("the task", "it must be a JSON object, received list")]
+    assert read_annotated([], task="tagging")[1] == [("the task", "it must be a JSON object")]
     found, refused = read_annotated(task_of(ADA, region(0, 12, "DATE")), task="tagging", labels=["PER"])
     assert found == [] and "must be one of PER, received 'DATE'" in refused[0].reason
 
@@ -383,6 +384,35 @@ def test_a_file_that_cannot_be_read_at_all_is_one_sentence(tmp_path, name, conte
     with pytest.raises(InputError) as raised:
         read_corrections(path, task=task)
     assert said in str(raised.value) and name in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_csv_in_another_encoding_is_explained(tmp_path, encoding):
+    path = tmp_path / "f.csv"
+    path.write_bytes("text,label\nçà et là,good\n".encode(encoding))
+    with pytest.raises(InputError, match=r"f.csv cannot be read as CSV: it is not UTF-8") as raised:
+        read_corrections(path, task="classification")
+    assert ("save it as UTF-8 (iconv -f UTF-16" in str(raised.value)) == (encoding != "latin-1")
+
+
+@pytest.mark.parametrize(
+    "record", ['{"text": ' + "9" * 5000 + "}", '{"text": ' + "[" * 100_000, '{"text": "a", "label": {"a": 1', "[[]]"]
+)
+@pytest.mark.parametrize("form", ["jsonl", "doccano", "spacy", "label_studio"])
+def test_a_damaged_record_is_explained_without_words_of_python(tmp_path, form, record):
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"text": "a"}\n' + record + '\n{"data": {"text": "a"}, "annotations": [null]}\n{"text": {}}\n')
+    _, refused = read_corrections(path, form=form, task="classification")
+    assert len(refused) >= 3
+    said = " ".join(each.reason for each in refused)
+    assert not re.search(r"Error|Expecting|recursion|NoneType|sys\.|attribute|object is", said), said
+
+
+def test_more_labels_than_the_model_gives_are_left_out(tmp_path):
+    path = write(tmp_path, "f.jsonl", {"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": ["x"]})
+    found, ((where, why),) = read_corrections(path, task="classification", labels=["x", "y"], several=False)
+    assert [each.text for each in found] == ["b"] and where.endswith("line 1") and "must have one label" in why
+    assert len(read_corrections(path, task="classification", labels=["x", "y"], several=True)[0]) == 2
 
 
 def test_what_cannot_be_written_is_listed(tmp_path):

@@ -135,13 +135,13 @@ def row(**changes):
 
 REFUSED = [
     (b"", "the body is empty"),
-    (b"{", "not JSON"),
+    (b"{", "not JSON: wrong at character 2"),
     (b"\xff", "byte 0 is not UTF-8"),
     (b'{"instances": ["\xc3"]}', "is not UTF-8"),
     (b'{"instances": [NaN]}', "NaN is no JSON value"),
-    (b'{"instances": ' + b"[" * 50_000, "not JSON"),
+    (b'{"instances": ' + b"[" * 50_000, "not JSON: it is nested too deeply"),
     (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "received a list at 0"),
-    (b'{"inputs": {"text": ' + b"9" * 5000 + b"}}", "not JSON"),
+    (b'{"inputs": {"text": ' + b"9" * 5000 + b"}}", "not JSON: it has a number of too many digits"),
     ([], "an object"),
     ("text", "an object"),
     (None, "the body is empty"),
@@ -237,6 +237,13 @@ def test_a_wrong_path_or_method_is_told_so(light_url, method, path, status, mess
 def test_a_bad_request_for_entities_is_told_why(light_url, body, message):
     status, answer = ask(light_url, "/entities", body)
     assert status in (400, 404) and message in answer["error"]
+
+
+def read_all(connection):
+    found = b""
+    while part := connection.recv(2**16):
+        found += part
+    return found
 
 
 def raw(url, request, *, until_closed=False):
@@ -371,7 +378,7 @@ def test_whoever_has_connected_is_answered_while_the_server_stops(served_run):
         server.stop()
         busy.set()
         for client in [*clients, kept]:
-            head, _, body = b"".join(iter(lambda: client.recv(2**16), b"")).partition(b"\r\n\r\n")
+            head, _, body = read_all(client).partition(b"\r\n\r\n")
             if head.startswith(b"HTTP/1.1 200"):  # it was read before the server knew
                 continue
             assert head.startswith(b"HTTP/1.1 503") and b"connection: close" in head.lower()
