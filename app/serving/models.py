@@ -191,6 +191,8 @@ class ServedModel:
     def _open(self, source: Source) -> Version:
         """A version, tested and warm."""
         about = dict(describe_source(source, self.run_dir), model=self.name)
+        if self._facts().get("pairs"):
+            about["pairs"] = True
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
         warm_up(engine, about)
@@ -214,11 +216,14 @@ class ServedModel:
             )
             check_vectors(engine, source.path.parent)
             return engine
+        return SavedModelEngine(source.path, about=about, facts=self._facts(), predict=self.config.predict)
+
+    def _facts(self) -> Mapping[str, Any]:
+        """What the model knows beside its labels; empty of a run that has only its exports."""
         try:
-            facts: Mapping[str, Any] = read_model_facts(self.run_dir.model).facts
-        except InputError:  # a run that has only its exports
-            facts = {}
-        return SavedModelEngine(source.path, about=about, facts=facts, predict=self.config.predict)
+            return read_model_facts(self.run_dir.model).facts
+        except InputError:
+            return {}
 
     def _vectors(self, source: Source) -> list[dict[str, Any]]:
         """Rows that a version must give; none for a TFLite file, which has vectors of another kind."""
