@@ -238,6 +238,7 @@ def check_entities(
                 "count characters (Unicode code points), not bytes or UTF-16 units"
             )
         _check_label(entity.get("label"), labels, f"label of {each}")
+        assert isinstance(start, int) and isinstance(end, int)
         start, end = _whole_words(text, words, start, end, name=f"{each}, {entity['label']}")
         found[start, end, entity["label"]] = None
     ordered = sorted(found)

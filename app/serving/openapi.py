@@ -136,9 +136,12 @@ OPENAPI: dict[str, Any] = {
                 "additionalProperties": False,
                 "properties": {
                     "texts": {"type": "array", "minItems": 1, "items": {"type": "string"}},
-                    "model": {"type": "string", "description": "its name; without it the first that fits the path"},
+                    "model": {
+                        "type": ["string", "null"],
+                        "description": "its name; without it the first that fits the path",
+                    },
                     "version": {
-                        "type": ["integer", "string"],
+                        "type": ["integer", "string", "null"],
                         "description": "a number, or a label such as stable or canary; without it stable",
                     },
                 },

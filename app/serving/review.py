@@ -220,7 +220,11 @@ async def delete_feedback(request: Request) -> Response:
     asked, headers = request.query_params, request.headers
     found: dict[str, Any] = {name: asked[name] for name in ("author", "text") if name in asked}
     if not found or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
-        found = {**await read_object(request, required=(), optional=("author", "text")), **found}
+        body = await read_object(request, required=(), optional=("author", "text"))
+        for name in body:
+            if name in found:
+                raise RequestError(400, f'"{name}" must be in the query or in the body, not in both')
+        found |= body
     author, text = found.get("author", ""), found.get("text", "")
     if not isinstance(author, str) or not isinstance(text, str) or not (author or text):
         raise RequestError(400, "to delete corrections, name an author or a text")
@@ -339,8 +343,8 @@ async def promote(request: Request) -> Response:
         raise RequestError(400, f'"version" must be the number of a version, received {shown(version)}')
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
-    before = read_labels(model.run_dir)
-    await _relabel(server, lambda: set_label(model.run_dir, label, version, _why("promoted", found.get("author"))))
+    before, why = read_labels(model.run_dir), _why("promoted", found.get("author"))
+    await _relabel(server, lambda: set_label(model.run_dir, label, version, why))
     if model.labels.get(label) != version:
         await _relabel(server, lambda: _restore(model, before))
         raise RequestError(
@@ -370,7 +374,9 @@ async def go_back(request: Request) -> Response:
 
 
 def _why(what: str, author: Any) -> str:
-    return f"{what} by {author[:100]}".strip() if isinstance(author, str) and author.strip() else what
+    if author is not None and not isinstance(author, str):
+        raise RequestError(400, f'"author" must be a name, received {shown(author)}')
+    return f"{what} by {author[:100]}".strip() if author and author.strip() else what
 
 
 async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
@@ -380,6 +386,7 @@ async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
 
 
 _TEXT: dict[str, Any] = {"type": "string"}
+_NAME: dict[str, Any] = {"type": ["string", "null"]}
 _TEXTS = {"type": "array", "minItems": 1, "maxItems": MOST_CORRECTIONS, "items": _TEXT}
 _NUMBER = {"type": "integer", "minimum": 1}
 _LABEL = {"type": "string", "enum": list(LABELS)}
@@ -387,7 +394,8 @@ _CORRECTION = {
     "type": "object",
     "required": ["text"],
     "properties": {
-        **dict.fromkeys(("task", "model", "author", "source", "time", "id"), _TEXT),
+        **dict.fromkeys(("task", "author", "source", "time", "id"), _TEXT),
+        "model": _NAME,
         "text": {"type": "string", "minLength": 1},
         "digest": {"type": "string", "pattern": f"^({_DIGEST.pattern})?$"},
         "answer": {
@@ -449,7 +457,7 @@ add_route(
     from_here(post_queue),
     "has texts wait for review",
     method="POST",
-    fields={"texts": _TEXTS, "model": _TEXT},
+    fields={"texts": _TEXTS, "model": _NAME},
     required=["texts"],
     status=201,
 )
@@ -474,7 +482,7 @@ add_route(
     from_here(promote),
     "gives a label to a version",
     method="POST",
-    fields={"model": _TEXT, "version": _NUMBER, "label": _LABEL, "author": _TEXT},
+    fields={"model": _NAME, "version": _NUMBER, "label": _LABEL, "author": _NAME},
     required=["version"],
 )
 add_route(
@@ -482,5 +490,5 @@ add_route(
     from_here(go_back),
     "gives stable back to the version before, or takes canary away",
     method="POST",
-    fields={"model": _TEXT, "label": _LABEL, "author": _TEXT},
+    fields={"model": _NAME, "label": _LABEL, "author": _NAME},
 )

@@ -80,7 +80,7 @@ def test_a_part_of_a_word_is_stored_as_the_word_and_no_version_as_the_stable_one
     assert kept["answer"]["entities"] == [{"start": 0, "end": 8, "label": "PER"}] and kept["version"] == 1
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'{"name": "Ada"}', b'{"author": 5}'])
+@pytest.mark.parametrize("body", [b"null", b"[]", b'{"name": "Ada"}', b'{"author": 5}', b'{"text": "other"}'])
 def test_a_body_that_is_none_is_refused_beside_a_query_too(url, body):
     status, answer = ask(url, "/feedback?text=nothing", body, method="DELETE")
     assert (status, list(answer)) == (400, ["error"])
@@ -125,6 +125,8 @@ def test_versions_come_with_their_labels_and_how_often_people_agreed(url):
         ("/promote", {"version": 1, "label": "best"}, "stable or canary"),
         ("/rollback", {}, "to roll back to"),
         ("/rollback", {"label": "best"}, "stable or canary"),
+        ("/rollback", {"label": "canary", "author": ["Ada"]}, '"author" must be a name'),
+        ("/promote", {"version": 1, "author": 5}, '"author" must be a name, received 5'),
         ("/queue", {"texts": "Ada"}, "texts"),
         ("/feedback", {"corrections": []}, "not empty"),
     ],
