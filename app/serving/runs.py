@@ -142,7 +142,13 @@ def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
     files: dict[int, Source] = {}
     if config.runtime != "saved_model":
         for version in sorted(set(labels.values())):
-            if found := _find_files(run_dir, version, config, newest=newest):
+            try:
+                found = _find_files(run_dir, version, config, newest=newest)
+            except InputError:
+                if version == labels["stable"]:
+                    raise
+                found = None  # a canary is left out, as one without files
+            if found:
                 files[version] = found
     if labels["stable"] not in files:
         if config.runtime == "tflite":
