@@ -56,6 +56,7 @@ LIGHT = [
     "tasks/tagging/corpus_heads",
     "evaluation/manifest",
     *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py")) if path.stem not in TRAINING),
+    *(f"feedback/formats/{path.stem}" for path in sorted((APP / "feedback" / "formats").glob("*.py"))),
     "evaluation/other_run",
     "serving/runs",
     "encoder/sources",

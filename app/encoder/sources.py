@@ -11,6 +11,7 @@ from typing import Any
 
 from app.config import BackboneConfig, InputError
 from app.run.directory import sha256_of_file
+from app.run.files import json_fault
 from app.text import SPECIAL_PIECES
 
 
@@ -133,10 +134,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is missing")
     try:
         values = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {json_fault(error)}") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path} must hold a JSON object, received {type(values).__name__}")
+        raise InputError(f"{path} must hold a JSON object")
     return values
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
+from app.encoder.sources import read_json
 from app.run.directory import RunDirectory, sha256_of_file
+from app.run.files import json_fault
 
 
 def next_version(folder: Path) -> int:
@@ -29,6 +31,7 @@ def newest_version(folder: Path) -> Path:
 
 
 VECTORS_FILE = "assets.extra/test_vectors.jsonl"  # in a version: rows of `--mode=predict`, by the float model
+PROVENANCE_FILE = "assets.extra/provenance.json"  # in a version that --mode=update wrote: the run that it is from
 ABOUT_FILE = "assets.extra/about.json"  # in a version: what a server says of the model, see `Task.about`
 
 
@@ -44,8 +47,8 @@ def read_about(version: Path) -> dict[str, Any] | None:
         return {name: about[name] for name in ("task", "model", "title", "labels", "sample_text")}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what --mode=export writes: {error!r}; export it again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not what --mode=export writes ({json_fault(error)}): export it again") from error
 
 
 MANIFEST = "model.json"
@@ -64,14 +67,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise TypeError("files must be a mapping and labels a list")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: make it with --mode=export") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what --mode=export writes: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not what --mode=export writes: {json_fault(error)}") from error
     return dict(manifest)
 
 
-def identify_model(run_dir: RunDirectory) -> dict[str, str]:
-    """What tells the model in a run's bundle from any other, for an entry of `model.json`; empty without one."""
-    sums = run_dir.model / "SHA256SUMS"
+def identify_model(model: Path) -> dict[str, str]:
+    """What tells the model in a bundle from any other, for an entry of `model.json`; empty without one."""
+    sums = model / "SHA256SUMS"
     return {"model_sums_sha256": sha256_of_file(sums)} if sums.is_file() else {}
 
 
@@ -96,6 +99,18 @@ def find_export(
     if not path.is_file():
         raise InputError(f"{path} does not exist: make it with --mode=export")
     return path, manifest
+
+
+def is_of_run(run_dir: RunDirectory, version: int) -> bool:
+    """Whether a version has the weights of the run itself, and not of an update of it."""
+    path = run_dir.saved_model / str(version) / PROVENANCE_FILE
+    made_by = read_json(path).get("run") if path.is_file() else ""
+    return not made_by or (run_dir.path / made_by).resolve() == run_dir.path.resolve()
+
+
+def find_version_files(run_dir: RunDirectory, version: int) -> Path:
+    """The folder of the TFLite files of one version, see `app/export/version_files.py`; it need not be there."""
+    return run_dir.tflite / str(version)
 
 
 def require_exports(run_dir: RunDirectory) -> None:

@@ -308,6 +308,6 @@ def write_companions(
         "companions": {
             name: sha256_of_file(folder / name) for name in ("labels.txt", "vocab.txt", "test_vectors.jsonl")
         },
-        "files": {**old, file: {**entry, **identify_model(run_dir)}},
+        "files": {**old, file: {**entry, **identify_model(run_dir.model)}},
     }
     run_dir.write_json(folder / MANIFEST, manifest)

@@ -10,7 +10,7 @@ from app.config.rules import require_one_action
 from app.config.update import UpdateConfig
 from app.encoder.sources import check_tagger
 from app.feedback.formats import Refused, read_corrections, write_corrections
-from app.feedback.learning import known_labels, open_store_of
+from app.feedback.learning import gives_several, known_labels, open_store_of
 from app.feedback.lineage import find_name, find_serving
 from app.feedback.store import Store
 from app.feedback.versions import (
@@ -25,7 +25,7 @@ from app.feedback.versions import (
 )
 from app.run.directory import Request, RunDirectory
 from app.run.files import is_written_through
-from app.run.screen import say
+from app.run.screen import count_of, say
 
 _MOST_REFUSED = 10  # lines of a file that are named
 _FORMS = {".conll": "conll", ".csv": "csv"}  # by the ending of a file to write
@@ -165,18 +165,27 @@ def read_in(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     """Adds the corrections of a file to the store."""
     settings = config.update
     labels = known_labels(config.task, check_tagger(run_dir.model).labels)
+    several = gives_several(config.task, run_dir.model)
     found, refused = read_corrections(
-        settings.import_path, form=settings.form, task=config.task, labels=labels, author=config.feedback.author
+        settings.import_path,
+        form=settings.form,
+        task=config.task,
+        labels=labels,
+        several=several,
+        author=config.feedback.author,
     )
     _say_refused(refused)
     if not found:
         raise InputError(
-            f"update.import_path: {settings.import_path} holds no correction that can be used, {len(refused):,} were "
-            "left out"
+            f"update.import_path: {settings.import_path} holds no correction that can be used, {len(refused):,} "
+            f"{_was(len(refused))} left out"
         )
     with open_store_of(config, run_dir) as store:
-        store.add(found, labels=labels)
-        say(f"{len(found):,} corrections of {settings.import_path} are in {store.name}, {len(refused):,} were left out")
+        store.add(found, labels=labels, several=several)
+        say(
+            f"{count_of(len(found), 'correction')} of {settings.import_path} {_is(len(found))} in {store.name}, "
+            f"{len(refused):,} {_was(len(refused))} left out"
+        )
     return {"update/imported": len(found), "update/left_out": len(refused)}
 
 
@@ -190,8 +199,17 @@ def write_out(config: Config, run_dir: RunDirectory) -> dict[str, float]:
         found = list(store.read(task=config.task) if form == "jsonl" else store.latest(task=config.task))
         refused = write_corrections(path, found, form=form, task=config.task)
         _say_refused(refused)
-        say(f"{len(found) - len(refused):,} corrections of {store.name} are in {path}, as {form}")
+        kept = len(found) - len(refused)
+        say(f"{count_of(kept, 'correction')} of {store.name} {_is(kept)} in {path}, as {form}")
     return {"update/exported": len(found) - len(refused), "update/left_out": len(refused)}
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _say_refused(refused: Sequence[Refused]) -> None:
@@ -206,7 +224,7 @@ def delete(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     settings = config.update
     with open_store_of(config, run_dir, made=False) as store:
         deleted = store.delete(author=settings.delete_author, text=settings.delete_text)
-        say(f"{deleted:,} corrections are deleted from {store.name}")
+        say(f"{count_of(deleted, 'correction')} {_is(deleted)} deleted from {store.name}")
         say("models that have learnt from them, and the reports of these runs, are what they were")
     return {"update/deleted": deleted}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
@@ -12,6 +13,8 @@ from typing import Any
 from uuid import uuid4
 
 from app.config import InputError
+from app.run.files import json_fault
+from app.text.words import Word, split_words
 
 VERDICTS = ("accepted", "fixed", "flagged", "skipped")
 JUDGED = ("accepted", "fixed")  # the verdicts that come with an answer that is right
@@ -59,13 +62,20 @@ class Correction:
 
 
 def check_correction(
-    correction: Correction, *, labels: Collection[str] | None = None, where: str = "the correction"
+    correction: Correction,
+    *,
+    labels: Collection[str] | None = None,
+    several: bool | None = None,
+    where: str = "the correction",
 ) -> Correction:
-    """The correction as it is stored: with an id and a time, entities in order and without anything but their span.
+    """The correction as it is stored: with an id and a time, entities in order, on whole words, and only their span.
+
+    What is stored is what an update can learn: models tag words, and give a text one label or several.
 
     Args:
         correction: as a person or a program gave it.
         labels: the labels of the model (tagging: types of entities); None = any.
+        several: whether the model gives a text several labels; None = not known.
         where: what the error calls it, such as "correction 3" or "line 3 of FILE".
 
     Raises:
@@ -85,7 +95,7 @@ def check_correction(
         _check_json(getattr(correction, name), f"{name} of {where}")
     answer = correction.answer
     if answer or correction.verdict in JUDGED:
-        answer = _check_answer(correction, labels, f"answer of {where}")
+        answer = _check_answer(correction, labels, several, f"answer of {where}")
     time = utc_time(correction.time, f"time of {where}")
     if time > utc_time((datetime.now(timezone.utc) + _CLOCKS_DIFFER).isoformat(), "now"):
         raise InputError(f"time of {where} must not be in the future, or it would outlast what is said later: {time}")
@@ -163,12 +173,14 @@ def _check_json(value: Any, name: str) -> None:
     try:
         length = len(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"{name} cannot be written as JSON: {error}") from None
+        raise InputError(f"{name} cannot be written as JSON: {json_fault(error)}") from None
     if length > MAX_JSON_CHARACTERS:
         raise InputError(f"{name} must have at most {MAX_JSON_CHARACTERS} characters as JSON, received {length}")
 
 
-def _check_answer(correction: Correction, labels: Collection[str] | None, name: str) -> dict[str, Any]:
+def _check_answer(
+    correction: Correction, labels: Collection[str] | None, several: bool | None, name: str
+) -> dict[str, Any]:
     answer = correction.answer
     if correction.task == "tagging":
         entities = answer.get("entities")
@@ -178,12 +190,15 @@ def _check_answer(correction: Correction, labels: Collection[str] | None, name: 
     if correction.task != "classification":
         return answer
     if "labels" in answer:
-        several = answer["labels"]
-        if not isinstance(several, list):
-            raise InputError(f"labels in {name} must be a list, received {_short(several)}")
-        for label in several:
+        given = answer["labels"]
+        if not isinstance(given, list):
+            raise InputError(f"labels in {name} must be a list, received {_short(given)}")
+        for label in given:
             _check_label(label, labels, f"label in {name}")
-        return {"labels": list(dict.fromkeys(several))}
+        unique = list(dict.fromkeys(given))
+        if several is False and len(unique) > 1:
+            raise InputError(f"{name} must have one label, as the model gives, received {', '.join(unique)[:200]}")
+        return {"labels": unique}
     if "label" not in answer:
         raise InputError(f'{name} must be {{"label": ...}} or {{"labels": [...]}}, received {_short(answer)}')
     if answer["label"] is not None:
@@ -194,13 +209,17 @@ def _check_answer(correction: Correction, labels: Collection[str] | None, name: 
 def check_entities(
     text: str, entities: list[Any], *, labels: Collection[str] | None = None, name: str = "entities"
 ) -> list[dict[str, Any]]:
-    """Entities in the order of the text, each {"start", "end", "label"}.
+    """Entities on whole words in the order of the text, each {"start", "end", "label"}.
+
+    A word that one covers in part is taken whole, blanks around one are left out, and the same entity twice is one:
+    models tag words.
 
     Raises:
-        InputError: one is not inside the text, overlaps another, has an unknown label, or names a text ("text") that is
-            not the one between its offsets.
+        InputError: one is not inside the text, covers no word, overlaps another or shares a word with it, has an
+            unknown label, or names a text ("text") that is not the one between its offsets.
     """
-    found = []
+    found: dict[tuple[int, int, str], None] = {}
+    words = split_words(text) if entities else []
     for number, entity in enumerate(entities, 1):
         each = f"entity {number} in {name}"
         if not isinstance(entity, Mapping):
@@ -219,15 +238,26 @@ def check_entities(
                 "count characters (Unicode code points), not bytes or UTF-16 units"
             )
         _check_label(entity.get("label"), labels, f"label of {each}")
-        found.append({"start": start, "end": end, "label": entity["label"]})
-    found.sort(key=lambda entity: (entity["start"], entity["end"]))
-    for one, other in pairwise(found):
-        if other["start"] < one["end"]:
+        assert isinstance(start, int) and isinstance(end, int)
+        start, end = _whole_words(text, words, start, end, name=f"{each}, {entity['label']}")
+        found[start, end, entity["label"]] = None
+    ordered = sorted(found)
+    for one, other in pairwise(ordered):
+        if other[0] < one[1]:
             raise InputError(
-                f"entities in {name} must not overlap, received {one['label']} at {one['start']} to {one['end']} and "
-                f"{other['label']} at {other['start']} to {other['end']}"
+                f"entities in {name} must not overlap, received {one[2]} at {one[0]} to {one[1]} and "
+                f"{other[2]} at {other[0]} to {other[1]}, words taken whole"
             )
-    return found
+    return [{"start": start, "end": end, "label": label} for start, end, label in ordered]
+
+
+def _whole_words(text: str, words: Sequence[Word], start: int, end: int, *, name: str) -> tuple[int, int]:
+    """Where the words begin and end that an entity covers, at least in part."""
+    first = bisect_right(words, start, key=lambda word: word.end)
+    last = bisect_left(words, end, key=lambda word: word.start)
+    if first >= last:
+        raise InputError(f"{name} at {start} to {end} covers no word, only {_short(text[start:end])}")
+    return words[first].start, words[last - 1].end
 
 
 def _check_label(label: Any, labels: Collection[str] | None, name: str) -> None:
@@ -240,5 +270,8 @@ def _check_label(label: Any, labels: Collection[str] | None, name: str) -> None:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply; a number of thousands of digits
+        return "something that is too long to show"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -9,13 +9,16 @@ import hashlib
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app.config import Config, InputError
+from app.encoder.sources import read_json
 from app.feedback.correction import JUDGED, Correction
 from app.feedback.lineage import find_serving, read_update
 from app.feedback.store import FILE_NAME, Store, open_store
 from app.run.directory import RunDirectory
+from app.run.screen import count_of
 from app.tasks.tagging.labels import types_from
 
 _MOST_NAMED = 5  # labels or texts in a message
@@ -68,7 +71,7 @@ def select_corrections(store: Store, *, task: str, model: str, held_out_fraction
     learnt = tuple(each for each in found if not is_held_out(each.text, held_out_fraction))
     if not learnt:
         raise InputError(
-            f"{store.name}: all {len(found):,} corrected texts are held out (update.held_out_fraction="
+            f"{store.name}: all corrected texts, {len(found):,}, are held out (update.held_out_fraction="
             f"{held_out_fraction:g}), so there is nothing to learn: correct more answers"
         )
     return Selection(learnt, held_out)
@@ -82,10 +85,10 @@ def select_again(store: Store, ids: Mapping[str, Sequence[str]], *, run_dir: Run
     """
     wanted = {each for part in ids.values() for each in part}
     found = {each.id: each for each in store.read(verdicts=JUDGED) if each.id in wanted}
-    if len(found) < len(wanted):
+    if gone := len(wanted) - len(found):
         raise InputError(
-            f"{len(wanted) - len(found):,} of the {len(wanted):,} corrections that {run_dir} began with have been "
-            f"deleted from {store.name}: start over with --overwrite"
+            f"{gone:,} of the {count_of(len(wanted), 'correction')} that {run_dir} began with "
+            f"{'has' if gone == 1 else 'have'} been deleted from {store.name}: start over with --overwrite"
         )
     learnt, held_out = (tuple(found[each] for each in ids[part]) for part in ("learnt", "held_out"))
     return Selection(learnt, held_out)
@@ -131,6 +134,15 @@ def labels_in(answer: Mapping[str, Any]) -> Iterator[str]:
 def known_labels(task: str, labels: Sequence[str]) -> tuple[str, ...]:
     """What answers call the labels of a model: tagging has types of entities."""
     return tuple(types_from(labels)) if task == "tagging" else tuple(labels)
+
+
+def gives_several(task: str, model: Path) -> bool | None:
+    """Whether a model gives a text several labels; None where that is no question, or nobody knows."""
+    path = model / "tagger.json"
+    if task != "classification" or not path.is_file():
+        return None
+    facts = read_json(path).get("facts")
+    return isinstance(facts, dict) and bool(facts.get("multi_label"))
 
 
 def check_labels(corrections: Iterable[Correction], known: Collection[str], *, source: str) -> None:

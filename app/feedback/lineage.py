@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from app.config import InputError
-from app.evaluation.manifest import read_about
+from app.evaluation.manifest import PROVENANCE_FILE, read_about
 from app.feedback.versions import find_versions, read_labels
 from app.run.directory import RunDirectory
-
-PROVENANCE_FILE = "assets.extra/provenance.json"
+from app.run.files import json_fault
 
 
 def read_update(run_dir: RunDirectory) -> dict[str, Any]:
@@ -39,10 +38,10 @@ def _read(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {json_fault(error)}") from error
     if not isinstance(found, dict):
-        raise InputError(f"{path} must hold a JSON object, received {type(found).__name__}")
+        raise InputError(f"{path} must hold a JSON object")
     return found
 
 
@@ -81,6 +80,14 @@ def find_live(run_dir: RunDirectory) -> RunDirectory:
             "back, or roll back with update.roll_back=true"
         )
     return live
+
+
+def name_live(serving: RunDirectory) -> str:
+    """What is live in a run that serves, for messages: the run whose weights these are, or the version."""
+    try:
+        return str(find_live(serving))
+    except InputError:
+        return f"version {read_labels(serving.path).stable} of {serving}"
 
 
 def find_name(run_dir: RunDirectory) -> str:

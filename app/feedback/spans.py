@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -52,19 +51,17 @@ def place_entities(
             another text than the file says.
     """
     words = split_words(text)
-    placed = [_snapped(text, words, each) for each in _in_characters(text, words, spans)]
-    unique = list(dict.fromkeys((each.start, each.end, each.label) for each in placed))
-    entities = [{"start": start, "end": end, "label": label} for start, end, label in unique]
+    placed = _in_characters(text, words, spans)
+    for each in placed:
+        if not 0 <= each.start < each.end <= len(text):
+            raise InputError(f"{each.label} at {each.start} to {each.end} is outside the text, or empty")
+    entities = [{"start": each.start, "end": each.end, "label": each.label} for each in placed]
     return check_entities(text, entities, labels=labels, name="the text")
 
 
 def snap_entities(text: str, entities: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entities {"start", "end", "label"}, offsets in characters, on whole words; see `place_entities`."""
-    words = split_words(text)
-    placed = [_snapped(text, words, Span(each["start"], each["end"], each["label"])) for each in entities]
-    return check_entities(
-        text, [{"start": each.start, "end": each.end, "label": each.label} for each in placed], name="the text"
-    )
+    return check_entities(text, list(entities), name="the text")
 
 
 def _in_characters(text: str, words: Sequence[Word], spans: Sequence[Span]) -> list[Span]:
@@ -125,19 +122,6 @@ def _alike(text: str, said: str) -> bool:
 
 def _plain(text: str) -> str:
     return _BLANKS.sub(" ", text).strip()
-
-
-def _snapped(text: str, words: Sequence[Word], span: Span) -> Span:
-    """The span on the words that it covers, at least in part."""
-    if not 0 <= span.start < span.end <= len(text):
-        raise InputError(f"{span.label} at {span.start} to {span.end} is outside the text, or empty")
-    first = bisect_right(words, span.start, key=lambda word: word.end)
-    last = bisect_left(words, span.end, key=lambda word: word.start)
-    if first >= last:
-        raise InputError(
-            f"{span.label} at {span.start} to {span.end} covers no word, only {_short(text[span.start : span.end])}"
-        )
-    return span._replace(start=words[first].start, end=words[last - 1].end)
 
 
 def _short(text: str) -> str:

@@ -62,7 +62,13 @@ class Store:
         """The URL without its password."""
         return self.database.name
 
-    def add(self, corrections: Iterable[Correction], *, labels: Collection[str] | None = None) -> list[str]:
+    def add(
+        self,
+        corrections: Iterable[Correction],
+        *,
+        labels: Collection[str] | None = None,
+        several: bool | None = None,
+    ) -> list[str]:
         """Stores all of them or none; they are on the disk when this returns.
 
         In the review queue of their model, texts that were judged or skipped wait no longer, and flagged ones wait.
@@ -70,6 +76,7 @@ class Store:
         Args:
             corrections: an id that is stored already is left as it is.
             labels: the labels that answers may have; None = any.
+            several: whether the model gives a text several labels; None = not known.
 
         Returns:
             The id of each, in the order given.
@@ -79,7 +86,12 @@ class Store:
         """
         given = list(corrections)
         checked = [
-            check_correction(each, labels=labels, where=f"correction {number}" if len(given) > 1 else "the correction")
+            check_correction(
+                each,
+                labels=labels,
+                several=several,
+                where=f"correction {number}" if len(given) > 1 else "the correction",
+            )
             for number, each in enumerate(given, 1)
         ]
         if checked:

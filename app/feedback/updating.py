@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ from app.config.paths import shown
 from app.data.encoding import Encoder
 from app.encoder.sources import check_tagger
 from app.evaluation.gate import Gate, Refused
+from app.evaluation.manifest import PROVENANCE_FILE, read_manifest
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import build_validation, finish_run, score, score_again, write_scores
-from app.export.exporters import Scoring, write_saved_model
-from app.export.rows import make_vectors
+from app.export.exporters import Exporting, Scoring, export_tflite, write_saved_model
+from app.export.metadata import describe_model
+from app.export.rows import make_vectors, representative_rows
+from app.export.tflite import WRITERS, TFLiteWriter
+from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
 from app.feedback.lineage import (
-    PROVENANCE_FILE,
     find_live,
     find_name,
     find_serving,
+    name_live,
     path_from,
     read_update,
     run_at,
@@ -36,7 +41,7 @@ from app.feedback.replay import count_replayed, sample_examples, without
 from app.feedback.verdict import Part, Verdict, compare, decide, describe, find_changes
 from app.feedback.versions import keep_stable, read_labels, set_label, write_models_config
 from app.run.directory import Request, RunDirectory
-from app.run.screen import heartbeat, say
+from app.run.screen import count_of, heartbeat, say
 from app.tasks import find_task
 from app.tasks.bundle import load_model, read_facts, start_model
 from app.tasks.corpora import (
@@ -210,7 +215,8 @@ def _read_corpora(found: Update) -> tuple[Corpus | None, Summary | None, dict[st
         train, summary = read_training_corpus(config, labels=found.labels)
         found.task.check_fits(summary, found.facts)
     if not _learnable(found):
-        raise InputError(f"none of the {len(found.selection.learnt):,} corrections says what to learn")
+        few = count_of(len(found.selection.learnt), "correction")
+        raise InputError(f"of {few}, none says what to learn")
     return train, summary, check_other_splits(config, found.labels, facts=found.facts)
 
 
@@ -321,8 +327,8 @@ def judge(found: Update) -> dict[str, float]:
     metrics = _write_verdict(found, verdict, (before, after), compared)
     if not verdict.passed:
         raise RunError(
-            f"{run_dir} does not go live, {found.start} stays: {'; '.join(verdict.reasons)}; what changed is in "
-            f"{run_dir.report_html}"
+            f"{run_dir} does not go live, {name_live(found.serving)} stays: {'; '.join(verdict.reasons)}; what changed "
+            f"is in {run_dir.report_html}"
         )
     if config.update.export:
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
@@ -342,9 +348,11 @@ def _warn_of_few(found: Update) -> None:
     settings, texts = found.config.update, found.held_out.texts
     if settings.require_better and texts < settings.min_held_out:
         wanted = math.ceil(settings.min_held_out / settings.held_out_fraction) if settings.held_out_fraction else 0
-        more = f"that takes about {wanted:,} corrected texts, or" if wanted else "set update.held_out_fraction, or"
+        takes = f"that takes about {count_of(wanted, 'corrected text')}, or"
+        more = takes if wanted else "set update.held_out_fraction, or"
+        held_out = f"{count_of(texts, 'corrected text')} {'is' if texts == 1 else 'are'} held out"
         say(
-            f"warning: this update will not go live: {texts:,} corrected text(s) are held out, fewer than "
+            f"warning: this update will not go live: {held_out}, fewer than "
             f"update.min_held_out={settings.min_held_out}; {more} update.require_better=false"
         )
 
@@ -413,9 +421,11 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
     with serving.locked():
         try:
             if not read_labels(serving.path).stable:
-                _write_version(found, live, found.start)
+                keep_version_files(found.start, serving, _write_version(found, live, found.start))
             stable = keep_stable(serving.path).stable
+            keep_newest_version_files(serving)  # the version that is the newest until now
             version = _write_version(found, update, run_dir)
+            _write_files(found, update, version)
         except Refused as error:
             raise RunError(str(error)) from error
         set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
@@ -423,6 +433,34 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
     run_dir.write_json(run_dir.update_json, {**read_update(run_dir), "version": version})
     say(f"version {version} of {serving} is on trial as canary, version {stable} is live; to have the new one go live:")
     say(f"python -m app.main --mode=update --run_dir={serving} --set update.promote=stable")
+
+
+def _write_files(found: Update, job: Scoring, version: int) -> None:
+    """Writes the TFLite files that the run that serves has, of the update; one that is refused is left out."""
+    serving, run_dir, config = found.serving, found.run_dir, found.config
+    try:
+        names = [Path(name).stem for name in read_manifest(serving.tflite)["files"]]
+    except InputError:
+        return
+    names = [name for name in names if name in WRITERS]
+    if not names:
+        return
+    writer = TFLiteWriter(
+        job.model,
+        config.export,
+        boundary_ids=(job.encoder.pieces.start_id, job.encoder.pieces.end_id),
+        representative=partial(representative_rows, config, job.model, job.encoder),
+        about=describe_model(job.model, run_dir),
+    )
+    shared = {field.name: getattr(job, field.name) for field in dataclasses.fields(Scoring)}
+    exporting = Exporting(**shared, run_dir=run_dir, writer=writer)
+    for name in names:
+        try:
+            with heartbeat(f"{name}: converting and scoring"):
+                export_tflite(name, exporting)
+        except Refused as error:
+            say(str(error))
+    keep_version_files(run_dir, serving, version)
 
 
 def _write_version(found: Update, job: Scoring, run: RunDirectory) -> int:
@@ -444,8 +482,8 @@ def _write_version(found: Update, job: Scoring, run: RunDirectory) -> int:
 def _sizes(found: Update, replayed: int) -> str:
     task = found.task
     return (
-        f"{found.learnt.texts:,} corrected texts learnt beside {replayed:,} {task.example} of the training corpus, "
-        f"{found.held_out.texts:,} corrected texts held out"
+        f"{count_of(found.learnt.texts, 'corrected text')} learnt beside {replayed:,} {task.example} of the training "
+        f"corpus, {count_of(found.held_out.texts, 'corrected text')} held out"
     )
 
 
@@ -455,7 +493,7 @@ def _card(found: Update, replayed: int) -> str:
     return f"""# {task.title}, updated
 
 - {task.describe_labels(found.labels)}
-- Made from: `{found.start}` by {found.config.update.epochs} epochs; seed {found.config.seed}
+- Made from: `{found.start}` by {count_of(found.config.update.epochs, 'epoch')}; seed {found.config.seed}
 - {_sizes(found, replayed)}
 - Better or worse than before: `../update.json`, `../report.txt`
 {task.caution}

@@ -12,6 +12,7 @@ import numpy as np
 from app.config.update import UpdateConfig
 from app.evaluation.gate import Loss, compute_loss
 from app.evaluation.report_page import MAX_EXAMPLES, Opening
+from app.run.screen import count_of
 from app.tasks.network import TaskModel
 from app.tasks.report import Segment
 from app.tasks.task import Scored, Task
@@ -158,8 +159,8 @@ def decide(old: Part, held_out: Part | None, others: Iterable[Part], config: Upd
     texts = held_out.texts if held_out else 0
     if texts < config.min_held_out:
         few = (
-            f"{texts:,} corrected text(s) held out are too few to tell whether it is better (update.min_held_out="
-            f"{config.min_held_out})"
+            f"{count_of(texts, 'corrected text')} held out {'is' if texts == 1 else 'are'} too few to tell whether it "
+            f"is better (update.min_held_out={config.min_held_out})"
         )
         remedy = "correct more answers, or do without that proof by update.require_better=false"
         (reasons if config.require_better else notes).append(f"{few}; {remedy}" if config.require_better else few)

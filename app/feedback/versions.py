@@ -25,6 +25,7 @@ from app.config import InputError
 from app.evaluation.manifest import read_about, versions
 from app.feedback.correction import utc_time
 from app.run.directory import atomic
+from app.run.files import json_fault
 
 LABELS = ("stable", "canary")
 ROLLED_BACK = "rolled back"  # what the reason of such a change begins with
@@ -77,14 +78,16 @@ def read_labels(run_dir: str | os.PathLike[str]) -> Labels:
     path = labels_path(run_dir)
     try:
         content = json.loads(path.read_bytes())
-        history = tuple(_change(*each) for each in content.get("history", []))
+        if not isinstance(content, dict):
+            raise ValueError("it is no object")
+        history = tuple(map(_change, content.get("history", [])))
         stable, canary = (_number(content.get(label) or 0) for label in LABELS)
     except FileNotFoundError:
         return Labels(stable=max(find_versions(run_dir), default=0))
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f'{path} must be as {{"stable": 3, "canary": 4, "history": []}}, and is not ({error}): correct it, or '
-            "delete it to have the newest version stable"
+            f'{path} must be as {{"stable": 3, "canary": 4, "history": []}}, and is not ({json_fault(error)}): correct '
+            "it, or delete it to have the newest version stable"
         ) from error
     return Labels(stable, canary, history)
 
@@ -268,13 +271,16 @@ def _locked(run_dir: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _change(time: Any, label: Any, before: Any, after: Any, why: Any) -> Change:
+def _change(item: Any) -> Change:
+    if not isinstance(item, list) or len(item) != len(Change._fields):
+        raise ValueError("history must be a list of [time, label, from, to, why]")
+    time, label, before, after, why = item
     return Change(str(time), str(label), _number(before or 0), _number(after or 0), str(why))
 
 
 def _number(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no version")
+        raise ValueError(f"{json.dumps(value)[:60]} is no version")
     return value
 
 

@@ -12,6 +12,7 @@ from app.export.exporters import EXPORTERS, Exporting
 from app.export.metadata import describe_model
 from app.export.rows import make_vectors, representative_rows
 from app.export.tflite import TFLiteWriter
+from app.export.version_files import keep_newest_version_files
 from app.run.directory import Request
 from app.run.screen import heartbeat, say
 from app.tasks.bundle import load_model
@@ -61,6 +62,7 @@ def run(request: Request) -> dict[str, float]:
                 refused.append(str(error))
                 say(str(error))
         run_dir.update_metrics(metrics)
+        keep_newest_version_files(run_dir)
     if refused:
         raise RunError("; ".join(refused))
     return metrics

@@ -6,6 +6,7 @@ Imports no TensorFlow.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -260,6 +261,27 @@ def first_line(error: BaseException) -> str:
     """The first line of what an error says, without the name of the node that TensorFlow begins with."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return re.sub(r"^\{\{.*?\}\}\s*", "", text)
+
+
+def json_fault(error: BaseException) -> str:
+    """Why a content is no JSON, or not of the form that is wanted, in one clause without words of Python."""
+    if isinstance(error, json.JSONDecodeError):
+        if not error.doc.strip():
+            return "it is empty"
+        at = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"character {error.pos + 1}"
+        return f"wrong at {at}"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not UTF-8"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    text = first_line(error)
+    if isinstance(error, ValueError) and "integer string conversion" in text:
+        return "it has a number of too many digits"
+    if isinstance(error, ValueError) and ("circular" in text.lower() or "JSON compliant" in text):
+        return "it holds a number that JSON does not have (NaN or infinity)"
+    return "its values are of another form" if isinstance(error, TypeError | LookupError | AttributeError) else text
 
 
 def reason_of(error: BaseException) -> str:

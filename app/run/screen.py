@@ -14,6 +14,11 @@ from typing import TextIO
 SECONDS_BETWEEN_LINES = 30.0
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number before its noun, such as "1 correction" or "1,200 corrections"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 @contextmanager
 def heartbeat(activity: str, *, shown: bool = True) -> Iterator[None]:
     """Says every 30 seconds that the block is still at work: `scoring test: 60 s so far`.

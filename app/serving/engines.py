@@ -66,19 +66,18 @@ class TFLiteEngine:
     The latter is for a request that comes alone. LiteRT lets other threads run while it computes.
 
     Args:
-        run_dir: of the file and the model that it was made of.
-        file: its name without the ending.
+        path: of the file.
+        model: folder of what answers need beyond the network, `model/` of a run.
         threads: workers.
         data: how rows are cut; predict: how answers are chosen.
     """
 
-    def __init__(self, run_dir: RunDirectory, file: str, *, threads: int, data: Any, predict: PredictConfig) -> None:
-        self._model = load_light_model(run_dir.model, data)
+    def __init__(self, path: Path, model: Path, *, threads: int, data: Any, predict: PredictConfig) -> None:
+        self._model = load_light_model(model, data)
         self._config = predict
         labels = self._model.labels
         wide = min(threads, os.cpu_count() or 1)
-        path = run_dir.tflite / f"{file}.tflite"
-        checked = load_tflite(run_dir.tflite, file, labels=labels, threads=1)
+        checked = load_tflite(path.parent, path.stem, labels=labels, threads=1)
         self._narrow = [checked, *(TFLiteModel(path, threads=1) for _ in range(threads - 1))]
         self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
         # Each interpreter once, as (worker, alone), see `Engine.answer`.

@@ -67,6 +67,11 @@ def refuse(error: RequestError) -> Response:
     return kind({"error": error.message}, status_code=error.status, headers=error.headers)
 
 
+def refuse_unknown() -> Response:
+    """What is said of a fault of the server itself."""
+    return JsonResponse({"error": "the server could not answer; its log says why"}, status_code=500)
+
+
 async def read_body(request: Request, most: int) -> bytes:
     """The body, unpacked.
 
@@ -135,6 +140,11 @@ class Gate:
     def __init__(self, app: ASGIApp, *, api_key: str, metrics: Metrics, access_log: bool, show_texts: bool) -> None:
         self._app, self._key, self._metrics = app, api_key.encode("utf-8"), metrics
         self._logs, self._show_texts = access_log, show_texts
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on requests are refused; those that have begun are answered."""
+        self._stopping = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -149,13 +159,8 @@ class Gate:
             await send(message)
 
         try:
-            if self._key and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
-                error = RequestError(
-                    401,
-                    "this server wants its key: Authorization: Bearer KEY, or X-Api-Key: KEY",
-                    {"WWW-Authenticate": "Bearer"},
-                )
-                await RefusedBody({"error": error.message}, error.status, error.headers)(scope, receive, watched)
+            if refused := self._refusal(scope):
+                await RefusedBody({"error": refused.message}, refused.status, refused.headers)(scope, receive, watched)
             else:
                 await self._answer(scope, receive, watched, seen)
         finally:
@@ -165,22 +170,32 @@ class Gate:
             if self._logs and not (path in PROBES and seen.status < 400):
                 self._log(scope, noted, seen, seconds)
 
+    def _refusal(self, scope: Scope) -> RequestError | None:
+        """Why a request is not even looked at."""
+        if self._stopping:
+            return RequestError(503, "the server is being stopped", {"Retry-After": "1"})
+        if self._key and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
+            said = "this server wants its key: Authorization: Bearer KEY, or X-Api-Key: KEY"
+            return RequestError(401, said, {"WWW-Authenticate": "Bearer"})
+        return None
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send, seen: _Seen) -> None:
         try:
             await self._app(scope, receive, send)
         except ClientDisconnect:
             seen.status = seen.status or 499
         except Exception as error:
-            if seen.status:  # the answer has begun
-                raise
             if isinstance(error, RequestError):
                 response = refuse(error)
             elif isinstance(error, InputError):
                 response = JsonResponse({"error": str(error)}, status_code=400)
             else:
-                log({"event": "error", "path": scope["path"], "traceback": _traceback(error)})
-                response = JsonResponse({"error": "the server could not answer; its log says why"}, status_code=500)
-            await response(scope, receive, send)
+                log({"event": "error", "path": scope["path"][:200], "traceback": _traceback(error)})
+                response = refuse_unknown()
+            if not seen.status:
+                await response(scope, receive, send)
+            elif not seen.complete:  # the connection is closed: what follows would be taken for the rest of the answer
+                raise RuntimeError("an answer broke off") from None
 
     def _has_key(self, scope: Scope) -> bool:
         """Compares in constant time."""
@@ -222,12 +237,14 @@ class _Seen:
 
     def __init__(self) -> None:
         self.status = self.bytes = 0
+        self.complete = False
 
     def watch(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         elif message["type"] == "http.response.body":
             self.bytes += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
 
 
 def _traceback(error: BaseException) -> str:

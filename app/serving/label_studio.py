@@ -27,6 +27,7 @@ from starlette.responses import Response
 from app.config import InputError
 from app.feedback.correction import Correction
 from app.feedback.formats import read_annotated
+from app.feedback.learning import gives_several
 from app.serving.errors import RequestError
 from app.serving.http import JsonResponse
 from app.serving.models import ServedModel, Version
@@ -292,6 +293,8 @@ async def take_webhook(request: Request) -> Response:
     event = await _read_event(request)
     server, model, version = _asked(request)
     action = event.get("action")
+    if not isinstance(action, str):
+        raise RequestError(400, f'"action" must be the name of what was done, received {shown(action)}')
     if action in DELETED:
         annotations = _as_list(event.get("annotations", event.get("annotation")))
         sources = [source_of(event, each) for each in annotations]
@@ -302,7 +305,7 @@ async def take_webhook(request: Request) -> Response:
 
         return JsonResponse({"deleted": await in_thread(delete)}, status_code=201)
     if action not in CHANGED:
-        return JsonResponse({"ignored": action if isinstance(action, str) else None}, status_code=201)
+        return JsonResponse({"ignored": action}, status_code=201)
     corrections = await _read_annotations(event, server, model, version)
 
     def add() -> list[str]:
@@ -310,7 +313,8 @@ async def take_webhook(request: Request) -> Response:
         for each in corrections:
             if each.verdict == "skipped":  # what it said before is taken back
                 store.delete(source=each.source)
-        return store.add(corrections, labels=labels_of(version.about))
+        several = gives_several(version.about["task"], model.run_dir.model)
+        return store.add(corrections, labels=labels_of(version.about), several=several)
 
     return JsonResponse({"ids": await in_thread(add)}, status_code=201)
 

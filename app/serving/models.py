@@ -15,12 +15,12 @@ from app.config import Config, InputError, RunError, ServeConfig
 from app.data.packing import FEATURES
 from app.evaluation.manifest import VECTORS_FILE
 from app.run.directory import RunDirectory
-from app.run.files import first_line
+from app.run.files import first_line, json_fault
 from app.serving.batching import Batcher
 from app.serving.engines import SavedModelEngine, TFLiteEngine, limits_of
 from app.serving.errors import RequestError
 from app.serving.predict_json import Limits
-from app.serving.runs import Plan, Source, describe_source, plan_versions
+from app.serving.runs import Plan, Source, describe_source, model_of, plan_versions
 from app.tasks.light import read_model_facts
 
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
@@ -191,6 +191,8 @@ class ServedModel:
     def _open(self, source: Source) -> Version:
         """A version, tested and warm."""
         about = dict(describe_source(source, self.run_dir), model=self.name)
+        if self._facts().get("pairs"):
+            about["pairs"] = True
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
         warm_up(engine, about)
@@ -206,19 +208,22 @@ class ServedModel:
     def _make_engine(self, source: Source, about: Mapping[str, Any]) -> Any:
         if source.runtime == "tflite":
             engine = TFLiteEngine(
-                self.run_dir,
-                self.settings.tflite_file,
+                source.path,
+                model_of(source, self.run_dir),
                 threads=self._threads,
                 data=self.config.data,
                 predict=self.config.predict,
             )
-            check_vectors(engine, self.run_dir)
+            check_vectors(engine, source.path.parent)
             return engine
+        return SavedModelEngine(source.path, about=about, facts=self._facts(), predict=self.config.predict)
+
+    def _facts(self) -> Mapping[str, Any]:
+        """What the model knows beside its labels; empty of a run that has only its exports."""
         try:
-            facts: Mapping[str, Any] = read_model_facts(self.run_dir.model).facts
-        except InputError:  # a run that has only its exports
-            facts = {}
-        return SavedModelEngine(source.path, about=about, facts=facts, predict=self.config.predict)
+            return read_model_facts(self.run_dir.model).facts
+        except InputError:
+            return {}
 
     def _vectors(self, source: Source) -> list[dict[str, Any]]:
         """Rows that a version must give; none for a TFLite file, which has vectors of another kind."""
@@ -231,8 +236,8 @@ class ServedModel:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {json_fault(error)}") from error
 
 
 def warm_up(engine: Any, about: Mapping[str, Any]) -> None:
@@ -262,13 +267,13 @@ def check_engine(engine: Any, about: Mapping[str, Any], expected: list[dict[str,
         _require(sum(_alike(*pair) for pair in zip(found, expected, strict=True)), len(expected))
 
 
-def check_vectors(engine: TFLiteEngine, run_dir: RunDirectory) -> None:
+def check_vectors(engine: TFLiteEngine, folder: Path) -> None:
     """A TFLite file must give most of the answers in the test vectors beside it, those of the float model.
 
     Raises:
         InputError: it does not.
     """
-    path = run_dir.tflite / "test_vectors.jsonl"
+    path = folder / "test_vectors.jsonl"
     if not path.is_file():
         return
     vectors = _read_lines(path)

@@ -136,9 +136,12 @@ OPENAPI: dict[str, Any] = {
                 "additionalProperties": False,
                 "properties": {
                     "texts": {"type": "array", "minItems": 1, "items": {"type": "string"}},
-                    "model": {"type": "string", "description": "its name; without it the first that fits the path"},
+                    "model": {
+                        "type": ["string", "null"],
+                        "description": "its name; without it the first that fits the path",
+                    },
                     "version": {
-                        "type": ["integer", "string"],
+                        "type": ["integer", "string", "null"],
                         "description": "a number, or a label such as stable or canary; without it stable",
                     },
                 },
@@ -179,7 +182,7 @@ def describe_route(
     method: str = "GET",
     fields: Mapping[str, Any] | None = None,
     required: Sequence[str] = (),
-    query: Mapping[str, str] | None = None,
+    query: Mapping[str, Mapping[str, Any]] | None = None,
     status: int = 200,
 ) -> None:
     """Adds a route of another module to the description.
@@ -190,18 +193,17 @@ def describe_route(
         method: of HTTP.
         fields: of the body, name -> schema; None = it takes none.
         required: those that must be there.
-        query: parameters, name -> meaning.
+        query: parameters, name -> description and schema.
         status: of a good answer.
     """
     operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **_REFUSED}}
     if query:
         operation["parameters"] = [
-            {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
-            for name, meaning in query.items()
+            {"name": name, "in": "query", **described} for name, described in query.items()
         ]
     if fields is not None:
         schema = {"type": "object", "required": list(required), "properties": dict(fields)}
-        operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": bool(required), "content": {"application/json": {"schema": schema}}}
     item = OPENAPI["paths"].setdefault(path, {})
     item[method.lower()] = operation
     if names := re.findall(r"{(\w+)}", path):

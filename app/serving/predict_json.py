@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from app.run.files import json_fault
 from app.serving.errors import RequestError
 
 LEAST, MOST = -(2**31), 2**31 - 1
@@ -82,7 +83,7 @@ def parse_json(body: bytes) -> Any:
     except UnicodeDecodeError as error:
         refuse(f"the body is not JSON: byte {error.start} is not UTF-8")
     except (ValueError, RecursionError) as error:
-        refuse(f"the body is not JSON: {str(error).splitlines()[0]}")
+        refuse(f"the body is not JSON: {json_fault(error)}")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -93,8 +94,8 @@ def shown(value: Any) -> str:
     """A received value in a message, not too much of it."""
     try:
         text = json.dumps(value)  # ASCII, whatever is in it
-    except RecursionError:
-        text = "something deeply nested"
+    except (RecursionError, ValueError):
+        text = "something deeply nested or a very long number"
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 

@@ -12,6 +12,7 @@ This adds to the server's routes:
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
@@ -28,6 +29,7 @@ from app.config import InputError, RunError
 from app.evaluation.uncertainty import measure_row
 from app.feedback.actions import check_agreement
 from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
+from app.feedback.learning import gives_several
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
 from app.feedback.versions import LABELS, Labels, find_versions, read_labels, roll_back, set_label
 from app.serving.errors import RequestError
@@ -40,6 +42,7 @@ from app.serving.server import ROUTES, ModelServer, read_object, server_of
 MOST_CORRECTIONS = 1000  # of one request
 MOST_LISTED = 200
 AGREEMENT_OF = 200  # newest judgements that count
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 TOGETHER = 64  # texts that are answered before the next ones
 _Result = TypeVar("_Result")
 
@@ -120,10 +123,7 @@ async def post_feedback(request: Request) -> Response:
         raise RequestError(400, f'"corrections" must be a list that is not empty, received {shown(records)}')
     if len(records) > MOST_CORRECTIONS:
         raise RequestError(400, f'"corrections" may have {MOST_CORRECTIONS} at most, received {len(records)}')
-    names = {record.get("model") or "" for record in records if isinstance(record, dict)}
-    if len(names) > 1:
-        raise RequestError(400, f"the corrections of a request must be of one model, received {shown(sorted(names))}")
-    model = find_model(server, next(iter(names), ""))
+    model = _model_of(server, records)
     corrections = [
         _correction(record, model, author=server.stores.config.author, where=f"correction {number}")
         for number, record in enumerate(records, 1)
@@ -135,18 +135,39 @@ async def post_feedback(request: Request) -> Response:
     return JsonResponse({"ids": ids, "stored_in": stored_in, "count": count, "taken_back": taken_back}, status_code=201)
 
 
+def _model_of(server: ModelServer, records: Sequence[Any]) -> ServedModel:
+    """The one model that corrections are about; raises RequestError."""
+    names = [record.get("model") or "" for record in records if isinstance(record, dict)]
+    for name in names:
+        if not isinstance(name, str):
+            raise RequestError(400, f'"model" must be a name, received {shown(name)}')
+    if len(set(names)) > 1:
+        shown_names = shown(sorted(set(names)))
+        raise RequestError(400, f"the corrections of a request must be of one model, received {shown_names}")
+    return find_model(server, names[0] if names else "")
+
+
 def _correction(record: Any, model: ServedModel, *, author: str, where: str) -> Correction:
     """A correction of a request, with what the server knows about it."""
     about = model.stable.about
     found = correction_from(record, where=where, task=about["task"], source="api")
     if found.task != about["task"]:
         raise InputError(f"task of {where} must be {about['task']}, received {found.task!r}")
-    number = found.version if isinstance(found.version, int) else 0
+    number = 0 if found.version is None else found.version
+    there = sorted({*find_versions(model.run_dir.path), *model.versions})
+    if type(number) is not int or number not in (0, *there):
+        raise InputError(
+            f"version of {where} must be one of {', '.join(map(str, there))}, which {model.name} has, or null, "
+            f"received {shown(found.version)}"
+        )
+    if found.digest and not (isinstance(found.digest, str) and _DIGEST.fullmatch(found.digest)):
+        said = shown(found.digest)
+        raise InputError(f"digest of {where} must be a SHA-256 sum of 64 hexadecimal digits, received {said}")
     version = find_version(model, number)
     # What is not about a version that is loaded has no weights that are known.
     digest = found.digest or (digest_of(version) if number in (0, version.number) else "")
     return replace(
-        found, model=model.name, version=found.version or version.number, digest=digest, author=found.author or author
+        found, model=model.name, version=number or version.number, digest=digest, author=found.author or author
     )
 
 
@@ -159,7 +180,9 @@ def _store(
         ids, the number of judged answers of the model, and a sentence for each version that was taken back.
     """
     store = server.stores.of(model.run_dir)
-    ids = store.add(corrections, labels=labels_of(model.stable.about))
+    about = model.stable.about
+    several = gives_several(about["task"], model.run_dir.model)
+    ids = store.add(corrections, labels=labels_of(about), several=several)
     try:
         taken_back = check_agreement(model.run_dir, store, server.update, model=model.name)
     except InputError as error:  # the corrections are stored all the same
@@ -194,9 +217,14 @@ def _number(request: Request, name: str, default: int, *, most: int) -> int:
 async def delete_feedback(request: Request) -> Response:
     """Takes `author`, `text` or both from the query, or from a JSON body, which a long text needs."""
     server = server_of(request)
-    found: Mapping[str, Any] = dict(request.query_params)
-    if not found:
-        found = await read_object(request, required=(), optional=("author", "text"))
+    asked, headers = request.query_params, request.headers
+    found: dict[str, Any] = {name: asked[name] for name in ("author", "text") if name in asked}
+    if not found or headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        body = await read_object(request, required=(), optional=("author", "text"))
+        for name in body:
+            if name in found:
+                raise RequestError(400, f'"{name}" must be in the query or in the body, not in both')
+        found |= body
     author, text = found.get("author", ""), found.get("text", "")
     if not isinstance(author, str) or not isinstance(text, str) or not (author or text):
         raise RequestError(400, "to delete corrections, name an author or a text")
@@ -315,8 +343,8 @@ async def promote(request: Request) -> Response:
         raise RequestError(400, f'"version" must be the number of a version, received {shown(version)}')
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
-    before = read_labels(model.run_dir)
-    await _relabel(server, lambda: set_label(model.run_dir, label, version, _why("promoted", found.get("author"))))
+    before, why = read_labels(model.run_dir), _why("promoted", found.get("author"))
+    await _relabel(server, lambda: set_label(model.run_dir, label, version, why))
     if model.labels.get(label) != version:
         await _relabel(server, lambda: _restore(model, before))
         raise RequestError(
@@ -346,7 +374,9 @@ async def go_back(request: Request) -> Response:
 
 
 def _why(what: str, author: Any) -> str:
-    return f"{what} by {author[:100]}".strip() if isinstance(author, str) and author.strip() else what
+    if author is not None and not isinstance(author, str):
+        raise RequestError(400, f'"author" must be a name, received {shown(author)}')
+    return f"{what} by {author[:100]}".strip() if author and author.strip() else what
 
 
 async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
@@ -356,24 +386,37 @@ async def _relabel(server: ModelServer, change: Callable[[], Any]) -> None:
 
 
 _TEXT: dict[str, Any] = {"type": "string"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_NUMBER = {"type": "integer"}
+_NAME: dict[str, Any] = {"type": ["string", "null"]}
+_TEXTS = {"type": "array", "minItems": 1, "maxItems": MOST_CORRECTIONS, "items": _TEXT}
+_NUMBER = {"type": "integer", "minimum": 1}
 _LABEL = {"type": "string", "enum": list(LABELS)}
 _CORRECTION = {
     "type": "object",
     "required": ["text"],
     "properties": {
-        **dict.fromkeys(("text", "task", "model", "digest", "author", "source", "time", "id"), _TEXT),
+        **dict.fromkeys(("task", "author", "source", "time", "id"), _TEXT),
+        "model": _NAME,
+        "text": {"type": "string", "minLength": 1},
+        "digest": {"type": "string", "pattern": f"^({_DIGEST.pattern})?$"},
         "answer": {
             "type": "object",
             "description": 'what is right: {"entities": [{"start": 0, "end": 3, "label": "PER"}]} in code points, '
             '{"label": "refund"} or {"labels": ["refund", "angry"]}',
         },
         "prediction": {"type": "object", "description": "what the model answered"},
-        "version": _NUMBER,
+        "version": {"type": ["integer", "null"], "minimum": 0, "description": "one that the model has"},
         "verdict": {"type": "string", "enum": list(VERDICTS)},
     },
 }
+
+
+def _named(meaning: str, *, empty: bool = True) -> dict[str, Any]:
+    """A parameter of a query that is a text."""
+    return {"description": meaning, "schema": {"type": "string", **({} if empty else {"minLength": 1})}}
+
+
+def _count(meaning: str, *, most: int) -> dict[str, Any]:
+    return {"description": meaning, "schema": {"type": "integer", "minimum": 0, "maximum": most}}
 
 
 def add_route(path: str, handler: Handler, summary: str, *, method: str = "GET", **description: Any) -> None:
@@ -395,14 +438,18 @@ add_route(
     "/feedback",
     get_feedback,
     "the latest corrections of a model",
-    query={"model": "its name", "limit": f"at most {MOST_LISTED}", "offset": "how many to pass over"},
+    query={
+        "model": _named("its name"),
+        "limit": _count("how many", most=MOST_LISTED),
+        "offset": _count("how many to pass over", most=2**31),
+    },
 )
 add_route(
     "/feedback",
     from_here(delete_feedback),
     "deletes what an author said, or what was said about a text; both may also stand in a JSON body",
     method="DELETE",
-    query={"author": "who", "text": "about what"},
+    query={"author": _named("who", empty=False), "text": _named("about what", empty=False)},
     fields={"author": _TEXT, "text": _TEXT},
 )
 add_route(
@@ -410,7 +457,7 @@ add_route(
     from_here(post_queue),
     "has texts wait for review",
     method="POST",
-    fields={"texts": _TEXTS, "model": _TEXT},
+    fields={"texts": _TEXTS, "model": _NAME},
     required=["texts"],
     status=201,
 )
@@ -418,15 +465,24 @@ add_route(
     "/queue",
     get_queue,
     "texts that wait for review, those that are worth most first",
-    query={"model": "its name", "by": ", ".join(ORDERS), "limit": f"at most {MOST_LISTED}"},
+    query={
+        "model": _named("its name"),
+        "by": {"description": "the order", "schema": {"type": "string", "enum": list(ORDERS)}},
+        "limit": _count("how many", most=MOST_LISTED),
+    },
 )
-add_route("/versions", get_versions, "the versions of a model and how often people agreed", query={"model": "its name"})
+add_route(
+    "/versions",
+    get_versions,
+    "the versions of a model and how often people agreed",
+    query={"model": _named("its name")},
+)
 add_route(
     "/promote",
     from_here(promote),
     "gives a label to a version",
     method="POST",
-    fields={"model": _TEXT, "version": _NUMBER, "label": _LABEL, "author": _TEXT},
+    fields={"model": _NAME, "version": _NUMBER, "label": _LABEL, "author": _NAME},
     required=["version"],
 )
 add_route(
@@ -434,5 +490,5 @@ add_route(
     from_here(go_back),
     "gives stable back to the version before, or takes canary away",
     method="POST",
-    fields={"model": _TEXT, "label": _LABEL, "author": _TEXT},
+    fields={"model": _NAME, "label": _LABEL, "author": _NAME},
 )

@@ -10,7 +10,16 @@ from typing import Any
 
 from app.config import InputError, ServeConfig
 from app.encoder.sources import read_json
-from app.evaluation.manifest import find_export, identify_model, newest_version, read_about, versions
+from app.evaluation.manifest import (
+    MANIFEST,
+    find_export,
+    find_version_files,
+    identify_model,
+    is_of_run,
+    newest_version,
+    read_about,
+    versions,
+)
 from app.feedback.versions import LABELS, read_labels
 from app.run.directory import RunDirectory
 from app.run.request import split_served
@@ -121,7 +130,7 @@ def _about_bundle(run_dir: RunDirectory) -> dict[str, Any]:
 def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
     """Which versions are to be served, by what.
 
-    Without labels that is the newest; with them, each that has one. A TFLite file is of the newest version.
+    Without labels that is the newest; with them, each that has one. TFLite files answer if the stable version has some.
 
     Raises:
         InputError: there is nothing to serve, or not by `serve.runtime`.
@@ -130,20 +139,29 @@ def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
     newest = there[-1] if there else 1
     labels = {label: known[label] for label in LABELS if known[label]}
     labels.setdefault("stable", newest)
-    file = None if config.runtime == "saved_model" else _find_file(run_dir, config)
-    if file is not None and labels["stable"] != newest:
+    files: dict[int, Source] = {}
+    if config.runtime != "saved_model":
+        for version in sorted(set(labels.values())):
+            try:
+                found = _find_files(run_dir, version, config, newest=newest)
+            except InputError:
+                if version == labels["stable"]:
+                    raise
+                found = None  # a canary is left out, as one without files
+            if found:
+                files[version] = found
+    if labels["stable"] not in files:
         if config.runtime == "tflite":
             raise InputError(
-                f"serve.runtime=tflite: {file[0]} is of version {newest} and version {labels['stable']} is stable: "
-                "set serve.runtime=saved_model"
+                f"serve.runtime=tflite: {run_dir.tflite} has files of version {newest}, and version {labels['stable']} "
+                "is stable: set serve.runtime=saved_model"
             )
-        file = None
-    if file is None:
+        files = {}
         newest_version(run_dir.saved_model)  # says what is missing
     sources: dict[int, Source] = {}
     for version in sorted(set(labels.values())):
-        if file is not None and version == newest:
-            sources[version] = Source(version, "tflite", *file)
+        if version in files:
+            sources[version] = files[version]
         elif version in there and config.runtime != "tflite":
             sources[version] = _saved_model(run_dir, version)
     if labels["stable"] not in sources:
@@ -163,26 +181,44 @@ def _saved_model(run_dir: RunDirectory, version: int) -> Source:
     return Source(version, "saved_model", path, f"{found.st_mtime_ns} {found.st_size}")
 
 
-def _find_file(run_dir: RunDirectory, config: ServeConfig) -> tuple[Path, str] | None:
-    """The TFLite file and its sum; None where `auto` has to do without."""
+def _find_files(run_dir: RunDirectory, version: int, config: ServeConfig, *, newest: int) -> Source | None:
+    """The TFLite file of a version: that kept for it, else that of the run's own model, if the newest version is."""
+    folder = find_version_files(run_dir, version)
+    if (folder / MANIFEST).is_file():
+        found = _find_file(folder, folder / "model", config)
+    elif version == newest and is_of_run(run_dir, version):
+        found = _find_file(run_dir.tflite, run_dir.model, config)
+    else:
+        return None
+    return Source(version, "tflite", *found) if found else None
+
+
+def _find_file(folder: Path, model: Path, config: ServeConfig) -> tuple[Path, str] | None:
+    """The TFLite file in a folder and its sum; None where `auto` has to do without."""
     try:
-        path, manifest = find_export(run_dir.tflite, config.tflite_file, setting="serve.tflite_file")
+        path, manifest = find_export(folder, config.tflite_file, setting="serve.tflite_file")
     except InputError:
         if config.runtime == "tflite":
             raise
         return None
     entry = manifest["files"][path.name]
-    now = identify_model(run_dir).get("model_sums_sha256", "")
+    now = identify_model(model).get("model_sums_sha256", "")
     if entry.get("model_sums_sha256", now) != now:  # the run has learnt since, and was not exported to this file
         if config.runtime == "tflite":
-            raise InputError(f"{path} is of an earlier model than that in {run_dir.model}: run --mode=export again")
+            raise InputError(f"{path} is of an earlier model than that in {model}: run --mode=export again")
         return None
-    task = read_json(run_dir.model / "tagger.json").get("task", "tagging")
+    task = read_json(model / "tagger.json").get("task", "tagging")
     if task in LIGHT:
         return path, str(entry.get("sha256", ""))
     if config.runtime == "tflite":
         raise InputError(
-            f"serve.runtime=tflite answers for the tasks {' and '.join(LIGHT)}, {run_dir} is of task={task}: set "
+            f"serve.runtime=tflite answers for the tasks {' and '.join(LIGHT)}, {model} is of task={task}: set "
             "serve.runtime=saved_model"
         )
     return None
+
+
+def model_of(source: Source, run_dir: RunDirectory) -> Path:
+    """What answers need of the model of a TFLite file beyond its network: kept beside it, else that of the run."""
+    kept = source.path.parent / "model"
+    return kept if kept.is_dir() else run_dir.model

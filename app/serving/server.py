@@ -30,8 +30,9 @@ from starlette.routing import Route
 
 from app.config import FeedbackConfig, InputError, ServeConfig, UpdateConfig
 from app.config.rules import describe_taken_port
+from app.serving.connections import LISTEN_BACKLOG, DrainingServer, JsonHttpProtocol
 from app.serving.errors import RequestError
-from app.serving.http import Gate, JsonResponse, log, read_body, refuse
+from app.serving.http import Gate, JsonResponse, log, read_body, refuse, refuse_unknown
 from app.serving.metrics import Metrics
 from app.serving.models import ServedModel, Version
 from app.serving.openapi import OPENAPI
@@ -332,6 +333,10 @@ async def _refuse_input(request: Request, error: Exception) -> Response:
     return JsonResponse({"error": str(error)}, status_code=400)
 
 
+async def _refuse_fault(request: Request, error: Exception) -> Response:
+    return refuse_unknown()
+
+
 def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gate:
     """The server as an ASGI application."""
 
@@ -348,7 +353,12 @@ def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gat
 
     app = Starlette(
         routes=list(ROUTES if routes is None else routes),
-        exception_handlers={HTTPException: _refuse_path, RequestError: _refuse_request, InputError: _refuse_input},
+        exception_handlers={
+            HTTPException: _refuse_path,
+            RequestError: _refuse_request,
+            InputError: _refuse_input,
+            Exception: _refuse_fault,
+        },
         lifespan=lifespan,
     )
     app.state.server = server
@@ -399,15 +409,16 @@ class Listener:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._socket.bind((host, port))
-            self._socket.listen(2048)
+            self._socket.listen(LISTEN_BACKLOG)
         except OSError as error:
             self._socket.close()
             raise InputError(describe_taken_port(host, port, error)) from error
         self.port: int = self._socket.getsockname()[1]
-        self._uvicorn = uvicorn.Server(
+        app = build_app(server)
+        self._uvicorn = DrainingServer(
             uvicorn.Config(
-                build_app(server),
-                http="httptools",
+                app,
+                http=JsonHttpProtocol,
                 loop="uvloop",
                 ws="none",
                 log_config=None,
@@ -415,7 +426,9 @@ class Listener:
                 server_header=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=max(1, round(server.seconds) + 1),
-            )
+                backlog=LISTEN_BACKLOG,
+            ),
+            on_stop=app.stop,
         )
         server.stop = self.stop
 

@@ -4,6 +4,7 @@ import pytest
 
 from app.config import InputError
 from app.config.loading import load_config
+from app.evaluation.manifest import PROVENANCE_FILE
 from app.feedback.learning import (
     check_labels,
     is_held_out,
@@ -12,9 +13,10 @@ from app.feedback.learning import (
     select_again,
     select_corrections,
 )
-from app.feedback.lineage import find_serving
+from app.feedback.lineage import find_live, find_serving, name_live
 from app.feedback.replay import BLOCK, count_replayed, sample_examples, without
 from app.feedback.store import Correction, Store
+from app.feedback.versions import set_label
 from app.run.directory import RunDirectory
 
 
@@ -64,7 +66,7 @@ def test_a_resumed_run_learns_what_it_began_with_and_says_if_that_is_gone(small)
     run_dir = RunDirectory("runs/new")
     assert select_again(small, begun.ids(), run_dir=run_dir) == begun
     small.delete(author="bob")
-    with pytest.raises(InputError, match="1 of the 20 corrections that runs/new began with have been deleted"):
+    with pytest.raises(InputError, match="1 of the 20 corrections that runs/new began with has been deleted"):
         select_again(small, begun.ids(), run_dir=run_dir)
 
 
@@ -78,7 +80,7 @@ def test_what_nobody_can_learn_from_is_told(small):
     assert len(select(small).learnt) == 1
     with pytest.raises(InputError, match=r"of answers by b \(update.model\)"):
         select(small, model="b")
-    with pytest.raises(InputError, match="all 1 corrected texts are held out"):
+    with pytest.raises(InputError, match="all corrected texts, 1, are held out"):
         select(small, fraction=1 - 1e-9)
 
 
@@ -110,6 +112,25 @@ def test_an_update_of_an_update_uses_the_store_and_the_versions_of_the_run_that_
     (tmp_path / "runs").rename(moved)
     with open_store_of(config, RunDirectory(moved / "ner-2"), made=False) as store:
         assert store.count() == 1
+
+
+def test_what_stays_when_an_update_of_an_update_is_refused_is_what_is_live(tmp_path):
+    first, second, third = (RunDirectory(tmp_path / name) for name in ("ner", "ner-2", "ner-3"))
+    for number, run in enumerate((first, second), 1):
+        run.write_json(run.model_sums, {})
+        version = first.saved_model / str(number)
+        run.write_json(version / PROVENANCE_FILE, {"run": f"../{run.path.name}"})
+        run.write_bytes(version / "saved_model.pb", b"")
+    for run, start in ((second, "ner"), (third, "ner-2")):
+        run.write_json(run.update_json, {"serving": "../ner", "from": f"../{start}"})
+    set_label(first.path, "stable", 1)
+    set_label(first.path, "canary", 2)
+    assert find_live(second).path == second.path  # where `third` starts, which is on trial only
+    assert name_live(find_serving(third)) == str(first)
+    set_label(first.path, "stable", 2)
+    assert name_live(find_serving(third)) == str(second)
+    second.model_sums.unlink()
+    assert name_live(find_serving(third)) == f"version 2 of {first}"
 
 
 def test_so_many_examples_are_replayed_that_they_are_the_asked_part():

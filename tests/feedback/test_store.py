@@ -20,6 +20,7 @@ from app.feedback import database
 from app.feedback.correction import check_correction, correction_from
 from app.feedback.database import SCHEMA, mask_url
 from app.feedback.store import Correction, Store, open_store
+from app.tasks.tagging.answers import read_entities
 
 PROJECT = Path(__file__).parents[2]
 ADA = Correction(
@@ -406,8 +407,10 @@ def test_what_cannot_be_stored_is_named(change, said):
         ([(True, 3, "PER")], "received start True and end 3"),
         ([(0, 3, "")], "label of entity 1 in answer of X must be a text that is not empty, received ''"),
         ([(0, 3, "PER"), (4, 12, "DATE")], "entity 2 in answer of X must be one of LOC, PER, received 'DATE'"),
-        ([(4, 12, "PER"), (0, 5, "LOC")], "must not overlap, received LOC at 0 to 5 and PER at 4 to 12"),
-        ([(0, 12, "PER"), (4, 8, "LOC")], "must not overlap, received PER at 0 to 12 and LOC at 4 to 8"),
+        ([(4, 12, "PER"), (0, 5, "LOC")], "must not overlap, received LOC at 0 to 12 and PER at 4 to 12"),
+        ([(0, 12, "PER"), (4, 8, "LOC")], "must not overlap, received PER at 0 to 12 and LOC at 4 to 12"),
+        ([(4, 6, "PER"), (6, 9, "LOC")], "must not overlap, received LOC at 4 to 12 and PER at 4 to 12"),
+        ([(3, 4, "PER")], "entity 1 in answer of X, PER at 3 to 4 covers no word, only ' '"),
     ],
 )
 def test_entities_that_are_not_in_the_text_are_named(entities, said):
@@ -415,6 +418,27 @@ def test_entities_that_are_not_in_the_text_are_named(entities, said):
     written = [dict(zip(names, each, strict=True)) if isinstance(each, tuple) else each for each in entities]
     wrong = replace(ADA, answer={"entities": written})
     assert said in refusal(check_correction, wrong, labels={"PER", "LOC"}, where="X")
+
+
+def test_an_update_can_learn_every_entity_that_is_stored(store):
+    """Models tag words: a part of a word is taken for the word, and parts of one word with one label for one entity."""
+    spans = [(5, 7, "PER"), (9, 11, "PER"), (22, 24, "LOC"), (21, 26, "LOC")]
+    marked = [dict(zip(("start", "end", "label"), each, strict=True)) for each in spans]
+    store.add([replace(ADA, id="", answer={"entities": marked})])
+    (kept,) = store.recent()
+    assert [(ADA.text[each["start"] : each["end"]], each["label"]) for each in kept.answer["entities"]] == [
+        ("Lovelace", "PER"), ("London", "LOC"),
+    ]  # fmt: skip
+    (sentence,) = read_entities(kept.text, kept.answer["entities"], number=0)
+    assert sentence.tags.count("B-PER") == sentence.tags.count("B-LOC") == 1
+
+
+def test_a_text_has_no_more_labels_than_the_model_gives():
+    two = replace(classified("x"), answer={"labels": ["a", "b", "a"]})
+    assert check_correction(two, several=True).answer == check_correction(two).answer == {"labels": ["a", "b"]}
+    said = refusal(check_correction, two, several=False, where="X")
+    assert said == "answer of X must have one label, as the model gives, received a, b"
+    assert check_correction(replace(two, answer={"labels": ["a", "a"]}), several=False).answer == {"labels": ["a"]}
 
 
 def test_offsets_of_a_browser_are_noticed_by_the_text_they_come_with():

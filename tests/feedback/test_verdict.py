@@ -38,10 +38,10 @@ BETTER = part("held_out", -9.0, -14.0, -3.0)
         (SAME, part("held_out", -2.0, -5.0, 1.0), {}, "its gain of 2.00 points on held_out may be chance"),
         (SAME, part("held_out", -2.0, -5.0, 1.0), {"require_better": False}, ""),
         (SAME, part("held_out", 2.0, -1.0, 5.0), {"require_better": False}, "it loses 2.00 points on held_out"),
-        (SAME, part("held_out", -9.0, -14.0, -3.0, texts=9), {}, "9 corrected text(s) held out are too few"),
+        (SAME, part("held_out", -9.0, -14.0, -3.0, texts=9), {}, "9 corrected texts held out are too few"),
         (SAME, part("held_out", -9.0, -14.0, -3.0, texts=9), {"min_held_out": 9}, ""),
         (SAME, part("held_out", -9.0, -14.0, -3.0, texts=9), {"require_better": False}, ""),
-        (SAME, None, {}, "0 corrected text(s) held out are too few"),
+        (SAME, None, {}, "0 corrected texts held out are too few"),
         (SAME, None, {"require_better": False}, ""),
     ],
 )

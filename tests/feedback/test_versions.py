@@ -118,12 +118,28 @@ def test_a_run_without_labels_rolls_back_to_the_version_before(run_dir):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"stable": "3"}', '{"stable": -1}', '{"stable": 1, "history": [1]}', "{"]
+    ("content", "why"),
+    [
+        ("", "it is empty"),
+        ("[]", "it is no object"),
+        ('{"stable": "3"}', '"3" is no version'),
+        ('{"stable": -1}', "-1 is no version"),
+        ('{"stable": 1, "history": [1]}', "history must be a list of"),
+        ('{"stable": 1, "history": [["now", "stable"]]}', "history must be a list of"),
+        ('{"stable": 1, "history": [["now", "stable", 1, "2", ""]]}', '"2" is no version'),
+        ('{"stable": 1, "history": null}', "its values are of another form"),
+        ('{"stable": 1, "history": {"a": 1}}', "history must be a list of"),
+        ("{", "wrong at character 2"),
+        ('{"stable": ' + "9" * 5000 + "}", "it has a number of too many digits"),
+        ("[" * 100_000, "it is nested too deeply"),
+        (b"\xff\xff", "byte 0 is not UTF-8"),
+    ],
 )
-def test_a_damaged_file_is_explained(run_dir, content):
-    labels_path(run_dir).write_text(content)
-    with pytest.raises(InputError, match=r'labels.json must be as \{"stable": 3'):
+def test_a_damaged_file_is_explained_without_words_of_python(run_dir, content, why):
+    labels_path(run_dir).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=r'labels.json must be as \{"stable": 3') as raised:
         read_labels(run_dir)
+    assert f"({why}" in str(raised.value)
 
 
 def test_changes_at_the_same_time_are_all_kept(run_dir):

@@ -11,11 +11,12 @@ import pytest
 import toy
 from taught import HELD_OUT, SETTINGS, command, corrections
 
-from app.config import InputError
+from app.config import InputError, ServeConfig
 from app.feedback.learning import is_held_out
 from app.feedback.store import FILE_NAME, Correction, Store
 from app.feedback.versions import read_labels
 from app.run.directory import RunDirectory
+from app.serving.runs import plan_versions
 from app.tasks.bundle import load_model
 
 
@@ -48,6 +49,8 @@ def updated(trained_run, tmp_path_factory, call) -> tuple[Path, str, str]:
     folder = tmp_path_factory.mktemp("updated")
     trained_run.copy(folder / "ner")
     add(folder, corrections(60))
+    served = RunDirectory(folder / "ner")  # it has a TFLite file, so the update is to have one too
+    served.write_json(served.tflite / "model.json", {"labels": [], "files": {"float32.tflite": {}}})
     status, output, messages = call(*learn(folder), cwd=folder)
     assert status == 0, messages
     return folder, output, messages
@@ -71,6 +74,8 @@ def test_an_update_that_is_better_goes_on_trial_beside_what_is_live(updated):
     assert [each["run"] for each in provenance] == [".", "../ner-2"]
     assert provenance[1]["weights_sha256"] == metrics["weights_sha256"] != provenance[0]["weights_sha256"]
     assert "version 2 of" in messages and "Update of ner: passed" in output
+    kept = read(folder / "ner/export/tflite/2/model.json")
+    assert list(kept["files"]) == ["float32.tflite"] and (folder / "ner/export/tflite/2/float32.tflite").is_file()
 
 
 def test_an_update_is_an_ordinary_run_with_a_report_of_what_changed(updated):
@@ -107,10 +112,13 @@ def test_promotion_and_roll_back_are_one_command_without_tensorflow(updated, tmp
     status, _, messages = call(*command(folder / "ner-2", update__promote="stable"), cwd=folder)
     assert (status, "version 2 of" in messages, "TensorFlow" in messages) == (0, True, False), messages
     assert (read_labels(folder / "ner").stable, read_labels(folder / "ner").canary) == (2, 0)
+    serving = RunDirectory(folder / "ner"), ServeConfig(tflite_file="float32")
+    assert plan_versions(*serving).stable.runtime == "tflite"
     status, _, messages = call(*command(folder / "ner", update__promote="stable"), cwd=folder)
     assert status == 2 and "no version of" in messages and "is on trial (canary)" in messages
     status, _, messages = call(*command(folder / "ner", update__roll_back="true"), cwd=folder)
     assert status == 0 and read_labels(folder / "ner").stable == 1, messages
+    assert plan_versions(*serving).stable.runtime == "saved_model"
     config = (folder / "ner" / "export" / "models.config").read_text()
     assert "versions: 1 }" in config and "versions: 2" not in config
 

@@ -112,6 +112,8 @@ def test_annotations_become_corrections_and_leave_when_they_are_deleted(url):
 
 def test_other_webhooks_are_ignored_and_wrong_ones_refused(url):
     assert ask(url, "/webhook", {"action": "TASKS_CREATED", "tasks": []}) == (201, {"ignored": "TASKS_CREATED"})
+    status, answer = ask(url, "/webhook", {"action": {}})
+    assert status == 400 and '"action" must be the name' in answer["error"]
     status, answer = ask(url, "/webhook", {"action": "ANNOTATION_CREATED", "project": PROJECT})
     assert status == 400 and "Send payload" in answer["error"]
     status, answer = ask(url, "/webhook", event("ANNOTATION_CREATED", 3, 12, "somebody else"))

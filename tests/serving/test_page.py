@@ -24,7 +24,9 @@ TEXT = "Ada Smith met 🎉 Bob in Rome .\n\nthe old house was in Lima ."
 
 @pytest.fixture(scope="module")
 def site(served_run, vocabulary, tmp_path_factory):
-    """A server of a tagger in two versions, a classifier, and one of 77 labels of which a text may have several."""
+    """A server of a tagger in two versions, a classifier, one of 77 labels of which a text may have several, and one of
+    pairs of texts.
+    """
     folder = tmp_path_factory.mktemp("site")
     ner = folder / "ner"
     shutil.copytree(served_run, ner, ignore=shutil.ignore_patterns("tflite"))
@@ -32,12 +34,13 @@ def site(served_run, vocabulary, tmp_path_factory):
     save_as_saved_model(other, toy.make_encoder(other), PredictConfig(), ner / "export" / "saved_model")
     (ner / "export" / "labels.json").write_text(json.dumps({"stable": 1, "canary": 2, "history": []}))
     one, several = toy.make_classifier(vocabulary), toy.make_classifier(vocabulary, labels=INTENTS, facts=MULTI_LABEL)
-    classify, topics = (
+    pairs = toy.make_classifier(vocabulary, facts={"pairs": True})
+    classify, topics, replies = (
         served.make_run(folder / name, model, build_encoder(model, served.CONFIG.data), light=True)
-        for name, model in (("classify", one), ("topics", several))
+        for name, model in (("classify", one), ("topics", several), ("replies", pairs))
     )
-    names = ("ner", "classify", "topics")
-    with serving(ner, classify, topics, names=names, runtime="auto", reload_seconds=0) as url:
+    names = ("ner", "classify", "topics", "replies")
+    with serving(ner, classify, topics, replies, names=names, runtime="auto", reload_seconds=0) as url:
         yield SimpleNamespace(url=url, ner=ner)
 
 
@@ -234,6 +237,26 @@ def test_the_right_label_is_found_among_many_and_there_may_be_several(site, page
     save(page)
     stored = corrections(site, "classify")[0]
     assert stored["answer"] == {"label": other} and stored["prediction"]["label"] == predicted
+
+
+def test_a_pair_of_texts_has_two_fields(site, page):
+    assert page.locator("#second").is_hidden()
+    page.locator("#model").select_option("replies")
+    page.locator("#text").fill("Ada met Bob .\tBob saw Rome .")  # a line of a file
+    assert (page.locator("#text").input_value(), page.locator("#second").input_value()) == (
+        "Ada met Bob .", "Bob saw Rome .",
+    )  # fmt: skip
+    page.get_by_label("Second text").fill("the old\thouse")
+    until(page, "tryEditor.text === 'Ada met Bob .\\tthe old house'")
+    row = ask(site.url, "/classify", {"texts": ["Ada met Bob .\tthe old house"], "model": "replies"})[1]["answers"][0]
+    assert page.locator("#result input:checked").input_value() == row["label"]
+    other = next(label for label in toy.TEXT_LABELS if label != row["label"])
+    page.get_by_role("radio", name=other).check()
+    save(page)
+    stored = corrections(site, "replies")[0]
+    assert (stored["text"], stored["answer"]) == ("Ada met Bob .\tthe old house", {"label": other})
+    page.locator("#model").select_option("classify")
+    assert page.locator("#second").is_hidden()
 
 
 def test_the_queue_is_worked_off_by_keys(site, page):

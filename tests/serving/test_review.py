@@ -56,6 +56,14 @@ def test_corrections_are_stored_once_listed_and_deleted(site):
         ({"text": "Bob", "colour": 1}, "a field 'colour'"),
         ("Bob", "must be a JSON object"),
         (correction("Bob", model="other"), "of one model"),
+        (correction("Bob", model=[None]), '"model" must be a name, received [null]'),
+        (correction("Bob", model={"a": 1}), '"model" must be a name'),
+        (correction("Bob", version=999), "correction 2 must be one of 1, which ner has, or null, received 999"),
+        (correction("Bob", version="1"), 'or null, received "1"'),
+        (correction("Bob", version=True), "or null, received true"),
+        (correction("Bob", digest="ab"), "digest of correction 2 must be a SHA-256 sum"),
+        (correction("Ada met", ("A", "PER"), ("da", "LOC")), "received LOC at 0 to 3 and PER at 0 to 3"),
+        (correction("Ada met", (" ", "PER")), "PER at 3 to 4 covers no word"),
     ],
 )
 def test_a_wrong_correction_is_refused_with_all_beside_it(url, wrong, message):
@@ -63,6 +71,19 @@ def test_a_wrong_correction_is_refused_with_all_beside_it(url, wrong, message):
     status, answer = ask(url, "/feedback", {"corrections": [correction("Ada", ("Ada", "PER")), wrong]})
     assert status == 400 and message in answer["error"]
     assert ask(url, "/feedback")[1]["count"] == before
+
+
+def test_a_part_of_a_word_is_stored_as_the_word_and_no_version_as_the_stable_one(url):
+    body = {"corrections": [correction("Lovelace met Bob", ("love".title(), "PER"), version=None, author="Dan")]}
+    assert ask(url, "/feedback", body)[0] == 201
+    kept = next(each for each in ask(url, "/feedback")[1]["corrections"] if each["author"] == "Dan")
+    assert kept["answer"]["entities"] == [{"start": 0, "end": 8, "label": "PER"}] and kept["version"] == 1
+
+
+@pytest.mark.parametrize("body", [b"null", b"[]", b'{"name": "Ada"}', b'{"author": 5}', b'{"text": "other"}'])
+def test_a_body_that_is_none_is_refused_beside_a_query_too(url, body):
+    status, answer = ask(url, "/feedback?text=nothing", body, method="DELETE")
+    assert (status, list(answer)) == (400, ["error"])
 
 
 def test_the_queue_gives_what_is_worth_most_and_counts_what_is_done(url):
@@ -104,6 +125,8 @@ def test_versions_come_with_their_labels_and_how_often_people_agreed(url):
         ("/promote", {"version": 1, "label": "best"}, "stable or canary"),
         ("/rollback", {}, "to roll back to"),
         ("/rollback", {"label": "best"}, "stable or canary"),
+        ("/rollback", {"label": "canary", "author": ["Ada"]}, '"author" must be a name'),
+        ("/promote", {"version": 1, "author": 5}, '"author" must be a name, received 5'),
         ("/queue", {"texts": "Ada"}, "texts"),
         ("/feedback", {"corrections": []}, "not empty"),
     ],

@@ -1,5 +1,6 @@
 """The server as its clients see it: TensorFlow Serving's REST API, answers, health, limits; by both runtimes."""
 
+import asyncio
 import concurrent.futures
 import gzip
 import http.client
@@ -7,6 +8,7 @@ import json
 import random
 import re
 import socket
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -133,13 +135,13 @@ def row(**changes):
 
 REFUSED = [
     (b"", "the body is empty"),
-    (b"{", "not JSON"),
+    (b"{", "not JSON: wrong at character 2"),
     (b"\xff", "byte 0 is not UTF-8"),
     (b'{"instances": ["\xc3"]}', "is not UTF-8"),
     (b'{"instances": [NaN]}', "NaN is no JSON value"),
-    (b'{"instances": ' + b"[" * 50_000, "not JSON"),
+    (b'{"instances": ' + b"[" * 50_000, "not JSON: it is nested too deeply"),
     (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "received a list at 0"),
-    (b'{"inputs": {"text": ' + b"9" * 5000 + b"}}", "not JSON"),
+    (b'{"inputs": {"text": ' + b"9" * 5000 + b"}}", "not JSON: it has a number of too many digits"),
     ([], "an object"),
     ("text", "an object"),
     (None, "the body is empty"),
@@ -237,6 +239,13 @@ def test_a_bad_request_for_entities_is_told_why(light_url, body, message):
     assert status in (400, 404) and message in answer["error"]
 
 
+def read_all(connection):
+    found = b""
+    while part := connection.recv(2**16):
+        found += part
+    return found
+
+
 def raw(url, request, *, until_closed=False):
     """What the server sends for bytes of one's own."""
     place = urlsplit(url)
@@ -322,6 +331,59 @@ def test_bytes_that_are_no_http_do_not_end_the_server(light_url, seed):
     for _ in range(20):
         raw(light_url, mutate(random_state, request) + b"\r\n\r\n" + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert ask(light_url, "/entities", {"texts": ["a"]})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [b"GET / HTTP/9.9", b"GET /\xff HTTP/1.1", b"nonsense", b"GET http:// HTTP/1.1", b"CONNECT a:1 HTTP/1.1"],
+)
+def test_what_is_no_http_is_refused_as_json(light_url, request_line):
+    head, _, body = raw(light_url, request_line + b"\r\nHost: a\r\n\r\n", until_closed=True).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400") and b"content-type: application/json" in head
+    assert json.loads(body) == {"error": "the request is not valid HTTP"}
+
+
+def test_a_fault_of_the_server_is_told_as_json_and_logged_without_texts(served_run, capfd):
+    server = make_server(served_run, runtime="tflite")
+
+    async def fail(*_, **__):
+        raise ZeroDivisionError("Ada Smith")
+
+    server.answer = fail
+    with listening(server) as url:
+        status, headers, body = fetch(url, "/entities", {"texts": ["Ada Smith"]})
+        assert ask(url, "/healthz")[0] == 200
+    assert (status, headers["Content-Type"]) == (500, "application/json")
+    assert json.loads(body) == {"error": "the server could not answer; its log says why"}
+    said = capfd.readouterr().err
+    assert said.count("ZeroDivisionError at fail") == 1 and "Ada" not in said and "Traceback" not in said
+
+
+def test_whoever_has_connected_is_answered_while_the_server_stops(served_run):
+    """The loop is kept busy while many connect: they wait in the backlog when it is told to stop."""
+    server = make_server(served_run, runtime="tflite")
+    loops = []
+    server.on_ready = lambda: loops.append(asyncio.get_running_loop())
+    with listening(server) as url:
+        place = urlsplit(url)
+        kept = socket.create_connection((place.hostname, place.port), timeout=20)
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert kept.recv(2**16).startswith(b"HTTP/1.1 200")
+        busy = threading.Event()
+        loops[0].call_soon_threadsafe(busy.wait, 20)
+        time.sleep(0.15)
+        clients = [socket.create_connection((place.hostname, place.port), timeout=20) for _ in range(200)]
+        for client in [*clients, kept]:
+            client.sendall(b"GET /about HTTP/1.1\r\nHost: a\r\n\r\n")
+        server.stop()
+        busy.set()
+        for client in [*clients, kept]:
+            head, _, body = read_all(client).partition(b"\r\n\r\n")
+            if head.startswith(b"HTTP/1.1 200"):  # it was read before the server knew
+                continue
+            assert head.startswith(b"HTTP/1.1 503") and b"connection: close" in head.lower()
+            assert b'{"error":"the server is being stopped"}' in body
+            client.close()
 
 
 def test_many_clients_get_their_own_answers(url, saved_model):

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from served import ask, make_server
+from served import ask, make_server, serving
 
 from app.config import InputError, ServeConfig
-from app.evaluation.manifest import VECTORS_FILE
+from app.evaluation.manifest import PROVENANCE_FILE, VECTORS_FILE
+from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.run.directory import RunDirectory
 from app.serving.runs import find_runs, name_runs, plan_versions
 from app.serving.server import listening
@@ -53,9 +54,53 @@ def test_labelled_versions_are_served_and_a_file_that_is_not_of_the_stable_one_i
     add_version(run, 2)
     write_labels(run, stable=1, canary=2)
     assert plan(run) == ({1: "saved_model", 2: "saved_model"}, {"stable": 1, "canary": 2})
-    with pytest.raises(InputError, match="the file|is of version 2 and version 1 is stable"):
+    with pytest.raises(InputError, match="has files of version 2, and version 1 is stable"):
         plan(run, runtime="tflite")
     write_labels(run, stable=2, canary=None)
+    assert plan(run) == ({2: "tflite"}, {"stable": 2})
+
+
+def change_head(run):
+    """Another model of the same network: its head is what answers need beyond the TFLite file."""
+    with open(run / "model" / "SHA256SUMS", "a") as file:
+        file.write("0" * 64 + "  other\n")
+
+
+def test_each_version_keeps_its_files_and_is_served_by_them_whichever_is_live(run):
+    kept = RunDirectory(run)
+    assert keep_version_files(kept, kept, 1)
+    assert {path.name for path in (kept.tflite / "1").iterdir()} >= {"float32.tflite", "model.json", "model"}
+    change_head(run)
+    add_version(run, 2)
+    write_labels(run, stable=1, canary=2)
+    assert plan(run) == ({1: "tflite", 2: "saved_model"}, {"stable": 1, "canary": 2})  # its file is of the model before
+    assert plan(run, runtime="tflite") == ({1: "tflite"}, {"stable": 1})
+    write_labels(run, stable=2)
+    assert plan(run) == ({2: "saved_model"}, {"stable": 2})
+    write_labels(run, stable=1)
+    with serving(run, runtime="tflite") as url:
+        about = ask(url, "/about")[1]["models"][0]
+        assert (about["stable"], about["runtime"]) == (1, "tflite")
+        assert ask(url, "/entities", {"texts": ["Ada met Bob ."]})[1]["version"] == 1
+    assert not keep_version_files(kept, kept, 2)  # what is there is of another model
+    keep_newest_version_files(kept)
+    assert not (kept.tflite / "2").exists()
+
+
+def test_the_files_of_the_run_are_not_taken_for_those_of_an_update_of_it(run):
+    add_version(run, 2)
+    served = RunDirectory(run)
+    update = RunDirectory(run.with_name("update"))
+    served.write_json(served.saved_model / "2" / PROVENANCE_FILE, {"run": "../update"})
+    write_labels(run, stable=2)
+    assert plan(run) == ({2: "saved_model"}, {"stable": 2})
+    with pytest.raises(InputError, match="has files of version"):
+        plan(run, runtime="tflite")
+    shutil.copytree(served.model, update.model)
+    shutil.copytree(served.tflite, update.tflite)
+    assert keep_version_files(update, served, 2)
+    assert plan(run) == ({2: "tflite"}, {"stable": 2})
+    keep_newest_version_files(served)
     assert plan(run) == ({2: "tflite"}, {"stable": 2})
 
 

@@ -674,8 +674,20 @@ function otherSource() {
   return {model: name, version};
 }
 
+// The text that is asked about; of a pair both texts with a tab between them, as files and requests have it.
+function wholeText() {
+  if (!model.pairs) return $("text").value;
+  const [first, second] = [$("text"), $("second")].map(each => each.value.trim().replaceAll("\t", " "));
+  return first && second ? `${first}\t${second}` : first;
+}
+
 function changeText() {
-  const text = $("text").value;
+  const at = $("text").value.indexOf("\t");
+  if (model.pairs && at >= 0) {  // a pasted line of a file
+    $("second").value = $("text").value.slice(at + 1);
+    $("text").value = $("text").value.slice(0, at);
+  }
+  const text = wholeText();
   if (isTagging()) {
     const parts = splitText(text);
     tryEditor.setTexts(parts);
@@ -710,7 +722,7 @@ async function refresh() {
 }
 
 function missing() {
-  const texts = isTagging() ? tryEditor.passages.map(passage => passage.text) : [$("text").value.trim()].filter(Boolean);
+  const texts = isTagging() ? tryEditor.passages.map(passage => passage.text) : [wholeText().trim()].filter(Boolean);
   for (const source of [trySource(), otherSource()]) {
     if (!source) continue;
     const absent = [...new Set(texts)].filter(text => !answerOf(source, text));
@@ -730,7 +742,7 @@ function showAnswers() {
     }
     if (other) markDifferences(tryEditor, tryOther);
   } else {
-    const text = $("text").value.trim();
+    const text = wholeText().trim();
     for (const [chooser, from] of [[tryEditor, source], [tryOther, other]]) {
       const answer = from && answerOf(from, text);
       if (answer) chooser.receive(text, answer);
@@ -789,7 +801,7 @@ async function saveTried(passages, verdictOf) {
   changed();
 }
 
-$("text").addEventListener("input", changeText);
+for (const id of ["text", "second"]) $(id).addEventListener("input", changeText);
 $("version").addEventListener("change", () => { forget(); changeText(); });
 $("other").addEventListener("change", () => { drawSides(); changeText(); });
 $("save").addEventListener("click", () => saveTried(changedPassages(), () => "fixed"));
@@ -860,7 +872,7 @@ function showItem() {
     editor.passages[0].receive(answer);
     editor.render(editor.passages[0]);
   };
-  $("item-text").textContent = isTagging() ? "" : item.text;
+  $("item-text").textContent = isTagging() ? "" : model.pairs ? item.text.replace("\t", "\n\n") : item.text;
   const other = item.other_answer;
   $("item-other-side").hidden = $("item-title").hidden = $("item-other-accept").hidden = !other;
   fill(itemEditor, item.answer);
@@ -1118,6 +1130,7 @@ function chooseModel(name) {
   for (const node of document.querySelectorAll("[data-for]")) node.hidden = node.dataset.for !== model.task;
   const [version, other] = [$("version").value, $("other").value], option = (value, text) => element("option", {value}, text);
   $("version").replaceChildren(option("", "default"), ...model.versions.map(number => option(String(number), nameOfVersion(model, number))));
+  $("second-text").hidden = !model.pairs;
   $("version-choice").hidden = model.versions.length < 2;
   const peers = about.models.filter(each => each.task === model.task).flatMap(each => each.versions.map(number => [each, number]));
   $("other").replaceChildren(option("", "nothing"), ...peers.map(([each, number]) => option(JSON.stringify([each.name, String(number)]), `${about.models.length > 1 ? `${each.name} ` : ""}${nameOfVersion(each, number)}`)));

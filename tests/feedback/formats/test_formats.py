@@ -2,20 +2,21 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 
 import pytest
+from correction_files import ADA, entities_of, write
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from app.config import InputError
 from app.feedback.correction import Correction, check_correction
-from app.feedback.formats import FORMS, detect_form, read_annotated, read_corrections, write_corrections
+from app.feedback.formats import FORMS, detect_form, read_corrections, write_corrections
 from app.feedback.spans import Span, place_entities, snap_entities
 from app.feedback.store import Store
 from app.text.words import split_words
 
-ADA = "Ada Lovelace lived in London."
 PIECES = [
     "Ada", "Lovelace", "don't", "U.S.", "👩‍👩‍👧", "🎉", "𝒳", "e\u0301t\u00e9", "n\u0303o", "東京", "naïve", "#", "O",
     '"', ",", "|", "\\n", "a@b.com", "-DOCSTART-", "\u05e9\u05dc\u05d5\u05dd", "\u0301", "1.5",
@@ -134,157 +135,6 @@ def test_a_file_that_is_read_twice_is_stored_once(tmp_path):
         assert {each.source for each in store.read()} == {"import:data.jsonl"}
 
 
-def write(folder, name, *values, whole=False):
-    path = folder / name
-    path.write_text(json.dumps(values) if whole else "\n".join(map(json.dumps, values)), encoding="utf-8")
-    return path
-
-
-def task_of(text, *results, **values):
-    return {"id": 1, "data": {"text": text}, "annotations": [{"id": 2, "result": list(results), **values}]}
-
-
-def region(start, end, label, text=None):
-    value = {"start": start, "end": end, "labels": [label], **({"text": text} if text is not None else {})}
-    return {"from_name": "l", "to_name": "t", "type": "labels", "value": value}
-
-
-def entities_of(corrections):
-    return [[(each.text[e["start"] : e["end"]], e["label"]) for e in each.answer["entities"]] for each in corrections]
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "end"),
-    [
-        ("🎉🎉 Ada!", 3, 6),  # characters, as since 2021
-        ("🎉🎉 Ada!", 5, 8),  # UTF-16 units
-        ("a\r\n\r\nAda!", 5, 8),
-        ("a\r\n\r\nAda!", 3, 6),  # a browser has one line end
-        ("🎉\r\nAda!", 3, 6),  # UTF-16 units, one line end
-        ("🎉\r\nAda!", 4, 7),  # UTF-16 units, two
-        ("🎉\r\nAda!", 2, 5),  # characters, one
-    ],
-)
-@pytest.mark.parametrize("said", ["Ada", None])
-def test_offsets_of_label_studio_are_found_whatever_they_count(tmp_path, text, start, end, said):
-    path = write(tmp_path, "export.json", task_of(text, region(start, end, "PER", said)), whole=True)
-    assert detect_form(path) == "label_studio"
-    found, refused = read_corrections(path, task="tagging")
-    assert (entities_of(found), refused) == ([[("Ada", "PER")]], [])
-
-
-def test_line_ends_in_the_texts_of_label_studio_are_no_other_text(tmp_path):
-    path = write(tmp_path, "export.json", task_of("Ada\nLovelace", region(0, 12, "PER", "Ada\\nLovelace")), whole=True)
-    found, _ = read_corrections(path, task="tagging")
-    assert entities_of(found) == [[("Ada\nLovelace", "PER")]]
-
-
-def test_annotations_of_label_studio_have_an_author_and_a_time(tmp_path):
-    first = task_of(ADA, region(0, 12, "PER"), completed_by=7, updated_at="2026-03-04T05:06:07Z")
-    second = task_of("b", completed_by={"email": "a@b.com", "id": 3})
-    skipped = task_of("c", was_cancelled=True)
-    waiting = {"id": 9, "data": {"text": "d"}, "annotations": []}
-    truth = task_of(ADA, region(0, 3, "PER"))
-    truth["annotations"] += task_of("", region(4, 12, "PER"), ground_truth=True)["annotations"]
-    path = write(tmp_path, "export.json", first, second, skipped, waiting, truth, whole=True)
-    found, refused = read_corrections(path, task="tagging")
-    assert [(each.author, each.time[:10]) for each in found[:2]] == [
-        ("label_studio:7", "2026-03-04"), ("a@b.com", found[1].time[:10]),
-    ]  # fmt: skip
-    assert entities_of(found) == [[("Ada Lovelace", "PER")], [], [("Lovelace", "PER")]]
-    assert refused == [
-        (f"{path}, item 3", "it was skipped"),
-        (f"{path}, item 4", "nobody has annotated it yet"),
-    ]
-
-
-def test_one_task_of_label_studio_is_read_as_its_webhook_has_it():
-    found, refused = read_annotated(task_of(ADA, region(0, 12, "PER"), completed_by=7), task="tagging")
-    assert (entities_of(found), refused, found[0].author) == ([[("Ada Lovelace", "PER")]], [], "label_studio:7")
-    assert read_annotated({"data": {"text": "a"}}, task="tagging")[1][0].where == "the task"
-    assert read_annotated([], task="tagging")[1] == [("the task", "it must be a JSON object, received list")]
-    found, refused = read_annotated(task_of(ADA, region(0, 12, "DATE")), task="tagging", labels=["PER"])
-    assert found == [] and "must be one of PER, received 'DATE'" in refused[0].reason
-
-
-def test_choices_of_label_studio_are_labels_and_not_entities(tmp_path):
-    def choice(*chosen):
-        return {"from_name": "c", "to_name": "t", "type": "choices", "value": {"choices": list(chosen)}}
-
-    tasks = task_of("a", choice("x")), task_of("b", choice("x", "y")), task_of("c", region(0, 1, "PER"))
-    path = write(tmp_path, "export.json", *tasks, whole=True)
-    found, refused = read_corrections(path, task="classification")
-    assert [each.answer for each in found] == [{"label": "x"}, {"labels": ["x", "y"]}]
-    assert refused == [(f"{path}, item 3", "it has no label")]
-    found, refused = read_corrections(path, task="tagging")
-    assert entities_of(found) == [[("c", "PER")]] and [each.reason for each in refused] == ["it has no entities"] * 2
-
-
-def test_what_label_studio_imports_has_the_prediction_too(tmp_path):
-    correction = Correction(
-        ADA, "tagging", {"entities": [{"start": 0, "end": 12, "label": "PER"}]},
-        {"entities": [{"start": 0, "end": 3, "label": "PER", "score": 0.5}]}, model="ner", version=2,
-    )  # fmt: skip
-    write_corrections(tmp_path / "f.json", [correction], form="label_studio", task="tagging")
-    (task,) = json.loads((tmp_path / "f.json").read_text())
-    (result,) = task["predictions"][0]["result"]
-    assert task["predictions"][0]["model_version"] == "ner:2" and result["score"] == 0.5
-    assert result["value"] == {"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]}
-
-
-@pytest.mark.parametrize(
-    "record",
-    [
-        {"id": 3, "text": ADA, "label": [[0, 12, "PER"]], "Comments": []},
-        {"id": 3, "data": ADA, "label": [[0, 12, "PER"]]},
-        {"text": ADA, "labels": [[0, 12, "PER"]]},
-        {"text": ADA, "entities": [{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 12}], "relations": []},
-    ],
-)
-def test_exports_of_doccano_are_read(tmp_path, record):
-    path = write(tmp_path, "all.jsonl", record, record)
-    assert detect_form(path) == "doccano"
-    found, refused = read_corrections(path, task="tagging")
-    assert (entities_of(found), refused) == ([[("Ada Lovelace", "PER")]] * 2, [])
-
-
-@pytest.mark.parametrize("biluo", [True, False])
-def test_the_training_format_of_spacy_is_read(tmp_path, biluo):
-    tags = ["B-PER", "L-PER", "O", "O", "U-LOC", "-"] if biluo else ["B-PER", "I-PER", "O", "O", "B-LOC", "O"]
-    words = [("Ada", " "), ("Lovelace", " "), ("lived", " "), ("in", " "), ("London", ""), (".", "")]
-    tokens = [{"id": i, "orth": w, "space": s, "ner": t} for i, ((w, s), t) in enumerate(zip(words, tags, strict=True))]
-    cats = [{"label": "bio", "value": 1.0}, {"label": "other", "value": 0.0}]
-    paragraph = {"raw": None, "sentences": [{"tokens": tokens, "brackets": []}], "cats": cats}
-    by_offset = {"raw": ADA, "sentences": [], "entities": [[0, 12, "PER"], [22, 28, "LOC"]], "cats": cats}
-    document = {"id": 0, "paragraphs": [paragraph, {**paragraph, "raw": ADA}, by_offset]}
-    path = write(tmp_path, "train.json", document, whole=True)
-    assert detect_form(path) == "spacy"
-    found, refused = read_corrections(path, task="tagging")
-    assert entities_of(found) == [[("Ada Lovelace", "PER"), ("London", "LOC")]] * 3 and refused == []
-    assert {each.text for each in found} == {ADA}
-    found, _ = read_corrections(path, task="classification")
-    assert [each.answer for each in found] == [{"label": "bio"}] * 3
-
-
-def test_a_binary_file_of_spacy_is_explained(tmp_path):
-    with pytest.raises(InputError, match="is a DocBin, which only spaCy reads"):
-        read_corrections(tmp_path / "train.spacy", task="tagging")
-
-
-def test_conll_files_of_others_are_read(tmp_path):
-    path = tmp_path / "a.conll"
-    path.write_text("Ada NNP I-PER\nLovelace NNP I-PER\nsings VB O\n. . O\n\nLondon NNP I-LOC\n")
-    found, _ = read_corrections(path, task="tagging")
-    assert [each.text for each in found] == ["Ada Lovelace sings .", "London"]
-    assert entities_of(found) == [[("Ada Lovelace", "PER")], [("London", "LOC")]]
-    path.write_text("# text = Ada sings.\nAda\tB-PER\nsings\tO\n.\tO\n")
-    (found,), _ = read_corrections(path, task="tagging")
-    assert found.text == "Ada sings."
-    with pytest.raises(InputError, match="line 2"):
-        path.write_text("Ada B-PER\nsings\n")
-        read_corrections(path, task="tagging")
-
-
 def test_rows_of_predict_and_of_corpora_are_read_as_json_lines(tmp_path):
     entity = {"start": 0, "end": 12, "label": "PER", "text": "Ada Lovelace", "score": 0.9}
     path = write(tmp_path, "a.jsonl", {"text": ADA, "entities": [entity]}, {"text": "b", "entities": []})
@@ -293,16 +143,6 @@ def test_rows_of_predict_and_of_corpora_are_read_as_json_lines(tmp_path):
     path = write(tmp_path, "b.jsonl", *rows, {"text": "c", "labels": ["x"], "scores": {"x": 0.9}})
     answers = [each.answer for each in read_corrections(path, task="classification")[0]]
     assert answers == [{"label": "x"}, {"label": None}, {"labels": ["x"]}]
-
-
-def test_csv_of_spreadsheets_is_read(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_bytes('\ufeffId;Text;Label\r\n1;"a; ""b""\r\nc";good\r\n\r\n2;d;\r\n3;e\r\n4;f;x|y\r\n'.encode())
-    found, refused = read_corrections(path, task="classification")
-    assert [(each.text, each.answer) for each in found] == [
-        ('a; "b"\r\nc', {"label": "good"}), ("d", {"label": None}), ("f", {"labels": ["x", "y"]}),
-    ]  # fmt: skip
-    assert refused == [(f"{path}, line 6", "it has 2 fields, the header has 3")]
 
 
 @pytest.mark.parametrize(
@@ -346,13 +186,6 @@ def test_a_text_with_an_entity_that_cannot_be_used_is_listed_with_place_and_reas
     assert where == f"{path}, line 2" and reason in why
 
 
-def test_another_text_than_the_file_says_is_refused(tmp_path):
-    path = write(tmp_path, "export.json", task_of(ADA, region(0, 3, "PER", "London")), whole=True)
-    found, ((where, why),) = read_corrections(path, task="tagging")
-    assert found == [] and where == f"{path}, item 1"
-    assert why == "PER at 0 to 3 is 'Ada' in the text, but 'London' in the file"
-
-
 def test_lines_that_are_no_records_are_listed_and_the_others_used(tmp_path):
     path = tmp_path / "f.jsonl"
     good, number, half = (json.dumps({"text": text, "label": "x"}) + "\n" for text in ("a", 3, "\ud800"))
@@ -383,6 +216,26 @@ def test_a_file_that_cannot_be_read_at_all_is_one_sentence(tmp_path, name, conte
     with pytest.raises(InputError) as raised:
         read_corrections(path, task=task)
     assert said in str(raised.value) and name in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "record", ['{"text": ' + "9" * 5000 + "}", '{"text": ' + "[" * 100_000, '{"text": "a", "label": {"a": 1', "[[]]"]
+)
+@pytest.mark.parametrize("form", ["jsonl", "doccano", "spacy", "label_studio"])
+def test_a_damaged_record_is_explained_without_words_of_python(tmp_path, form, record):
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"text": "a"}\n' + record + '\n{"data": {"text": "a"}, "annotations": [null]}\n{"text": {}}\n')
+    _, refused = read_corrections(path, form=form, task="classification")
+    assert len(refused) >= 3
+    said = " ".join(each.reason for each in refused)
+    assert not re.search(r"Error|Expecting|recursion|NoneType|sys\.|attribute|object is", said), said
+
+
+def test_more_labels_than_the_model_gives_are_left_out(tmp_path):
+    path = write(tmp_path, "f.jsonl", {"text": "a", "labels": ["x", "y"]}, {"text": "b", "labels": ["x"]})
+    found, ((where, why),) = read_corrections(path, task="classification", labels=["x", "y"], several=False)
+    assert [each.text for each in found] == ["b"] and where.endswith("line 1") and "must have one label" in why
+    assert len(read_corrections(path, task="classification", labels=["x", "y"], several=True)[0]) == 2
 
 
 def test_what_cannot_be_written_is_listed(tmp_path):
