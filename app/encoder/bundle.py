@@ -120,8 +120,9 @@ def _settings(values: dict, *, where: Path) -> BertSettings:
     if "relative_heads" in lists:
         lists["relative_heads"] = _heads_of_layers(values, where=where)
     settings = BertSettings(**(values | lists))
-    slim = [settings.head_dim, settings.layer_heads, settings.layer_intermediate_dims]
-    if any(slim) and not (all(slim) and all(len(sizes) == settings.num_layers for sizes in slim[1:])):
+    by_layer = settings.layer_heads, settings.layer_intermediate_dims
+    slim = [settings.head_dim, *by_layer]
+    if any(slim) and not (all(slim) and all(len(sizes) == settings.num_layers for sizes in by_layer)):
         raise InputError(
             f"{where}: layer_heads and layer_intermediate_dims must have {settings.num_layers} numbers each and "
             f"head_dim one, received {slim}"

@@ -90,7 +90,7 @@ class JoinedFiles(io.RawIOBase):
             if start <= self._at < end:
                 with path.open("rb") as file:
                     file.seek(self._at - start)
-                    count = file.readinto(buffer)  # type: ignore[attr-defined]
+                    count = file.readinto(buffer)
                 self._at += count
                 return count
         return 0
