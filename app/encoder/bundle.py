@@ -120,7 +120,7 @@ def _settings(values: dict, *, where: Path) -> BertSettings:
     if "relative_heads" in lists:
         lists["relative_heads"] = _heads_of_layers(values, where=where)
     settings = BertSettings(**(values | lists))
-    by_layer = (settings.layer_heads, settings.layer_intermediate_dims)
+    by_layer = settings.layer_heads, settings.layer_intermediate_dims
     slim = [settings.head_dim, *by_layer]
     if any(slim) and not (all(slim) and all(len(sizes) == settings.num_layers for sizes in by_layer)):
         raise InputError(

@@ -2,11 +2,13 @@
 
 import dataclasses
 import io
+import json
 import zipfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 from checkpoints import MPNET_CONFIG, MPNET_PIECES, UNCASED, make_mpnet_tensors, write_huggingface
 from numpy_bert import compute_mpnet_states, find_bucket
 from safetensors.numpy import load, save
@@ -14,7 +16,7 @@ from safetensors.numpy import load, save
 from app.compression.quantize_aware import quantized
 from app.config import BackboneConfig, InputError
 from app.encoder import mpnet, published
-from app.encoder.backbone import build_backbone, load_backbone, save_backbone
+from app.encoder.backbone import build_backbone, fits_preset, load_backbone, save_backbone
 from app.encoder.bert import find_depths, make_bert_backbone, read_settings
 from app.encoder.forward import run_encoder
 from app.encoder.mpnet import JoinedFiles, rename_special_pieces
@@ -22,6 +24,7 @@ from app.encoder.relative import find_buckets
 from app.encoder.sources import check_source, find_mpnet
 from app.export.graph import UNREAD, ConstantArithmetic, make_float_lookup
 from app.one_keras import keras
+from app.training.model_parallel import check_cuts
 
 TENSORS = make_mpnet_tensors()
 OPTIONS = {"num_heads": 3, "epsilon": 1e-5}
@@ -174,6 +177,14 @@ def test_a_bundle_gives_the_same_network(backbone, row, tmp_path):
     np.testing.assert_array_equal(in_a_graph(loaded.model, *row), in_a_graph(backbone.model, *row))
 
 
+def test_what_takes_a_bert_alone_says_so(backbone, vocabulary):
+    plain = build_backbone(toy.backbone_config(vocabulary))
+    assert fits_preset(plain) and not fits_preset(backbone)
+    check_cuts(plain.model, 2)
+    with pytest.raises(InputError, match="pretrain.model_parallel needs a BERT backbone, received an MPNet"):
+        check_cuts(backbone.model, 3)
+
+
 def test_the_bias_lies_as_deep_as_the_embeddings(backbone):
     table = backbone.model.relative_bias.table
     assert find_depths(backbone, [table]) == [0]
@@ -189,8 +200,6 @@ def test_special_pieces_take_the_places_of_berts():
 
 
 def make_archive(tensors: dict[str, np.ndarray]) -> bytes:
-    import json
-
     files = {
         "config.json": json.dumps(MPNET_CONFIG).encode(),
         "vocab.txt": "".join(f"{piece}\n" for piece in MPNET_PIECES).encode(),
