@@ -200,7 +200,7 @@ def train(
 
     Args:
         config: a YAML file, sections, a whole `Config`, or None for the default of the mode.
-        mode: "pretrain", "finetune", "distill", "compress" or "update".
+        mode: "pretrain", "finetune", "distill", "compress", "update", or "tune" for many trainings.
         run_dir: where everything is written.
         overwrite: start over in an existing run directory.
         settings: settings over `config`, as those of `--set`: `seed=3`, `**{"training.epochs": 1}`, or a section,

@@ -21,12 +21,14 @@ from app.config.rules import (
     require_formats,
     require_numbers,
     require_one_action,
+    require_search,
     require_split,
     require_steps,
     require_text,
     require_update,
     split_beam_options,
 )
+from app.config.tune import trial_mode
 from app.config.update import chosen_actions
 from app.data.documents import check_count, find_inputs, text_keys
 from app.data.tfds import PREFIX
@@ -146,6 +148,31 @@ def check_update(request: Request) -> None:
     check_labels([*selection.learnt, *selection.held_out], known, source=str(live))
 
 
+def check_tune(request: Request) -> None:
+    """A search: what its trials need, the test corpus left out, which no trial reads."""
+    config, run_dir = request.config, request.run_dir
+    if not config.data.train_path:
+        raise InputError("data.train_path is empty; a search needs a training corpus")
+    require_search(config, run_dir=run_dir.path)
+    start = None
+    if trial_mode(config.tune) == "compress":
+        require_steps(config, run_dir=run_dir.path)
+        start = _tagger_of(config.init_from, "init_from")
+    elif config.init_from:
+        start = _tagger_of(config.init_from, "init_from")
+    positions = start.positions if start else check_source(config.backbone)
+    _check_length(config.data, positions, found_by_trial=trial_mode(config.tune) == "finetune")
+    _check_splits(config, ("train", "valid"), start.labels if start else None, start=start)
+    if choose_strategy(config.training)[0] == "multi_worker":
+        raise InputError(
+            "each trial of a search is trained by one process, training.strategy must be one_device or mirrored; "
+            f"received {config.training.strategy}, which is multi_worker here: start a search on each machine with "
+            "the same tune.storage"
+        )
+    run_dir.plan_training(config, mode="tune", overwrite=request.overwrite)
+    _check_writable(run_dir.path, "--run_dir")
+
+
 def check_evaluate(request: Request) -> None:
     config, run_dir = request.config, request.run_dir
     _check_scored(request, f"evaluation.split is {config.evaluation.split}, so it must name a corpus")
@@ -237,6 +264,7 @@ CHECKS: dict[str, Callable[[Request], None]] = {
     "distill": check_distill,
     "compress": check_compress,
     "update": check_update,
+    "tune": check_tune,
     "evaluate": check_evaluate,
     "predict": check_predict,
     "export": check_export,

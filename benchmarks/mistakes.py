@@ -58,6 +58,8 @@ TRAIN = ("--mode=finetune", *RANDOM, *CORPORA)
 EVALUATE = ("--mode=evaluate", "--run_dir=finished")
 PREDICT = ("--mode=predict", "--run_dir=finished")
 UPDATE = ("--mode=update", "--set=init_from=finished")
+TUNE = ("--mode=tune", *RANDOM, *CORPORA)
+FRONT = ("--mode=tune", "--set=tune.objectives=score,size", "--set=init_from=finished")
 PROMOTE = ("--mode=update", "--run_dir=served", "--set=update.promote=stable")
 CLASSIFIER = ("--mode=evaluate", "--run_dir=classifier")
 CLASSIFY = ("--mode=finetune", *RANDOM, "--set=task=classification")
@@ -77,6 +79,30 @@ CLASSIFICATION = (  # what is wrong, training corpus, test corpus, part of the m
     ("pairs of other labels", "texts.csv", "others.csv", "others.csv has pairs of texts, texts.csv has single texts"),
     ("folder without classes", "half_bert", "", "half_bert holds no folder for each class"),
     ("empty class", "classes", "", "classes/good holds no .txt file"),
+)
+
+
+SPACES = (  # what is wrong, the space, part of the message
+    ("misspelt setting in a space", "{training.learning_rat: [1e-3, 2e-3]}",
+     "unknown key training.learning_rat in tune.space in --set; did you mean training.learning_rate?"),
+    ("section in a space", "{training: [1, 2]}", "training in tune.space in --set is a section"),
+    ("space of one number", "{training.learning_rate: 1e-3}", "rate must be a list of values, or {low"),
+    ("space that is no mapping", "[training.learning_rate]", "tune.space must be a mapping"),
+    ("space that is no YAML", "{training.learning_rate: [1e-3", "tune.space is not valid YAML"),
+    ("one value in a space", "{training.batch_size: [4]}", "at least two different values"),
+    ("value that is not allowed", "{model.head: [crf, softmx]}", "did you mean softmax?"),
+    ("value of another type", "{training.batch_size: [4, many]}", "training.batch_size must be an integer"),
+    ("bound that is not allowed", "{backbone.dropout: {low: 0, high: 1}}", "backbone.dropout must be at least 0 and"),
+    ("empty range", "{training.learning_rate: {low: 1e-3, high: 1e-4}}", "needs low below high"),
+    ("logarithm of 0", "{backbone.dropout: {low: 0, high: 0.5, log: true}}", "needs low above 0 for log: true"),
+    ("logarithm in steps", "{training.epochs: {low: 1, high: 9, log: true, step: 2}}", "log or step, not both"),
+    ("step that is too large", "{training.epochs: {low: 1, high: 3, step: 9}}", "at most high - low"),
+    ("misspelt bound", "{training.epochs: {low: 1, hgh: 3}}", "{low: NUMBER, high: NUMBER}"),
+    ("range of names", "{model.head: {low: 1, high: 3}}", "model.head is no number and needs a list"),
+    ("searched corpus", "{data.train_path: [a, b]}", "cannot be searched, it is the same in all trials"),
+    ("searched seed", "{seed: [1, 2]}", "seed cannot be searched"),
+    ("searched port", "{serve.port: [1, 2]}", "serve.port cannot be searched, it does not change what"),
+    ("searched setting of another task", "{classification.multi_label: [true, false]}", "is the same in all trials"),
 )
 
 
@@ -150,6 +176,22 @@ def mistakes(port: int) -> list[Call]:
         Call("two things at once", (*PROMOTE, "--set=update.roll_back=true"), "does one thing and ends"),
         Call("promoted by another name", ("--mode=update", "--run_dir=served", "--set=update.promote=newest"),
              "must be stable, canary or the number"),
+        *(Call(name, (*TUNE, f"--set=tune.space={space}"), says) for name, space, says in SPACES),
+        Call("search without validation", (*TUNE, "--set=data.valid_path="), "needs a validation corpus"),
+        Call("search for size alone", (*TUNE, "--set=tune.objectives=size"), "tune.objectives must have score"),
+        Call("search in another database", (*TUNE, "--set=tune.storage=oracle://me:s3cret@host/name"),
+             "received oracle://me:***@host/name"),
+        Call("search of a missing corpus", (*TUNE, "--set=data.train_path=none.conll"), "none.conll is missing"),
+        Call("search by several machines", TUNE, "the same tune.storage",
+             {"TF_CONFIG": TWO % ("worker", _free_port())}),
+        Call("front of no run", ("--mode=tune", "--set=tune.objectives=score,size", "--set=init_from=none"),
+             "none does not exist"),
+        Call("front of itself", (*FRONT, "--run_dir=finished"), "must not be the run that is compressed"),
+        Call("front of an idle step", (*FRONT, "--set=tune.space={compression.cluster.values: [8, 16]}"),
+             "compression.cluster.values has no effect without the step"),
+        Call("front of heads", (*FRONT, "--set=tune.space={model.head: [crf, softmax]}"), "is the same in all trials"),
+        Call("front of epochs", (*FRONT, "--set=tune.space={training.epochs: [2, 4]}"),
+             "does not change what --mode=compress trains"),
         Call("benchmark of no exports", ("--mode=benchmark", "--run_dir=finished",
                                          "--set=benchmark.objective=frontier"), "--mode=export"),
         *(Call(name, (*CLASSIFY, f"--set=data.train_path={train}", f"--set=data.test_path={test}"), says)
@@ -197,6 +239,11 @@ def good_calls() -> list[Call]:
         Call("compress", ("--mode=compress", "--set=init_from=finished")),
         Call("update", UPDATE),
         Call("promote", PROMOTE),
+        Call("tune", TUNE),
+        Call("tune a classifier", ("--mode=tune", *CLASSIFY[1:], *settings(
+            data__train_path="texts.csv", data__valid_path="texts.csv", data__test_path="none.csv",
+            tune__space="{model.pooling: [cls, mean]}"))),
+        Call("tune a front", FRONT),
         Call("evaluate", ("--mode=evaluate", "--run_dir=finished")),
         Call("predict", (*PREDICT, "--input=text.txt", "--output=new/folder/out.jsonl")),
         Call("predict a table", ("--mode=predict", "--run_dir=classifier", "--input=texts.csv")),

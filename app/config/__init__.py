@@ -41,6 +41,7 @@ from app.config.pretraining import PretrainConfig
 from app.config.serving import ServeConfig
 from app.config.task import TASK_DEFAULTS, TASKS, ClassificationConfig, register_task, task_names
 from app.config.training import MaskedLmConfig, TrainingConfig
+from app.config.tune import Space, TuneConfig
 from app.config.update import UpdateConfig
 
 __all__ = [
@@ -79,9 +80,11 @@ __all__ = [
     "RelationConfig",
     "RunError",
     "ServeConfig",
+    "Space",
     "Terminated",
     "TrainingConfig",
     "TrimVocabularyConfig",
+    "TuneConfig",
     "UpdateConfig",
     "fields_by_key",
     "flatten",
@@ -99,6 +102,7 @@ OF_THE_MODEL = ("task", "classification.multi_label")
 # Where a mode's own default differs from the general one: a first try that takes about three minutes on two cores.
 MODE_DEFAULTS: dict[str, dict[str, str]] = {
     "pretrain": {"training.epochs": "3", "training.batch_size": "8", "training.learning_rate": "1e-4"},
+    "tune": {"training.epochs": "4", "training.tensorboard": "false"},
 }
 
 _Section = TypeVar("_Section")
@@ -125,13 +129,14 @@ class Config:
     classification: ClassificationConfig = field(default=ClassificationConfig(), metadata={"trains": TASK_MODES})
     training: TrainingConfig = field(default=TrainingConfig())
     pretrain: PretrainConfig = field(default=PretrainConfig(), metadata={"trains": ("pretrain",)})
-    distill: DistillConfig = field(default=DistillConfig(), metadata={"trains": ("distill", "compress")})
-    compression: CompressionConfig = field(default=CompressionConfig(), metadata={"trains": ("compress",)})
+    distill: DistillConfig = field(default=DistillConfig(), metadata={"trains": ("distill", "compress", "tune")})
+    compression: CompressionConfig = field(default=CompressionConfig(), metadata={"trains": ("compress", "tune")})
     evaluation: EvaluationConfig = field(default=EvaluationConfig(), metadata={"trains": ()})
     predict: PredictConfig = field(default=PredictConfig(), metadata={"trains": ()})
     export: ExportConfig = field(default=ExportConfig(), metadata={"trains": ()})
     serve: ServeConfig = field(default=ServeConfig(), metadata={"trains": ()})
     update: UpdateConfig = field(default=UpdateConfig(), metadata={"trains": ("update",)})
+    tune: TuneConfig = field(default=TuneConfig(), metadata={"trains": ("tune",)})
     feedback: FeedbackConfig = field(default=FeedbackConfig(), metadata={"trains": ()})
     benchmark: BenchmarkConfig = field(default=BenchmarkConfig(), metadata={"trains": ()})
     predictor: str = option(

@@ -49,7 +49,7 @@ class DataConfig:
         "distill, trim_vocabulary: text without labels beside the training corpus, read like pretrain.train_path; "
         "empty = none",
         path="globs",
-        trains=("distill", "compress"),
+        trains=("distill", "compress", "tune"),
     )
     format: str = option(
         "auto",

@@ -30,6 +30,8 @@ from app.config.options import mask
 from app.config.paths import expand, expand_list, split_list
 from app.config.renamed import RENAMED, refuse_old_keys
 from app.config.rules import KEYWORDS, impossible_combinations, left_out_samples, settings_of_other_tasks
+from app.config.space import read_space
+from app.config.tune import Space
 
 _FIELDS = fields_by_key()
 _PARTS = [key.split(".") for key in _FIELDS]
@@ -43,6 +45,7 @@ _TYPE_NAMES = {
     "float": "a number",
     "tuple[str, ...]": "a list of texts, such as [a, b]",
     "tuple[int, ...]": "a list of integers, such as [0, 2]",
+    "Space": "a mapping, such as {training.batch_size: [4, 8]}",
 }
 # What a user sets: a YAML file or a mapping of sections; and over that "section.key=value", or a mapping of keys.
 Source = str | Mapping[str, Any] | None
@@ -142,6 +145,7 @@ def to_yaml(config: Config, *, masked: bool = False) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
 
     Dumper.add_representer(str, represent)
+    Dumper.add_representer(Space, Dumper.represent_dict)
     if masked:
         secret = {key for key, known in fields_by_key().items() if known.metadata.get("secret")}
         config = with_values(config, {key: mask(value) for key, value in flatten(config).items() if key in secret})
@@ -324,6 +328,8 @@ def nearest_key(key: str) -> str:
 def _coerce(key: str, raw: Any, *, origin: str) -> Any:
     known = _FIELDS[key]
     kind = str(known.type)
+    if kind == "Space":
+        return _read_space(key, raw, origin=origin)
     parts = _parts(raw, paths="path" in known.metadata) if isinstance(raw, str) and kind.startswith("tuple") else raw
     value = _convert(parts, kind)
     if value is None:
@@ -336,6 +342,24 @@ def _coerce(key: str, raw: Any, *, origin: str) -> Any:
         fault = f"a list of which each is {fault}" if isinstance(value, tuple) else fault
         raise InputError(f"{key} must be {fault}, received {_describe(raw)} in {origin}")
     return value
+
+
+def _read_space(key: str, raw: Any, *, origin: str) -> Space:
+    """The space of a search, which `--set` writes as YAML in one line."""
+    import yaml
+
+    try:
+        content = yaml.load(raw, Loader=_text_loader()) if isinstance(raw, str) else raw
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{key} is not valid YAML: {' '.join(str(error).split())}; received {raw!r:.80}") from error
+    if content is None or content == "":
+        return Space()
+    if not isinstance(content, Mapping):
+        raise InputError(f"{key} must be {_TYPE_NAMES['Space']}, received {_describe(content)} in {origin}")
+    flat = _flat_keys(content, origin=f"{key} in {origin}")
+    _require_all_known(flat, origin=f"{key} in {origin}")
+    kinds = {name: str(_FIELDS[name].type) for name in flat}
+    return read_space(flat, origin=origin, kinds=kinds, coerce=_coerce)
 
 
 def _expand_paths(key: str, value: Any) -> Any:

@@ -31,8 +31,8 @@ PATH_KINDS = {
 }
 # What stands before a name that is no path, or is one after it: that of a library's data set or preset.
 HANDLES = ("tfds:", "preset:")
-TRAINING_MODES = ("pretrain", "finetune", "distill", "compress", "update")
-TASK_MODES = ("finetune", "distill", "compress", "update")  # those of them that train for a task
+TRAINING_MODES = ("pretrain", "finetune", "distill", "compress", "update", "tune")
+TASK_MODES = ("finetune", "distill", "compress", "update", "tune")  # those of them that train for a task
 
 
 _PASSWORD_IN_QUERY = re.compile(r"(?i)([?&][^=&]*pass[^=&]*=)[^&]*")

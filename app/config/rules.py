@@ -17,7 +17,11 @@ from app.config import (
     PretrainConfig,
     fields_by_key,
     flatten,
+    trained_settings,
+    with_values,
 )
+from app.config.options import mask
+from app.config.tune import trial_mode
 from app.config.update import UpdateConfig, chosen_actions
 
 FEWEST_PIECES = 8  # in a sequence
@@ -340,6 +344,58 @@ def require_update(config: Config, *, run_dir: Path) -> None:
             "update.replay_fraction=0"
         )
 
+
+
+# What makes one search of all its trials: the corpora, how they are read and scored, and where training starts.
+_ONE_FOR_A_SEARCH = ("task", "seed", "init_from", "classification.multi_label", "tune.", "data.")
+_ONE_FOR_A_COMPRESSION = ("backbone.", "model.")  # of the run that is compressed
+_SEARCHED_OF_DATA = ("data.max_length", "data.overlap_tokens", "data.packing")
+STORAGES = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
+
+
+def require_search(config: Config, *, run_dir: Path) -> None:
+    """Raises InputError unless a search can be made of these settings."""
+    tune, mode = config.tune, trial_mode(config.tune)
+    if "score" not in tune.objectives or len(set(tune.objectives)) < len(tune.objectives):
+        raise InputError(
+            "tune.objectives must have score, and beside it size, latency or both, each once; received "
+            f"{', '.join(tune.objectives) or 'none'}"
+        )
+    trained = trained_settings(mode)
+    same = (*_ONE_FOR_A_SEARCH, *(_ONE_FOR_A_COMPRESSION if mode == "compress" else ()))
+    for key in tune.space:
+        fixed = key.startswith(same) and key not in _SEARCHED_OF_DATA
+        if fixed or key not in trained:
+            reason = "is the same in all trials" if fixed else f"does not change what --mode={mode} trains"
+            raise InputError(f"tune.space: {key} cannot be searched, it {reason}: set it with --set, or in the config")
+    for keys, rule in settings_of_other_tasks(config, dict.fromkeys(tune.space, KEYWORDS)):
+        raise InputError(f"tune.space: {rule}, received task={config.task} and {keys[0]}")
+    require_split(config.data, "valid", "a search needs a validation corpus, by which it judges (data.valid_path)")
+    scheme, found, rest = tune.storage.partition("://")
+    if tune.storage and (scheme not in ("sqlite", "postgresql") or not found or not rest.strip("/")):
+        raise InputError(f"tune.storage must be {STORAGES}, received {mask(tune.storage)}")
+    if mode == "compress" and run_dir.resolve() == Path(config.init_from).resolve():
+        raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")
+    if mode == "compress":
+        steps = {step for each in tune.space.get("compression.steps", [config.compression.steps]) for step in each}
+        idle = [key for key in tune.space if key.startswith("compression.") and key.count(".") == 2]
+        for key in idle:
+            if key.split(".")[1] not in steps:
+                raise InputError(f"tune.space: {key} has no effect without the step in compression.steps")
+
+
+def with_trial_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """The configuration with values of a search.
+
+    Raises:
+        InputError: they do not go together.
+    """
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    changed = with_values(config, lists)
+    for keys, rule in impossible_combinations(changed):
+        flat = flatten(changed)
+        raise InputError(f"{rule}; received {', '.join(f'{key}={flat[key]}' for key in keys)}")
+    return changed
 
 
 def require_formats(config: Config) -> None:

@@ -46,7 +46,8 @@ class TrainingConfig:
     )
     deterministic: bool = option(True, "the same seed on the same machine gives the same bits")
     epochs: int = option(
-        12, "passes over the training corpus", at_least=1, trains=("pretrain", "finetune", "distill")
+        12, "passes over the training corpus", at_least=1,
+        trains=("pretrain", "finetune", "distill", "tune"),
     )
     batch_size: int = option(4, "sequences in a step, over all devices", at_least=1)
     accumulation_steps: int = option(
@@ -77,7 +78,7 @@ class TrainingConfig:
     epsilon: float = option(1e-6, "the optimizer's guard against division by 0", above=0)
     early_stopping_patience_epochs: int = option(
         0, "stop after this many epochs without a better F1; 0 = never", at_least=0,
-        trains=("pretrain", "finetune", "distill"),
+        trains=("pretrain", "finetune", "distill", "tune"),
     )
     average_weights_decay: float = option(
         0.98, "decay per step of the moving average of the weights; 0 = off", at_least=0, below=1
@@ -96,7 +97,7 @@ class TrainingConfig:
         at_least=0, below=1,
     )
     r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
-    masked_lm: MaskedLmConfig = field(default=MaskedLmConfig(), metadata={"trains": ("finetune",)})
+    masked_lm: MaskedLmConfig = field(default=MaskedLmConfig(), metadata={"trains": ("finetune", "tune")})
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     lazy_embeddings: bool = option(
         False, "AdamW on one device: update only the embeddings of pieces in the batch (LazyAdam), which is faster"

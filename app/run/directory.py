@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from app.config import FOUND_BY_TRIAL, Config, InputError, flatten, trained_settings, with_values
 from app.config.loading import load_config, read_yaml, to_yaml
 from app.run.files import (
+    LOCK,
     TEMPORARY_PREFIX,
     check_links,
     discard,
@@ -35,13 +36,13 @@ from app.run.files import (
 if TYPE_CHECKING:
     import numpy as np
 
-_LOCK = ".lock"
 # config.yaml marks a folder as a run, so it is the last thing --overwrite deletes. state.json says what of the rest is
 # complete, so it is the first.
 _CONTENTS = (
     "state.json environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
     "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt update.json "
-    "model export reports tensorboard config.yaml"
+    "model export reports tensorboard best.yaml trials.csv study.db study.db-journal study.db.lock trials seeds logs "
+    "config.yaml"
 ).split()
 _MADE_ANEW_IF_NEEDED = ("records", "cache")  # each knows by itself which settings it was made with
 
@@ -78,7 +79,7 @@ def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
     Raises:
         InputError: another process holds it.
     """
-    with open(Path(path) / _LOCK, "a", encoding="ascii") as file:
+    with open(Path(path) / LOCK, "a", encoding="ascii") as file:
         try:
             lock(file.fileno(), Path(path))
         except BlockingIOError as error:
@@ -91,7 +92,7 @@ def check_not_locked(path: str | Path) -> None:
     import fcntl
 
     try:
-        with open(Path(path) / _LOCK, "rb") as lock:
+        with open(Path(path) / LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(f"another process is writing {path}: wait for it, or choose another --run_dir") from error
@@ -122,6 +123,12 @@ class RunDirectory:
         self.compression_txt = self.path / "compression.txt"
         self.update_json = self.path / "update.json"
         self.reports = self.path / "reports"
+        self.study = self.path / "study.db"
+        self.trials = self.path / "trials"
+        self.seeds = self.path / "seeds"
+        self.logs = self.path / "logs"
+        self.trials_csv = self.path / "trials.csv"
+        self.best_yaml = self.path / "best.yaml"
         self.vocabulary = self.path / "vocabulary.txt"
         self.preset = self.path / "export" / "keras_nlp"
         self.saved_model = self.path / "export" / "saved_model"
@@ -175,7 +182,7 @@ class RunDirectory:
             raise InputError(f"{self.path} is a file, --run_dir must be a folder")
         if not self.is_run():
             others = [
-                name for name in self._names() if name != _LOCK and not name.startswith(TEMPORARY_PREFIX)
+                name for name in self._names() if name != LOCK and not name.startswith(TEMPORARY_PREFIX)
             ]
             if others:
                 raise InputError(
@@ -303,7 +310,7 @@ class RunDirectory:
 
     def _holds_training(self) -> bool:
         """Whether there is anything that took training to make."""
-        made = (self.model, self.stages, self.path / "export")
+        made = (self.model, self.stages, self.path / "export", self.trials)
         return any(folder.exists() for folder in made) or any(self.checkpoints.rglob("ckpt-*.index"))
 
     def _is_trained(self, config: Config, mode: str) -> bool:

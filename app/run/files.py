@@ -20,6 +20,7 @@ from typing import IO
 from app.config import InputError, RunError
 from app.config.paths import MAX_NAME_BYTES, real_names
 
+LOCK = ".lock"  # whose holder writes the folder
 TEMPORARY_PREFIX = ".tmp-"
 # Of a process, of a deletion, of Beam: in a folder that a link leads to, nothing else is a leftover of this program.
 _OWN_TEMPORARY = re.compile(r"\.tmp-(\d+|deleted|[0-9a-f]{32})-")
@@ -142,6 +143,9 @@ def find_leftovers(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add((found.st_dev, found.st_ino))
+        if at != os.fspath(folder) and LOCK in names:  # a run in a run, which clears up for itself
+            folders.clear()
+            continue
         own = Path(os.path.realpath(at)).is_relative_to(os.path.realpath(folder))
         for name in (*folders, *names):
             path = Path(at, name)

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
-from app.config import TASK_MODES, Config
+from app.config import TASK_MODES, Config, with_values
 from app.config.loading import Settings, Source, load_config, load_setting, with_setting
 from app.config.paths import expand
+from app.config.tune import USUAL_SPACES, trial_mode
 from app.config.update import ACTIONS, chosen_actions
 from app.run.directory import RunDirectory
 
@@ -61,6 +62,13 @@ MODES = {
         starts_from="finetune",
         accepts=("overwrite",),
         is_quick=lambda config: bool(chosen_actions(config.update)),
+    ),
+    "tune": Mode(
+        "app.modes.tune",
+        "search for settings by many trainings; an interrupted search goes on",
+        learns_from=("init_from",),
+        accepts=("overwrite",),
+        is_quick=lambda config: True,  # trials are processes of their own
     ),
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
@@ -112,6 +120,10 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
     Raises:
         InputError: a setting is wrong, or a run that the mode needs is not there.
     """
+    if name == "tune":
+        config = _load_search_config(source, settings)
+        usual = {} if config.tune.space else {"tune.space": USUAL_SPACES[trial_mode(config.tune)]}
+        return with_values(config, usual)
     mode = MODES[name]
     if name == "serve":
         served = load_setting("serve.runs", source, settings)
@@ -123,14 +135,26 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
         run_dir.require_run()
         return load_config(source, settings, defaults=str(run_dir.config_yaml))
     if mode.starts_from:
-        start = RunDirectory(load_setting("init_from", source, settings) or f"runs/{mode.starts_from}")
-        start.require_run("init_from")
-        settings = with_setting(settings, "init_from", str(start))
-        return load_config(source, settings, defaults=str(start.config_yaml))
+        return _load_over_start(mode.starts_from, source, settings)
     if name == "benchmark" and load_setting("benchmark.objective", source, settings) == "frontier":
         run_dir.require_run()  # its exports are what is measured
         return load_config(source, settings, defaults=str(run_dir.config_yaml))
     return load_config(source, settings, mode=name, starts=_find_starts(mode, source, settings))
+
+
+def _load_over_start(made_by: str, source: Source, settings: Settings) -> Config:
+    """The user's settings over those of the run `init_from`, or else the run of the mode that makes such."""
+    start = RunDirectory(load_setting("init_from", source, settings) or f"runs/{made_by}")
+    start.require_run("init_from")
+    settings = with_setting(settings, "init_from", str(start))
+    return load_config(source, settings, defaults=str(start.config_yaml))
+
+
+def _load_search_config(source: Source, settings: Settings) -> Config:
+    """As `load_run_config` of the mode that a trial of the search runs."""
+    if len(load_setting("tune.objectives", source, settings)) > 1:
+        return _load_over_start("finetune", source, settings)
+    return load_config(source, settings, mode="tune", starts=_find_starts(MODES["tune"], source, settings))
 
 
 def _find_starts(mode: Mode, source: Source, settings: Settings) -> list[str]:

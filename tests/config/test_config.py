@@ -297,31 +297,33 @@ serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchm
 feedback.url feedback.author update.max_f1_loss update.require_better update.min_held_out update.confidence
 update.export update.promote update.roll_back update.check update.rollback_agreement update.rollback_answers
 update.import_path update.export_path update.form update.delete_author update.delete_text
+tune.trials tune.max_seconds tune.sampler tune.pruner tune.seeds tune.storage tune.study tune.keep_models
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
 benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
 predictor""".split()
 # Settings that change what some training modes make; any other does so in every mode of its section.
 SOME = {
-    "data.unlabelled_path": {"distill", "compress"},
-    "training.epochs": {"pretrain", "finetune", "distill"},
-    "training.early_stopping_patience_epochs": {"pretrain", "finetune", "distill"},
-    **{f"training.masked_lm.{name}": {"finetune"} for name in ("epochs", "learning_rate", "fraction")},
+    "data.unlabelled_path": {"distill", "compress", "tune"},
+    "training.epochs": {"pretrain", "finetune", "distill", "tune"},
+    "training.early_stopping_patience_epochs": {"pretrain", "finetune", "distill", "tune"},
+    **{f"training.masked_lm.{name}": {"finetune", "tune"} for name in ("epochs", "learning_rate", "fraction")},
     **{
-        f"distill.{name}": {"distill", "compress"}
+        f"distill.{name}": {"distill", "compress", "tune"}
         for name in ("temperature", "labels_weight", "soft_weight", "chain_weight", "unlabelled_limit_words")
     },
     "evaluation.batch_size": {"pretrain"},
 }
 SECTIONS = {
-    "task": {"finetune", "distill", "compress", "update"},
-    "data": {"finetune", "distill", "compress", "update"},
-    "classification": {"finetune", "distill", "compress", "update"},
-    "model": {"finetune", "distill", "compress", "update"},
-    "init_from": {"finetune", "distill", "compress", "update"},
+    "task": {"finetune", "distill", "compress", "update", "tune"},
+    "data": {"finetune", "distill", "compress", "update", "tune"},
+    "classification": {"finetune", "distill", "compress", "update", "tune"},
+    "model": {"finetune", "distill", "compress", "update", "tune"},
+    "init_from": {"finetune", "distill", "compress", "update", "tune"},
     "pretrain": {"pretrain"},
     "distill": {"distill"},
-    "compression": {"compress"},
+    "compression": {"compress", "tune"},
     "update": {"update"},
+    "tune": {"tune"},
 }
 
 

@@ -188,6 +188,21 @@ def test_leftovers_of_a_kill_are_removed_behind_links_too_and_nobody_elses(run_d
     assert [path.exists() for path in (*leftovers, *others)] == [False] * 3 + [True] * 2
 
 
+def test_a_run_in_a_run_clears_up_for_itself(run_dir):
+    """Another process may be writing it, such as a trial of a search."""
+    start(run_dir)
+    inner, outer = RunDirectory(run_dir.path / "trials" / "0"), run_dir.path / "trials" / ".tmp-x"
+    start(inner)
+    waiting = inner.path / "model" / ".tmp-x"
+    waiting.parent.mkdir()
+    for path in (waiting, outer):
+        path.touch()
+    start(run_dir)
+    assert waiting.exists() and not outer.exists()
+    start(inner)
+    assert not waiting.exists()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOTSUP, errno.EINVAL, errno.ENOLCK])
 def test_a_file_system_without_locks_is_one_warning(number, run_dir, monkeypatch, capsys):
     def missing(*_):

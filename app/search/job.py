@@ -1,0 +1,171 @@
+"""Search room: the fork server from outside, and the one trial that runs in it at a time."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import select
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.config import Config, RunError
+from app.run.screen import heartbeat, say
+
+_PROJECT = Path(__file__).resolve().parents[2]
+SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
+
+
+class Job:
+    """A trial that runs.
+
+    Attributes:
+        headline: name of the score in history.jsonl after `valid/`, when it is known.
+        result: {"values": ...} or {"failed": why, "kind": ...}, when it has ended by itself; None while it runs.
+    """
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server, self._pid = server, pid
+        self.headline = ""
+        self.result: dict[str, Any] | None = None
+        self.ended = False
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the trial has ended, or does within so many seconds."""
+        until = time.monotonic() + seconds
+        while not self.ended:
+            answer = self._server.read(max(0.0, until - time.monotonic()))
+            if answer is None:
+                return False
+            self._note(answer)
+        return True
+
+    def stop(self) -> None:
+        """Has the trial write a checkpoint and end; a second interruption meanwhile ends it at once."""
+        number, interrupted = signal.SIGTERM, None
+        while not self.ended:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+            try:
+                self.wait(SECONDS_TO_STOP)
+            except KeyboardInterrupt as stop:
+                interrupted = stop
+            number = signal.SIGKILL
+        if interrupted:
+            raise interrupted
+
+    def _note(self, answer: dict[str, Any]) -> None:
+        self.headline = answer.get("headline", self.headline)
+        if "values" in answer or "failed" in answer:
+            self.result = answer
+        if "status" in answer:
+            self.ended = True
+            if self.result is None and answer["status"]:
+                self.result = _describe_end(answer["status"])
+
+
+def _describe_end(status: int) -> dict[str, str]:
+    if status == -signal.SIGKILL:
+        return {"failed": "killed by the system, which does so when memory runs out", "kind": "memory"}
+    how = f"by signal {-status}" if status < 0 else f"with status {status}"
+    return {"failed": f"the process of the trial ended {how}", "kind": "error"}
+
+
+class ForkServer:
+    """A process with TensorFlow imported, started when it is first needed and ended with the `with` block.
+
+    Args:
+        mode: that each trial runs.
+        log: file for what the process says.
+    """
+
+    def __init__(self, mode: str, log: Path) -> None:
+        self._mode, self._log = mode, log
+        self._started: subprocess.Popen[bytes] | None = None
+        self._rest = b""
+
+    def __enter__(self) -> ForkServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        process = self._started
+        if process is None:
+            return
+        assert process.stdin and process.stdout
+        process.stdin.close()  # it ends at the end of its input, and a trial with it
+        process.stdout.close()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @property
+    def _process(self) -> subprocess.Popen[bytes]:
+        if self._started is None:
+            search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+            say("tune: loading TensorFlow ...")
+            with self._log.open("ab") as screen:
+                self._started = subprocess.Popen(
+                    [sys.executable, "-m", "app.search.fork_server", self._mode],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=screen, bufsize=0,
+                    env={**os.environ, "PYTHONPATH": search},
+                    start_new_session=True,  # Ctrl-C is for this process, which tells the trial
+                )  # fmt: skip
+            with heartbeat("tune: loading TensorFlow"):
+                self.read(None)  # that it is ready
+        return self._started
+
+    def start(self, config: Config, *, folder: Path, log: Path) -> Job:
+        """A trial in a process of its own; its `log` is added to."""
+        packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
+        request = {"mode": self._mode, "config": packed, "folder": str(folder), "log": str(log)}
+        entrance = self._process.stdin
+        assert entrance
+        try:
+            entrance.write(json.dumps(request).encode() + b"\n")
+        except OSError as error:
+            raise self._lost() from error
+        job, early = None, []
+        while job is None:  # the trial may answer before the server says its number
+            answer = self.read(None)
+            assert answer is not None
+            if "pid" in answer:
+                job = Job(self, answer["pid"])
+            else:
+                early.append(answer)
+        for answer in early:
+            job._note(answer)
+        return job
+
+    def read(self, seconds: float | None) -> dict[str, Any] | None:
+        """The next answer; None if there is none in so many seconds.
+
+        Raises:
+            RunError: the process has ended.
+        """
+        output = self._process.stdout
+        assert output
+        until = None if seconds is None else time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            if not select.select([output], [], [], left)[0]:
+                return None
+            block = os.read(output.fileno(), 2**16)
+            if not block:
+                raise self._lost()
+            self._rest += block
+        line, _, self._rest = self._rest.partition(b"\n")
+        return dict(json.loads(line))
+
+    def _lost(self) -> RunError:
+        with suppress(OSError):
+            said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return RunError(f"the process that starts trials has ended: {(said or ['it says nothing'])[-1][:300]}")
+        return RunError("the process that starts trials has ended")

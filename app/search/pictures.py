@@ -1,0 +1,121 @@
+"""Search room: pictures of a study by `optuna.visualization.matplotlib`, as PNG for a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")  # before pyplot, which Optuna draws with
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import matplotlib as draw
+
+from app.search.findings import Findings, Row
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+_DPI = 110
+_OF_OBJECTIVES: tuple[tuple[str, str, int, Callable[..., Any]], ...] = (  # heading, caption, fewest trials, by what
+    ("History", "Each trial in its order, and the best so far", 1, draw.plot_optimization_history),
+    ("Importance", "How much each setting explains of the differences between trials (fANOVA)", 2,
+     draw.plot_param_importances),
+    ("Slices", "Each setting by itself; darker: later trials", 2, draw.plot_slice),
+    ("Parallel coordinates", "Each line a trial", 2, draw.plot_parallel_coordinate),
+)  # fmt: skip
+_UNITS = {"score": ("score", 1.0), "size": ("size in MB", 1e6), "latency": ("latency in ms", 1.0)}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with its heading, a line of explanation, and the PNG in base64."""
+
+    heading: str
+    caption: str
+    png: str
+
+
+def draw_study(study: optuna.Study, found: Findings) -> list[Picture]:
+    """The pictures that have something to show."""
+    pictures = []
+    for heading, caption, make in _wanted(study, found):
+        with plt.rc_context(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                drawn = make()
+                pictures.append(Picture(heading, caption, _as_png(drawn)))
+            except (ValueError, RuntimeError) as error:  # Optuna's, of a study with too few or too equal trials
+                logging.getLogger(__name__).debug("%s is left out: %s", heading, error)
+            finally:
+                plt.close("all")
+    return pictures
+
+
+def _wanted(study: optuna.Study, found: Findings) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+    """(heading, caption, what draws it) of each picture."""
+    complete = [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
+    if not complete:
+        return
+    names = found.config.tune.objectives
+    for name in names if len(names) > 1 else ():
+        if name != "score":
+            caption = "Each dot a trial; dark: no other trial is better in every objective; star: the knee"
+            yield f"Score against {name}", caption, partial(_draw_front, found, name)
+    for number, name in enumerate(names):
+        target: dict[str, Any] = {"target_name": name}
+        if len(names) > 1:  # with a target, Optuna no longer knows which way is better
+            target["target"] = partial(_value_of, number=number)
+        of = f": {name}" if len(names) > 1 else ""
+        for heading, caption, fewest, draw_one in _OF_OBJECTIVES:
+            if len(complete) >= fewest:
+                yield f"{heading}{of}", caption, partial(draw_one, study, **target)
+    if len(names) == 1 and any(trial.intermediate_values for trial in complete):
+        caption = "Each line a trial; short ones were stopped early"
+        yield "Scores by epoch", caption, partial(draw.plot_intermediate_values, study)
+
+
+def _value_of(trial: FrozenTrial, *, number: int) -> float:
+    return float(trial.values[number])
+
+
+def _draw_front(found: Findings, name: str) -> Any:
+    """Score against another objective of all complete trials, the front dark and joined, the knee starred."""
+    _, axes = plt.subplots(figsize=(7.0, 4.2))
+    label, unit = _UNITS[name]
+    rows = [row for row in found.rows if row.state == "complete"]
+
+    def points(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+        return [row.values[name] / unit for row in rows], [row.values["score"] for row in rows]
+
+    axes.scatter(*points(rows), color="#b0b8c4", label="trials")
+    front = sorted(found.front, key=lambda row: row.values[name])
+    axes.plot(*points(front), color="#1f4e9c", marker="o", label="front")
+    if found.best:
+        axes.scatter(*points([found.best]), color="#c0392b", marker="*", s=220, zorder=3, label="knee")
+    for row in front:
+        axes.annotate(str(row.number), (row.values[name] / unit, row.values["score"]), xytext=(5, 4),
+                      textcoords="offset points", fontsize=8)  # fmt: skip
+    axes.set_xlabel(label)
+    axes.set_ylabel("validation score")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return axes
+
+
+def _as_png(drawn: Any) -> str:
+    """One of several axes, or a figure, as PNG in base64."""
+    axes = drawn.ravel()[0] if isinstance(drawn, np.ndarray) else drawn
+    if isinstance(drawn, np.ndarray):
+        axes.figure.set_size_inches(max(7.0, 3.2 * drawn.size), 4.2)
+    file = io.BytesIO()
+    axes.figure.savefig(file, format="png", dpi=_DPI, bbox_inches="tight")
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,276 @@
+"""Search room: the whole search, from the first trial to the report; any number of processes may do it together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from app.config import Config, InputError, RunError, with_values
+from app.config.tune import trial_mode
+from app.run.directory import Request, RunDirectory, check_not_locked, locked_folder
+from app.run.files import discard
+from app.run.screen import heartbeat, say
+from app.search.findings import SEED, TRIAL, Findings, find, rank, shown
+from app.search.job import ForkServer
+from app.search.report import print_summary, write_findings
+from app.search.space import build_trial_config, read_params, suggest
+from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
+from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial
+
+MODE = "tune"
+SECONDS_FOR_A_LOCK = 60.0
+SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes are doing
+
+
+def search(request: Request) -> dict[str, float]:
+    """Goes through the trials that are left, trains the best again with other seeds, and writes what was found.
+
+    Returns:
+        the numbers of metrics.json.
+
+    Raises:
+        RunError: no trial gave a result, or none could go on.
+    """
+    config, run_dir = request.config, request.run_dir
+    open_directory(request)
+    name = run_dir.path.resolve().name
+    with open_studies(config, file=run_dir.study, name=name, anew=request.overwrite) as (trials, seeds):
+        mode = trial_mode(config.tune)
+        run_dir.logs.mkdir(exist_ok=True)
+        with ForkServer(mode, run_dir.logs / "server.txt") as server:
+            worker = Worker(config, run_dir, server, mode)
+            worker.go_through_trials(trials)
+            if config.tune.seeds:
+                worker.go_through_seeds(trials, seeds)
+        found = find(config, run_dir, trials.trials(), seeds.trials())
+        with alone(run_dir.path):
+            metrics = write_findings(found, trials.load())
+            tidy(found)
+    print_summary(found)
+    if not found.best:
+        failed = next((row.reason for row in reversed(found.rows) if row.reason), "")
+        raise RunError(f"no trial of {len(found.rows)} gave a result{'; the last: ' + failed if failed else ''}")
+    return metrics
+
+
+def open_directory(request: Request) -> None:
+    """Makes the run directory, or finds that it holds this search.
+
+    Raises:
+        InputError: it holds something else; or it is to start over, and another process is at work in it.
+    """
+    config, run_dir = request.config, request.run_dir
+    kept = with_values(config, {"tune.storage": ""})
+    until = time.monotonic() + SECONDS_FOR_A_LOCK
+    while True:
+        if request.overwrite:
+            for folder in (*run_dir.trials.glob("*"), *run_dir.seeds.glob("*")):
+                check_not_locked(folder)
+        try:
+            with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
+                run_dir.write_environment(seed=config.seed, command=sys.argv)
+                if resumed and run_dir.trials.exists():
+                    say(f"going on with the search in {run_dir}")
+                return
+        except InputError as error:  # another process opens it this moment, or writes its report
+            if "another process is writing" not in str(error) or time.monotonic() > until:
+                raise
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The lock of the run directory, waited for."""
+    until = time.monotonic() + SECONDS_FOR_A_LOCK
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked_folder(folder, otherwise="run the same command again"))
+                break
+            except InputError:
+                if time.monotonic() > until:
+                    raise
+            time.sleep(0.1)
+        yield
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process of a search.
+
+    Attributes:
+        config: of the search.
+        run_dir: of the search.
+        server: starts trials.
+        mode: that a trial runs.
+    """
+
+    config: Config
+    run_dir: RunDirectory
+    server: ForkServer
+    mode: str
+
+    def go_through_trials(self, study: SharedStudy) -> None:
+        """Until there are as many as asked for, or no time is left, and no process is at work on any."""
+        tune = self.config.tune
+
+        def make_next(trials: Sequence[FrozenTrial]) -> Attributes | None:
+            seconds = sum(trial.user_attrs.get("seconds", 0.0) for trial in trials)
+            spent = tune.max_seconds and seconds >= tune.max_seconds
+            return None if spent or len(trials) >= tune.trials else {}
+
+        self._go_through(study, make_next, self._try)
+
+    def go_through_seeds(self, trials: SharedStudy, seeds: SharedStudy) -> None:
+        """The best trial and the unchanged settings, with seeds that the best was not chosen by."""
+        best = rank(trials.trials(), self.config.tune)
+        if not best:
+            return
+        wanted = [
+            {TRIAL: number, SEED: self.config.seed + 1 + more}
+            for number in (best[0].number, -1)
+            for more in range(self.config.tune.seeds)
+        ]
+        params = read_params(best[0].params, self.config.tune.space)
+        say(f"training trial {best[0].number} and the unchanged settings with {self.config.tune.seeds} other seed(s)")
+
+        def make_next(made: Sequence[FrozenTrial]) -> Attributes | None:
+            there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
+            return next((each for each in wanted if each not in there), None)
+
+        def train(study: SharedStudy, claim: Claim) -> None:
+            number, seed = claim.trial.user_attrs[TRIAL], claim.trial.user_attrs[SEED]
+            values = params if number == best[0].number else self._values_of(trials, number)
+            name = f"trial{number}-seed{seed}" if number >= 0 else f"unchanged-seed{seed}"
+            config = build_trial_config(self.config, values, seed=seed)
+            label = f"{f'trial {number}' if number >= 0 else 'unchanged'}, seed {seed}"
+            outcome = self._train(study, claim, config, self.run_dir.seeds / name, label=label, on_epoch=_go_on)
+            self._finish(study, claim, outcome, names=("score",))
+            say(f"{label} | {_describe(outcome)}")
+            discard(self.run_dir.seeds / name / "model")
+
+        self._go_through(seeds, make_next, train)
+
+    def _values_of(self, trials: SharedStudy, number: int) -> dict:
+        """Of a trial that was the best when a process that is gone chose it; none for the unchanged settings."""
+        params = next((each.params for each in trials.trials() if each.number == number), {})
+        return read_params(params, self.config.tune.space)
+
+    def _go_through(
+        self,
+        study: SharedStudy,
+        make_next: Callable[[Sequence[FrozenTrial]], Attributes | None],
+        work: Callable[[SharedStudy, Claim], None],
+    ) -> None:
+        waits = False
+        while True:
+            claim = study.claim(make_next)
+            if claim is None:
+                running = [trial for trial in study.trials() if not trial.state.is_finished()]
+                if not running:
+                    return
+                if not waits:
+                    say(f"waiting for {' and '.join(study.owners()) or 'trials that others left'}")
+                waits = True
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                continue
+            waits = False
+            try:
+                work(study, claim)
+            except LostTrialError as error:
+                say(f"warning: {error}; it is left to that one")
+            except DiskFullError as error:
+                raise RunError(f"{error}: free some space and run the same command again, which goes on") from error
+
+    def _try(self, study: SharedStudy, claim: Claim) -> None:
+        """A trial of the search."""
+        try:
+            values = suggest(claim.trial, self.config.tune.space)
+            listed = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
+            say(f"trial {claim.number}{', gone on with' if claim.resumed else ''}: {listed}")
+            config = build_trial_config(self.config, values)
+        except InputError as error:
+            outcome = Outcome(failed=str(error))
+        else:
+            folder = self.run_dir.trials / str(claim.number)
+            watcher = self._watcher(study, claim)
+            outcome = self._train(study, claim, config, folder, label=f"trial {claim.number}", on_epoch=watcher)
+        self._finish(study, claim, outcome, names=self.config.tune.objectives)
+        say(f"trial {claim.number} | {_describe(outcome)} | {_best_so_far(study, self.config)}")
+        tidy(find(self.config, self.run_dir, study.trials(), ()))
+
+    def _watcher(self, study: SharedStudy, claim: Claim) -> OnEpoch:
+        """Reports each epoch and asks whether the trial is to go on."""
+        known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
+        epochs = self.config.training.epochs
+
+        def on_epoch(epoch: int, score: float) -> bool:
+            if epoch not in known:
+                claim.trial.report(score, epoch)
+            say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
+            return bool(epoch < epochs and claim.trial.should_prune())
+
+        return on_epoch if self.mode == "finetune" else _go_on
+
+    def _train(
+        self, study: SharedStudy, claim: Claim, config: Config, folder: Path, *, label: str, on_epoch: OnEpoch
+    ) -> Outcome:
+        log = self.run_dir.logs / f"{folder.parent.name}-{folder.name}.txt"
+        with heartbeat(label):
+            return run_trial(
+                self.server, study, claim, config, folder=folder, log=log, on_epoch=on_epoch
+            )
+
+    def _finish(self, study: SharedStudy, claim: Claim, outcome: Outcome, *, names: Sequence[str]) -> None:
+        about = {"reason": outcome.failed, "epochs": outcome.epochs, "values": dict(outcome.values)}
+        if outcome.failed:
+            study.finish(claim, TrialState.FAIL, about=about)
+        elif outcome.pruned:
+            study.finish(claim, TrialState.PRUNED, about=about)
+        else:
+            study.finish(claim, TrialState.COMPLETE, values=[outcome.values[name] for name in names], about=about)
+
+
+def _describe(outcome: Outcome) -> str:
+    if outcome.failed:
+        return f"failed: {outcome.failed}"
+    if outcome.pruned:
+        return f"stopped after {outcome.epochs} epoch(s), as others are better"
+    return ", ".join(f"{name} {shown(name, value)}" for name, value in outcome.values.items())
+
+
+def _go_on(epoch: int, score: float) -> bool:
+    return False
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _best_so_far(study: SharedStudy, config: Config) -> str:
+    trials = study.trials()
+    best = rank(trials, config.tune)
+    done = sum(trial.state.is_finished() for trial in trials)
+    counted = f"{done} done"
+    if not best or not best[0].values:
+        return f"nothing to compare with yet, {counted}"
+    if len(best[0].values) == 1:
+        return f"best so far {best[0].values[0]:.4f} (trial {best[0].number}), {counted}"
+    return f"{len(best)} on the front, {counted}"
+
+
+def tidy(found: Findings) -> None:
+    """Drops what only training needed, and models that nobody will use."""
+    if found.config.tune.keep_models:
+        return
+    kept = {row.number for row in found.front} | ({found.best.number} if found.best else set())
+    for row in found.rows:
+        if row.finished and row.number not in kept:
+            for name in ("model", "checkpoints", "export"):
+                discard(found.run_dir.trials / str(row.number) / name)

@@ -1,0 +1,374 @@
+"""Search room: the study, a database that the processes of a search share, and who is at work on which trial.
+
+A trial is RUNNING from its first moment and says in its attribute `owner` which process is at work on it. Whoever finds
+that process gone goes on with the trial, under the same number and in the same folder, so that none is lost or counted
+twice however often processes are killed. Everything that reads and then writes holds the lock of the study: a file lock
+beside SQLite's file, an advisory lock of PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+import uuid
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from sqlalchemy.engine import URL, make_url
+
+from app.config import Config, InputError, RunError, TuneConfig, flatten, trained_settings
+from app.config.options import mask
+from app.config.rules import STORAGES
+from app.run.files import first_line
+
+BEAT_SECONDS = 10.0
+GRACE_SECONDS = 120.0  # a process of another machine that has not been heard of for so long is gone
+_BUSY_SECONDS = 60.0
+_SETTINGS, _OWNER = "settings", "owner"
+Attributes = dict[str, Any]
+
+
+class LostTrialError(Exception):
+    """Another process has taken the trial over, as this one was not heard of for too long."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this process is at work on.
+
+    Attributes:
+        trial: Optuna's.
+        token: what its `owner` holds while it is ours.
+        spent: seconds that earlier processes were at work on it.
+        began: when this one began, by the monotonic clock.
+        resumed: whether another process was at work on it.
+    """
+
+    trial: Trial
+    token: str
+    spent: float
+    began: float
+    resumed: bool
+
+    @property
+    def number(self) -> int:
+        return self.trial.number
+
+    @property
+    def seconds(self) -> float:
+        return self.spent + time.monotonic() - self.began
+
+
+class SharedStudy:
+    """A study of Optuna in a database.
+
+    Args:
+        storage: the database.
+        name: of the study.
+        config: chooses sampler and pruner; the seed of the search and the epochs of a trial.
+        lock: see `StudyLock`.
+    """
+
+    def __init__(self, storage: RDBStorage, name: str, config: Config, lock: StudyLock) -> None:
+        self._storage, self._name, self._config, self._lock = storage, name, config, lock
+        self._id = storage.get_study_id_from_name(name)
+        self._heard: dict[int, tuple[Any, float]] = {}  # trial -> (last beat, when it was seen first)
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials as they are now, by their numbers."""
+        return sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
+
+    def load(self, number: int = 0) -> optuna.Study:
+        """The study as Optuna has it, with the sampler of one trial, whose choices depend on its number alone."""
+        sampler = build_sampler(self._config.tune, seed=zlib.crc32(f"{self._config.seed}/{number}".encode()))
+        pruner = build_pruner(self._config.tune, epochs=self._config.training.epochs)
+        return optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler, pruner=pruner)
+
+    def owners(self) -> list[str]:
+        """The processes at work, as far as is known."""
+        held = [trial.user_attrs[_OWNER] for trial in self.trials()
+                if trial.state == TrialState.RUNNING and not self._is_abandoned(trial)]  # fmt: skip
+        return [f"process {owner['pid']} on {owner['host']}" for owner in held]
+
+    def claim(self, make_next: Callable[[Sequence[FrozenTrial]], Attributes | None]) -> Claim | None:
+        """A trial to work on: one that another process left behind, else a new one.
+
+        Args:
+            make_next: what a new trial is to know, by the trials there are; None if there is to be no other.
+        """
+        with self._lock.held():
+            trials = self.trials()
+            for trial in trials:
+                if trial.state == TrialState.RUNNING and self._is_abandoned(trial):
+                    return self._take(trial._trial_id, spent=float(trial.user_attrs.get("seconds", 0.0)))
+            attributes = make_next(trials)
+            if attributes is None:
+                return None
+            token = uuid.uuid4().hex
+            template = create_trial(state=TrialState.RUNNING, user_attrs={**attributes, _OWNER: _owner(token)})
+            return self._open(self._storage.create_new_trial(self._id, template), token)
+
+    def beat(self, claim: Claim) -> None:
+        """Says that this process is alive.
+
+        Raises:
+            LostTrialError: the trial is another's by now.
+        """
+        with self._lock.held():
+            self._require_own(claim)
+            self._set(claim, _OWNER, _owner(claim.token))
+            self._set(claim, "seconds", round(claim.seconds, 1))
+
+    def release(self, claim: Claim) -> None:
+        """Leaves the trial to the next process."""
+        with self._lock.held():
+            self._require_own(claim)
+            self._set(claim, "seconds", round(claim.seconds, 1))
+            self._set(claim, _OWNER, None)
+
+    def finish(
+        self, claim: Claim, state: TrialState, *, values: Sequence[float] | None = None, about: Mapping[str, Any]
+    ) -> None:
+        """Tells how a trial ended, once."""
+        with self._lock.held():
+            self._require_own(claim)
+            for name, value in {**about, "seconds": round(claim.seconds, 1)}.items():
+                self._set(claim, name, value)
+            claim.trial.study.tell(claim.trial, list(values) if values is not None else None, state)
+
+    def _take(self, trial_id: int, *, spent: float) -> Claim:
+        token = uuid.uuid4().hex
+        self._storage.set_trial_user_attr(trial_id, _OWNER, _owner(token))
+        return self._open(trial_id, token, spent, resumed=True)
+
+    def _open(self, trial_id: int, token: str, spent: float = 0.0, *, resumed: bool = False) -> Claim:
+        study = self.load(self._storage.get_trial_number_from_id(trial_id))
+        study.get_trials(deepcopy=False)  # what Optuna keeps of a database knows only trials that it has read
+        return Claim(Trial(study, trial_id), token, spent, time.monotonic(), resumed)
+
+    def _set(self, claim: Claim, name: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(claim.trial._trial_id, name, value)
+
+    def _require_own(self, claim: Claim) -> None:
+        trial = self._storage.get_trial(claim.trial._trial_id)
+        owner = trial.user_attrs.get(_OWNER) or {}
+        if trial.state != TrialState.RUNNING or owner.get("token") != claim.token:
+            raise LostTrialError(f"trial {claim.number} was taken over by another process")
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get(_OWNER)
+        if not owner:
+            return True
+        if owner["machine"] == _machine():
+            return _start_of(owner["pid"]) != owner["started"]
+        beat, since = self._heard.get(trial._trial_id, (None, 0.0))
+        if beat != (owner["token"], owner["beat"]):  # clocks of machines differ, so only a change counts
+            self._heard[trial._trial_id] = ((owner["token"], owner["beat"]), time.monotonic())
+            return False
+        return time.monotonic() - since > GRACE_SECONDS
+
+
+def build_sampler(config: TuneConfig, *, seed: int) -> optuna.samplers.BaseSampler:
+    if config.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    if config.sampler == "nsga2":
+        return optuna.samplers.NSGAIISampler(population_size=max(4, min(50, config.trials // 4)), seed=seed)
+    return optuna.samplers.TPESampler(n_startup_trials=_few(config.trials, most=10), seed=seed)
+
+
+def build_pruner(config: TuneConfig, *, epochs: int) -> optuna.pruners.BasePruner:
+    if config.pruner == "none" or len(config.objectives) > 1:
+        return optuna.pruners.NopPruner()
+    if config.pruner == "hyperband":
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+    return optuna.pruners.MedianPruner(n_startup_trials=_few(config.trials, most=5))
+
+
+def _few(trials: int, *, most: int) -> int:
+    """How many trials go first before their results are relied on."""
+    return max(2, min(most, trials // 3))
+
+
+class StudyLock:
+    """Keeps the other processes of a search waiting for the milliseconds that a change takes; a kill frees it.
+
+    Args:
+        url: of the database.
+        name: of the study.
+    """
+
+    def __init__(self, url: URL, name: str) -> None:
+        self._file = Path(f"{url.database}.lock") if url.drivername == "sqlite" else None
+        self._engine = None if self._file else sa.create_engine(url, hide_parameters=True)
+        self._key = zlib.crc32(f"tune/{name}".encode())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        if self._file:
+            with self._file.open("a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+            return
+        assert self._engine
+        with self._engine.connect() as connection:
+            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
+            try:
+                yield
+            finally:
+                connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
+
+
+@contextmanager
+def open_studies(
+    config: Config, *, file: Path, name: str, anew: bool = False
+) -> Iterator[tuple[SharedStudy, SharedStudy]]:
+    """The study of a search, and that of the trainings with other seeds that follow it; made where they are not there.
+
+    Args:
+        config: of the search.
+        file: of the database if the configuration names none.
+        name: of the study if the configuration names none.
+        anew: forget the studies that are there.
+
+    Raises:
+        InputError: the database cannot be used, or holds a search of this name with other settings.
+        RunError: the database failed later.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    name = config.tune.study or name
+    shown = mask(config.tune.storage) or str(file)
+    opened = False
+    try:
+        url = _parse(config.tune.storage) if config.tune.storage else URL.create("sqlite", database=str(file))
+        if url.drivername == "sqlite":
+            Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
+        lock = StudyLock(url, name)
+        names = (name, f"{name}, other seeds")
+        with lock.held():
+            storage = _open_storage(url)
+            if anew:
+                _forget(storage, names, config, lock)
+            for each, goals in zip(names, (_directions(config.tune), [StudyDirection.MAXIMIZE]), strict=True):
+                _make_study(storage, each, config, directions=goals, shown=shown)
+        opened = True
+        first, second = (SharedStudy(storage, each, config, lock) for each in names)
+        yield first, second
+    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+        if opened and isinstance(error, OSError):
+            raise
+        cause = error.__cause__ or error
+        reason = first_line(getattr(cause, "orig", None) or cause)
+        kind = RunError if opened else InputError
+        raise kind(f"tune.storage: {shown} cannot be {'used any more' if opened else 'used'}: {reason}") from error
+
+
+def _directions(config: TuneConfig) -> list[StudyDirection]:
+    up, down = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
+    return [up if name == "score" else down for name in config.objectives]
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        raise InputError(f"tune.storage must be {STORAGES}, received {mask(text)}") from None
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def _open_storage(url: URL) -> RDBStorage:
+    options: dict[str, Any] = {"hide_parameters": True}
+    if url.drivername == "sqlite":
+        options["connect_args"] = {"timeout": _BUSY_SECONDS}
+    else:
+        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    try:
+        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
+    except (ImportError, ModuleNotFoundError) as error:
+        raise InputError(
+            "tune.storage names PostgreSQL, but the package psycopg is not installed: pip install 'psycopg[binary]'"
+        ) from error
+
+
+def _make_study(
+    storage: RDBStorage, name: str, config: Config, *, directions: Sequence[StudyDirection], shown: str
+) -> None:
+    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    counted = trained_settings("tune")
+    ours = json.loads(json.dumps({key: value for key, value in flatten(config).items() if key in counted}))
+    theirs = study.user_attrs.get(_SETTINGS)
+    if theirs is None:
+        study.set_user_attr(_SETTINGS, ours)
+        return
+    different = [key for key in ours if theirs.get(key) != ours[key]]
+    if different:
+        changes = "; ".join(f"{key} was {theirs.get(key)!r}, now {ours[key]!r}" for key in different[:3])
+        raise InputError(
+            f"{shown} holds a search {name!r} with other settings: {changes}; give this one another tune.study"
+        )
+
+
+def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock) -> None:
+    """Deletes studies; raises InputError if a process is at work on one of them."""
+    there = {study.study_name for study in storage.get_all_studies()}.intersection(names)
+    for name in there:
+        busy = SharedStudy(storage, name, config, lock).owners()
+        if busy:
+            raise InputError(f"--overwrite would delete the search {name!r}, at which another process works: {busy[0]}")
+    for name in there:
+        optuna.delete_study(study_name=name, storage=storage)
+
+
+@cache
+def _machine() -> str:
+    """This machine, as long as it runs; in a container, the container."""
+    parts = [socket.gethostname()]
+    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
+        try:
+            parts.append(read().strip())
+        except OSError:
+            continue
+    return " ".join(parts)
+
+
+def _start_of(pid: int) -> str:
+    """When a process of this machine started; empty if there is none. Numbers of processes are used again."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except OSError:
+        pass
+    return "unknown"
+
+
+def _owner(token: str) -> dict[str, Any]:
+    return {
+        "token": token,
+        "machine": _machine(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "beat": time.time(),
+    }
