@@ -180,7 +180,7 @@ def finish_run(
     Returns:
         all numbers.
     """
-    variables = model.network.trainable_variables
+    variables = model.whole.trainable_variables
     metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
     again = run_dir.read_metrics().get("weights_sha256") == metrics["weights_sha256"]  # killed later than here
     metrics = {name: value for name, value in run_dir.write_training_metrics(metrics).items() if name in metrics}

@@ -135,6 +135,29 @@ def _chain_order(in_chain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return order, tf.reduce_sum(tf.cast(in_chain, tf.int32), axis=1)
 
 
+def compute_row_marginals(
+    logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Posterior probabilities of labels in packed rows, whose chains are those of `compute_chain_loss`.
+
+    Args:
+        logits: float32 [batch, length, labels].
+        words: bool [batch, length], true at the first piece of each word of the chain.
+        boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
+        transitions: float32 [labels, labels], constraints included.
+
+    Returns:
+        (probabilities float32 [batch, chain, labels] in the order of the chain, bool [batch, chain] of the words in
+        it). The chain is as long as the longest row's.
+    """
+    order, lengths = _chain_order(boundaries | words)
+    order = order[:, : tf.maximum(1, tf.reduce_max(lengths))]
+    emissions = tf.gather(_with_boundaries(logits, boundaries), order, batch_dims=1)
+    forward, backward, _ = _pass_messages(emissions, lengths, transitions)
+    inside = tf.sequence_mask(lengths, tf.shape(order)[1])
+    return _posterior(emissions, forward, backward, lengths), tf.gather(words, order, batch_dims=1) & inside
+
+
 def compute_chain_divergence(
     teacher: tf.Tensor,
     student: tf.Tensor,
