@@ -16,6 +16,7 @@ from app.config import InputError, PredictConfig
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
+from app.evaluation.exits import KerasEarlyForward
 from app.evaluation.gate import mention_refusal
 from app.evaluation.litert import TFLiteModel as TFLiteModel
 from app.evaluation.litert import load_tflite_forward as load_tflite_forward
@@ -23,6 +24,7 @@ from app.evaluation.manifest import newest_version, versions
 from app.evaluation.predictor import Features, Forward, Predictor
 from app.run.directory import RunDirectory
 from app.run.files import reason_of
+from app.tasks.exit_table import find_threshold
 from app.tasks.network import TaskModel
 
 
@@ -34,9 +36,20 @@ def build_predictor(
     forward: Forward | None = None,
     config: PredictConfig | None = None,
 ) -> Predictor:
-    """A predictor over `forward`, or else the Keras network; `config` counts in scores only."""
+    """A predictor over `forward`, or else the Keras network.
+
+    Args:
+        model: whose answers they are.
+        encoder: that makes its rows.
+        batch_size: rows at a time.
+        forward: of another runtime.
+        config: which answers count in scores; and how early the Keras network may be left (`max_f1_loss`), None = never.
+    """
+    early = None
+    if forward is None and config and (threshold := find_threshold(model.facts, model.config.exit_layers, config)):
+        early = KerasEarlyForward(model, threshold)
     forward = forward or build_keras_forward(model)
-    return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig())
+    return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig(), early)
 
 
 def build_keras_forward(tagger: TaskModel) -> Forward:

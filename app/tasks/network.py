@@ -173,6 +173,7 @@ def connect(
     *,
     replace: Replace = lambda layer: layer,
     segments: bool = False,
+    depth: int | None = None,
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
     """Keras inputs of a network and, on top of them, the hidden states of all layers, see `run_encoder`.
 
@@ -181,9 +182,10 @@ def connect(
         shapes: the word-shape embedding.
         replace: see `with_layers`.
         segments: whether pieces after the first `[SEP]` of a window are in segment 1, see `Task.segments`.
+        depth: number of layers; None = all.
     """
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
-    return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace)
+    return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace, depth=depth)
 
 
 def _run(

@@ -1,0 +1,63 @@
+"""A run with exits, from `--mode=finetune` to answers that say at which layer they were found."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import toy
+
+from app.config.loading import load_config
+from app.modes import evaluate, finetune, predict
+from app.run.directory import Request, RunDirectory
+from app.tasks.bundle import load_model
+from app.tasks.exit_table import read_table
+
+EXITS = ["model.exit_layers=1,2", "backbone.num_layers=3", "training.epochs=2", "predict.max_f1_loss=5"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, vocabulary):
+    folder = tmp_path_factory.mktemp("exits")
+    toy.write_corpora(folder)
+    own = [flag.removeprefix("--set=") for flag in toy.run_settings(folder, vocabulary)]
+    run_dir = RunDirectory(folder / "run")
+    config = load_config(None, [*own, *EXITS])
+    return SimpleNamespace(dir=run_dir, folder=folder, found=finetune.run(Request(config, run_dir)))
+
+
+def request_of(run_dir: RunDirectory, *settings: str, **more) -> Request:
+    return Request(load_config(None, list(settings), defaults=str(run_dir.config_yaml)), run_dir, **more)
+
+
+def test_the_model_keeps_its_exits_and_what_they_cost(run):
+    model = load_model(run.dir.model)
+    assert [each.layer for each in model.exits] == [1, 2]
+    rows = read_table(model.facts, model.config.exit_layers)
+    assert rows[0].threshold == 0 and len(rows) > 2
+    assert "temperature" in model.facts
+    kernels = [variable.numpy() for name, variable in model.own_variables().items() if name.endswith("kernel")]
+    assert len(kernels) == 3 and not np.allclose(kernels[0], kernels[1])
+    assert run.found["test/exit_operations"] < 1
+    assert "operations saved by exits" in run.dir.report_html.read_text()
+    assert "of the encoder's operations saved" in run.dir.report_txt.read_text()
+
+
+def test_evaluation_gives_the_numbers_of_the_run_and_without_exits_those_of_the_whole_network(run):
+    again = evaluate.run(request_of(run.dir))
+    for name in ("test/entity_f1", "test/exit_operations", "test/exit_layer"):
+        assert again[name] == run.found[name]
+    whole = evaluate.run(request_of(run.dir, "predict.max_f1_loss=0"))
+    assert "test/exit_operations" not in whole
+    (folder,) = (run.dir.path / "evaluations").iterdir()
+    assert folder.name.endswith(".max_f1_loss-0.0")
+    assert run.dir.read_metrics()["test/entity_f1"] == run.found["test/entity_f1"]
+
+
+def test_predict_says_at_which_layer_a_text_left(run, tmp_path):
+    source, target = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("Ada went to Rome .\nthe house was old .\n")
+    for setting, allowed in (("predict.max_f1_loss=100", {1}), ("predict.max_f1_loss=0", {None})):
+        predict.run(request_of(run.dir, setting, input=str(source), output=str(target)))
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        assert len(rows) == 2 and {row.get("layer") for row in rows} == allowed
