@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.config.options import option
+from app.config.options import TASK_MODES, option
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,11 @@ class TrainingConfig:
         0.5,
         "model.exit_layers: weight of the loss of an exit at the last layer, against 1 for the last head; one after "
         "half the layers has half of it",
-        above=0,
+        above=0, trains=TASK_MODES,
     )
     exit_distillation_weight: float = option(
-        1.0, "model.exit_layers: how much an exit learns from the last head, against 1 for the labels", at_least=0
+        1.0, "model.exit_layers: how much an exit learns from the last head, against 1 for the labels",
+        at_least=0, trains=TASK_MODES,
     )
     masked_lm: MaskedLmConfig = field(default=MaskedLmConfig(), metadata={"trains": ("finetune",)})
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")

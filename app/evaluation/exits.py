@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from app.config import PredictConfig
+from app.data.packing import FEATURES
 from app.evaluation.predictor import EarlyForward, Features, Predictor
 from app.tasks.exit_table import ExitRow, make_fact
 from app.tasks.exits import STATES, WINDOWS, Step, build_steps, measure_costs
@@ -20,7 +21,33 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 ALL_LEAVE = 2.0  # no doubt is above 1
 
 
-class KerasEarlyForward:
+class _Counted:
+    """Counts the pieces that left at each layer.
+
+    Args:
+        model: whose layers they are.
+    """
+
+    def __init__(self, model: TaskModel) -> None:
+        self._costs = measure_costs(model)
+        self.begin()
+
+    def count(self, layers: np.ndarray, features: Features) -> None:
+        """Adds rows to what `measure` tells; padding does not count."""
+        np.add.at(self._pieces, layers, np.count_nonzero(features["padding_mask"], axis=1))
+
+    def begin(self) -> None:
+        self._pieces = np.zeros(len(self._costs), np.int64)
+
+    def measure(self) -> dict[str, float]:
+        total = max(1, int(self._pieces.sum()))
+        return {
+            "exit_operations": float(self._pieces @ self._costs / total),
+            "exit_layer": float(self._pieces @ np.arange(len(self._costs)) / total),
+        }
+
+
+class KerasEarlyForward(_Counted):
     """The Keras network, which rows leave when it is sure of them: gathered, computed further, put back.
 
     Args:
@@ -34,8 +61,7 @@ class KerasEarlyForward:
         self.steps = build_steps(model)
         self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
         self._functions = [_trace(step, is_last=step is self.steps[-1]) for step in self.steps]
-        self._costs = measure_costs(model)
-        self.begin()
+        super().__init__(model)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         batch, length = features["token_ids"].shape
@@ -76,19 +102,27 @@ class KerasEarlyForward:
             else:
                 inputs = {STATES: states, WINDOWS: inputs[WINDOWS]}
 
-    def count(self, layers: np.ndarray, features: Features) -> None:
-        """Adds rows to what `measure` tells; padding does not count."""
-        np.add.at(self._pieces, layers, np.count_nonzero(features["padding_mask"], axis=1))
 
-    def begin(self) -> None:
-        self._pieces = np.zeros(len(self._costs), np.int64)
+class SavedModelEarlyForward(_Counted):
+    """The same by the signature `tokenized_early` of a SavedModel.
 
-    def measure(self) -> dict[str, float]:
-        total = max(1, int(self._pieces.sum()))
-        return {
-            "exit_operations": float(self._pieces @ self._costs / total),
-            "exit_layer": float(self._pieces @ np.arange(len(self._costs)) / total),
-        }
+    Args:
+        loaded: from `load_version`; a signature alone would not keep its weights.
+        model: that it was made of.
+        threshold: see `KerasEarlyForward`.
+    """
+
+    def __init__(self, loaded: Any, model: TaskModel, threshold: float) -> None:
+        super().__init__(model)
+        self._loaded, self._threshold = loaded, tf.constant(threshold, tf.float32)
+
+    def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
+        asked = tf.constant(units.astype(np.int32))
+        found = self._loaded.signatures["tokenized_early"](**inputs, units=asked, threshold=self._threshold)
+        layers = found["layer"].numpy()
+        self.count(layers, features)
+        return found["logits"].numpy(), layers
 
 
 def _trace(step: Step, *, is_last: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:

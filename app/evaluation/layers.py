@@ -7,6 +7,7 @@ from typing import Any
 
 from app.config import PredictConfig
 from app.evaluation.predictor import Predictor
+from app.tasks.whole_text_rows import spell_words
 
 
 class _LayerNotes:
@@ -42,4 +43,5 @@ def answer_with_layers(
         return
     notes = _LayerNotes(predictor)
     for number, row in enumerate(task.answer_texts(model, texts, notes, config)):
-        yield {**row, "layer": notes.layers.get(number, 0)}
+        layer = notes.layers.get(number, 0) if spell_words(texts[number]) else 0
+        yield {**row, "layer": layer}

@@ -21,7 +21,7 @@ from app.evaluation.gate import mention_refusal
 from app.evaluation.litert import TFLiteModel as TFLiteModel
 from app.evaluation.litert import load_tflite_forward as load_tflite_forward
 from app.evaluation.manifest import newest_version, versions
-from app.evaluation.predictor import Features, Forward, Predictor
+from app.evaluation.predictor import EarlyForward, Features, Forward, Predictor
 from app.run.directory import RunDirectory
 from app.run.files import reason_of
 from app.tasks.exit_table import find_threshold
@@ -35,6 +35,7 @@ def build_predictor(
     batch_size: int,
     forward: Forward | None = None,
     config: PredictConfig | None = None,
+    early: EarlyForward | None = None,
 ) -> Predictor:
     """A predictor over `forward`, or else the Keras network.
 
@@ -44,9 +45,9 @@ def build_predictor(
         batch_size: rows at a time.
         forward: of another runtime.
         config: which answers count in scores; and how early the Keras network may be left (`max_f1_loss`), None = never.
+        early: a network of another runtime, with exits.
     """
-    early = None
-    if forward is None and config and (threshold := find_threshold(model.facts, model.config.exit_layers, config)):
+    if forward is None and early is None and config and (threshold := find_threshold(model.facts, model.config.exit_layers, config)):
         early = KerasEarlyForward(model, threshold)
     forward = forward or build_keras_forward(model)
     return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig(), early)

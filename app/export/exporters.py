@@ -1,7 +1,7 @@
 """Export room: the formats of `--mode=export`, none of which is kept unless its own runtime scores well."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import numpy as np
 
 from app.config import Config
 from app.data.encoding import Encoder
+from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward
 from app.evaluation.gate import Comparison, Gate
+from app.evaluation.layers import answer_with_layers
 from app.evaluation.manifest import MANIFEST
-from app.evaluation.predictor import Predictor
+from app.evaluation.predictor import EarlyForward, Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
 from app.evaluation.scoring import score
 from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
@@ -22,6 +24,7 @@ from app.export.text_tflite import compare_text_tflite, describe_text_signature,
 from app.export.tflite import WRITERS, TFLiteWriter
 from app.run.directory import RunDirectory, atomic, sha256_of_file
 from app.run.screen import say
+from app.tasks.exit_table import find_threshold, read_table
 from app.tasks.network import TaskModel
 from app.tasks.task import Corpus, Scored
 
@@ -49,14 +52,16 @@ class Scoring:
     predictor: Predictor
     vectors: list[dict[str, Any]]
 
-    def check(self, name: str, file: str, forward: Callable[..., np.ndarray]) -> Comparison:
-        """An export scored by its own runtime, beside the float model.
+    def check(
+        self, name: str, file: str, forward: Callable[..., np.ndarray], early: EarlyForward | None = None
+    ) -> Comparison:
+        """An export scored by its own runtime, with `early` as it is used, beside the float model.
 
         Raises:
             Refused: it loses more than `export.max_f1_loss` points, beyond chance.
         """
         predictor = build_predictor(
-            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
+            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward, early=early
         )
         scored = score(predictor, self.corpus.examples())
         task = self.model.task
@@ -131,11 +136,20 @@ def write_saved_model(
     scores: list[Comparison] = []
 
     def check(path: Path) -> None:
-        forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
-        scores.append(job.check("saved_model", "saved_model", forward))
+        loaded = load_version(path)
+        forward = SavedModelForward.of(loaded, labels=len(job.model.labels))
         config = job.model.task.graph_settings(job.config.predict)
+        threshold = find_threshold(job.model.facts, job.model.config.exit_layers, config)
+        early = SavedModelEarlyForward(loaded, job.model, threshold) if threshold else None
+        scores.append(job.check("saved_model", "saved_model", forward, early))
+        if early:
+            share = early.measure()["exit_operations"]
+            say(f"saved_model  texts leave early below {threshold:.4g}: {100 * share:.1f} % of the operations")
         texts = [vector["text"] for vector in job.vectors if "text" in vector]
-        write_rows(path, list(job.model.task.answer_texts(job.model, texts, job.predictor, config)))
+        predictor = job.predictor
+        if read_table(job.model.facts, job.model.config.exit_layers):
+            predictor = replace(job.predictor, early=KerasEarlyForward(job.model, threshold))
+        write_rows(path, list(answer_with_layers(texts, predictor, config)))
         note(path)
 
     path = save_as_saved_model(job.model, job.encoder, job.config.predict, folder, check=check)

@@ -145,7 +145,7 @@ class _Outputs:
         own = {name: value[first:end] for name, value in self.found.items()}
         if self.engine.task_name == "tagging":
             most = int(own["count"].max(initial=0))
-            own = {name: value if name == "count" else value[:, :most] for name, value in own.items()}
+            own = {name: value if value.ndim == 1 else value[:, :most] for name, value in own.items()}
         return own
 
     def rows(self, first: int, end: int) -> list[dict[str, Any]]:
@@ -157,6 +157,7 @@ def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict
     """A row of a text graph as `--mode=predict` writes it."""
     if "entities" not in row:
         return {"text": text, **row}
+    layer = {"layer": row["layer"]} if "layer" in row else {}
     entities = [
         {
             "start": each["start"],
@@ -167,7 +168,7 @@ def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict
         }
         for each in row["entities"]
     ]
-    return {"text": text, "entities": [each for each in entities if each["score"] >= config.min_score]}
+    return {"text": text, "entities": [each for each in entities if each["score"] >= config.min_score], **layer}
 
 
 class SavedModelEngine:
@@ -200,7 +201,10 @@ class SavedModelEngine:
         }
 
     def make_rows(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        return self._task.rows_from_graph(self._model, found)
+        rows = self._task.rows_from_graph(self._model, found)
+        if "layer" not in found:
+            return rows
+        return [{**row, "layer": int(layer)} for row, layer in zip(rows, found["layer"], strict=True)]
 
     def answer(
         self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")

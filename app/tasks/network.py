@@ -143,8 +143,8 @@ def check_exits(exits: Sequence[int], *, layers: int) -> None:
     if list(exits) != sorted(set(exits)) or any(not 0 < layer < layers for layer in exits):
         allowed = f"1 to {layers - 1}" if layers > 1 else "none"
         raise InputError(
-            f"model.exit_layers must name inner layers of the backbone, of which there are {layers}, in strictly rising "
-            f"order: {allowed}; received {list(exits)}"
+            f"model.exit_layers must name inner layers of the backbone, which has {layers}, in strictly rising order: "
+            f"{allowed}; received {list(exits)}"
         )
 
 
@@ -291,10 +291,8 @@ def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
         logits = spread(model.head(states[-1], training=True))
         if not model.exits:
             return logits
-        by_exit = {
-            each.name: spread(each.head(tf.gather_nd(states[each.layer], chosen), training=True)) for each in model.exits
-        }
-        return {LOGITS: logits, **by_exit}
+        inner = {each.name: each.head(tf.gather_nd(states[each.layer], chosen), training=True) for each in model.exits}
+        return {LOGITS: logits, **{name: spread(found) for name, found in inner.items()}}
 
     return compute_logits
 

@@ -92,21 +92,20 @@ def test_rows_that_leave_at_different_layers_keep_their_order(model, examples):
     """Each row has the logits of the head at which it left, whatever left beside it."""
     threshold = middle_threshold(model, examples)
     early = predictor_of(model, threshold)
-    heads = {1: "exit_1", 2: "exit_2", 3: LOGITS}
+    heads, left = {1: "exit_1", 2: "exit_2", 3: LOGITS}, set()
 
     class Checked(KerasEarlyForward):
-        left = set()
 
         def __call__(self, features, units):
             logits, layers = super().__call__(features, units)
             whole = model.whole(features, training=False)
             for row, layer in enumerate(layers):
                 np.testing.assert_allclose(logits[row], whole[heads[int(layer)]][row], rtol=1e-4, atol=1e-4)
-            self.left.update(layers.tolist())
+            left.update(layers.tolist())
             return logits, layers
 
     found = layers_of(replace(early, early=Checked(model, threshold)), examples)
-    assert len(Checked.left) > 1, "all rows left at one layer: nothing was compared"
+    assert len(left) > 1, "all rows left at one layer: nothing was compared"
     assert found == layers_of(predictor_of(model, threshold, batch_size=1), examples)  # whatever is beside them
 
 

@@ -78,7 +78,7 @@ def test_without_exits_nothing_is_added(vocabulary):
 
 @pytest.mark.parametrize("layers", [(3,), (1, 3), (4,)])
 def test_an_exit_that_is_not_below_the_last_layer_is_an_input_error(vocabulary, layers):
-    with pytest.raises(InputError, match=r"model\.exit_layers must name inner layers .* 3, .* 1 to 2; received"):
+    with pytest.raises(InputError, match=r"model\.exit_layers must name inner layers .* has 3, .* 1 to 2; received"):
         make_tagger(vocabulary, model=ModelConfig(exit_layers=layers), num_layers=3)
 
 
