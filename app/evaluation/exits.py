@@ -125,8 +125,36 @@ class SavedModelEarlyForward(_Counted):
         return found["logits"].numpy(), layers
 
 
+class TFLiteEarlyForward(_Counted):
+    """The same by a TFLite file with exits, row by row: a batch leaves when all of it is sure.
+
+    Args:
+        run: {name of an input: int32 [1, length]} -> outputs, among them `logits` and `layer`.
+        unit_input: name of the input that says where units are, see `Task.unit_input`; empty = there is none.
+        model: that the file was made of.
+    """
+
+    def __init__(
+        self, run: Callable[[Features], dict[str, np.ndarray]], model: TaskModel, *, unit_input: str
+    ) -> None:
+        super().__init__(model)
+        self._run, self._unit_input, self._labels = run, unit_input, len(model.labels)
+
+    def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits = np.zeros((*units.shape, self._labels), np.float32)
+        layers = np.zeros(len(units), np.int64)
+        for row, used in enumerate(np.count_nonzero(features["padding_mask"], axis=1)):
+            inputs = {name: value[row : row + 1, :used] for name, value in features.items()}
+            if self._unit_input:
+                inputs[self._unit_input] = units[row : row + 1, :used].astype(np.int32)
+            found = self._run(inputs)
+            logits[row, :used], layers[row] = found["logits"][0], int(found["layer"][0])
+        self.count(layers, features)
+        return logits, layers
+
+
 def _trace(step: Step, *, is_last: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A step, traced once for all shapes: (inputs, units, boundaries) -> states, logits, doubt."""
+    """A step, traced for all shapes: (inputs, units, boundaries) -> states, logits, doubt."""
     spec = {name: tf.TensorSpec(each.shape, each.dtype) for name, each in step.network.input.items()}
     flags = tf.TensorSpec([None, None], tf.bool)
 
@@ -138,7 +166,7 @@ def _trace(step: Step, *, is_last: bool) -> Callable[..., tuple[tf.Tensor, tf.Te
         doubt = tf.zeros([0]) if is_last else step.head.measure_doubt(found[LOGITS], units, boundaries)
         return found[STATES], found[LOGITS], doubt
 
-    return compute
+    return compute.get_concrete_function()  # TensorFlow warns of many functions made in one place
 
 
 @dataclasses.dataclass

@@ -44,11 +44,13 @@ def build_predictor(
         encoder: that makes its rows.
         batch_size: rows at a time.
         forward: of another runtime.
-        config: which answers count in scores; and how early the Keras network may be left (`max_f1_loss`), None = never.
+        config: which answers count in scores; and how early the Keras network may be left (`max_f1_loss`), None =
+            never.
         early: a network of another runtime, with exits.
     """
-    if forward is None and early is None and config and (threshold := find_threshold(model.facts, model.config.exit_layers, config)):
-        early = KerasEarlyForward(model, threshold)
+    if forward is None and early is None and config:
+        threshold = find_threshold(model.facts, model.config.exit_layers, config)
+        early = KerasEarlyForward(model, threshold) if threshold else None
     forward = forward or build_keras_forward(model)
     return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig(), early)
 

@@ -1,6 +1,6 @@
 """Export room: the formats of `--mode=export`, none of which is kept unless its own runtime scores well."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 
 from app.config import Config
 from app.data.encoding import Encoder
-from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward
+from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLiteEarlyForward
 from app.evaluation.gate import Comparison, Gate
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.manifest import MANIFEST
@@ -21,7 +21,7 @@ from app.export.metadata import forget_file, list_operators, measure_zero_fracti
 from app.export.rows import is_answered_alike
 from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
-from app.export.tflite import WRITERS, TFLiteWriter
+from app.export.tflite import EARLY, WRITERS, TFLiteWriter
 from app.run.directory import RunDirectory, atomic, sha256_of_file
 from app.run.screen import say
 from app.tasks.exit_table import find_threshold, read_table
@@ -92,7 +92,11 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         content = job.writer.write(name)
         waiting.write_bytes(content)
         model = TFLiteModel(waiting)
-        found = job.check(name, path.name, model.forward)
+        early = None
+        if name in EARLY:
+            early = TFLiteEarlyForward(model.run, job.model, unit_input=job.model.task.unit_input)
+        found = job.check(name, path.name, model.forward, early)
+        depth = early.measure() if early else {}  # before the vectors are asked for
         agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
@@ -103,6 +107,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
             **found.record(),
             **job.gate.corpus,
             "vectors_tagged_as_by_the_float_model": agreeing,
+            **(_describe_early(job, depth) if depth else {}),
         }
         forget_file(job.run_dir, path.name)
     length = job.config.data.max_length
@@ -115,6 +120,13 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         **found.metrics(prefix),
         f"export/{name}/bytes": entry["bytes"],
     }
+
+
+def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
+    """What the manifest says of a file with exits."""
+    config = job.model.config
+    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict)
+    return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
 
 
 def write_saved_model(

@@ -11,8 +11,8 @@ from typing import IO, Any
 from app.config import Config, InputError
 from app.data.documents import Document, find_inputs, read_documents, text_keys, too_many
 from app.data.sentence import surrogate_fault
-from app.evaluation.predictor import Predictor
 from app.evaluation.layers import answer_with_layers
+from app.evaluation.predictor import Predictor
 from app.evaluation.ranking import Measurer, Ranking, open_other_run
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, atomic

@@ -140,7 +140,9 @@ class EarlyNetwork:
 
         Args:
             number: of the step.
-            inputs: of its network; boundaries: bool [rows, length]; places: int32 [left, 2], in these rows.
+            inputs: of its network.
+            boundaries: bool [rows, length].
+            places: int32 [left, 2], in these rows.
             order: int32 [left], which of all places these are.
             found: float32 [chosen, labels + 1], filled in so far.
         """

@@ -167,6 +167,10 @@ class Head(keras.layers.Layer, ABC):
             entropy = compute_entropy(tf.nn.log_softmax(logits))
         return tf.reduce_max(tf.where(units, entropy, 0.0), axis=1)
 
+    def infer_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        """What `measure_doubt` gives, for export: in operations that every TFLite runtime has."""
+        return self.measure_doubt(logits, units, boundaries)
+
 
 def compute_entropy(log_chances: tf.Tensor) -> tf.Tensor:
     """Entropy of distributions [..., outcomes] as a part of the greatest there can be: [...], 0 to 1."""

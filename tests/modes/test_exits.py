@@ -1,14 +1,16 @@
 """A run with exits, from `--mode=finetune` to answers that say at which layer they were found."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import toy
 
+from app.config import InputError
 from app.config.loading import load_config
-from app.modes import evaluate, finetune, predict
+from app.modes import evaluate, export, finetune, predict
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.exit_table import read_table
@@ -61,3 +63,24 @@ def test_predict_says_at_which_layer_a_text_left(run, tmp_path):
         predict.run(request_of(run.dir, setting, input=str(source), output=str(target)))
         rows = [json.loads(line) for line in target.read_text().splitlines()]
         assert len(rows) == 2 and {row.get("layer") for row in rows} == allowed
+
+
+def test_exports_leave_early_and_are_scored_so(run, tmp_path):
+    path = RunDirectory(run.dir.path.parent / "exported")
+    shutil.copytree(run.dir.path, path.path)
+    formats = "export.formats=float32_early,int8_early,saved_model"
+    found = export.run(request_of(path, formats, "predict.max_f1_loss=100", "export.max_f1_loss=100"))
+    manifest = json.loads((path.tflite / "model.json").read_text())
+    for name in ("float32_early", "int8_early"):
+        entry = manifest["files"][f"{name}.tflite"]
+        assert entry["exit_layers"] == [1, 2] and entry["exit_threshold"] > 0
+        assert entry["exit_operations"] == pytest.approx(1 / 3) and "IF" in entry["operators"]
+    assert "export/saved_model/test/entity_f1" in found
+    (version,) = path.saved_model.iterdir()
+    vectors = [json.loads(line) for line in (version / "assets.extra/test_vectors.jsonl").read_text().splitlines()]
+    assert vectors and {row["layer"] for row in vectors} == {1}
+
+
+def test_a_file_with_exits_of_a_model_without_is_an_input_error(trained_run):
+    with pytest.raises(InputError, match=r"export\.formats must not name int8_early: .* are none"):
+        export.run(request_of(RunDirectory(trained_run.path), "export.formats=int8_early"))

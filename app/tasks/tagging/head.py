@@ -16,6 +16,7 @@ from app.tasks.tagging.crf import (
     compute_marginals,
     compute_row_marginals,
     decode_tags,
+    infer_row_marginals,
     score_tags,
 )
 from app.tasks.task import Head, compute_entropy, read_constant
@@ -108,6 +109,13 @@ class TaggingHead(Head):
         chances, are_units = compute_row_marginals(logits, units, boundaries, between)
         entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
         return tf.reduce_max(tf.where(are_units, entropy, 0.0), axis=1)
+
+    def infer_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        if self.transitions is None:
+            return super().infer_doubt(logits, units, boundaries)
+        chances = infer_row_marginals(logits, units, boundaries, read_constant(self.transitions) + self.constraints)
+        entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
+        return tf.reduce_max(tf.where(units, entropy, 0.0), axis=1)
 
     def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
         """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""
