@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ class ServedModel:
         self.name, self.run_dir, self.config, self.settings = name, run_dir, config, settings
         self._threads, self._say = threads, say
         self.observe: Callable[[int], None] = lambda texts: None  # called with the number of texts of each batch
+        # Called with the layer at which each text of a batch left the network, if it has exits.
+        self.observe_layers: Callable[[Iterable[int]], None] = lambda layers: None
         self._versions: dict[int, Version] = {}
         self._labels: dict[str, int] = {}
         self._failed: set[tuple[int, str, str]] = set()
@@ -194,12 +196,14 @@ class ServedModel:
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
         warm_up(engine, about)
+        engine.started()
         batcher = Batcher(
             engine,
             threads=self._threads,
             max_batch=self.settings.max_batch,
             queue_size=self.settings.queue_size,
             observe=self.observe,
+            note=engine.note,
         )
         return Version(source, about, engine, batcher, limits_of(self.run_dir))
 
@@ -218,7 +222,14 @@ class ServedModel:
             facts: Mapping[str, Any] = read_model_facts(self.run_dir.model).facts
         except InputError:  # a run that has only its exports
             facts = {}
-        return SavedModelEngine(source.path, about=about, facts=facts, predict=self.config.predict)
+        return SavedModelEngine(
+            source.path,
+            about=about,
+            facts=facts,
+            predict=self.config.predict,
+            target_ms=self.settings.target_latency_ms,
+            observe_layers=lambda layers: self.observe_layers(layers),
+        )
 
     def _vectors(self, source: Source) -> list[dict[str, Any]]:
         """Rows that a version must give; none for a TFLite file, which has vectors of another kind."""

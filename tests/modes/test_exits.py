@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import toy
 
+from app.compression.bench import move_exits
 from app.config import InputError
 from app.config.loading import load_config
-from app.modes import evaluate, export, finetune, predict
+from app.modes import compress, distill, evaluate, export, finetune, predict
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.exit_table import read_table
@@ -84,3 +85,41 @@ def test_exports_leave_early_and_are_scored_so(run, tmp_path):
 def test_a_file_with_exits_of_a_model_without_is_an_input_error(trained_run):
     with pytest.raises(InputError, match=r"export\.formats must not name int8_early: .* are none"):
         export.run(request_of(RunDirectory(trained_run.path), "export.formats=int8_early"))
+
+
+def test_a_run_with_exits_can_be_pruned_and_quantized_with_the_answers_of_its_teacher(run):
+    path = RunDirectory(run.folder / "compressed")
+    settings = {
+        "init_from": run.dir.path, "compression.steps": "prune_structured,quantize_aware",
+        "compression.prune_structured.removed_layers": 1, "compression.prune_structured.rounds": 1,
+        "compression.prune_structured.last_epochs": 1, "compression.prune_structured.importance_steps": 1,
+        "compression.quantize_aware.epochs": 1, "compression.latency_length": 16,
+    }  # fmt: skip
+    given = [f"{key}={value}" for key, value in settings.items()]
+    compress.run(Request(load_config(None, given, defaults=str(run.dir.config_yaml)), path))
+    model = load_model(path.model)
+    assert len(model.backbone.model.transformer_layers) == 2
+    assert model.config.exit_layers == (1,)
+    rows = read_table(model.facts, (1,))
+    assert rows[-1].operations < 1 and rows[-1].layer == pytest.approx(1)
+
+
+def test_distillation_gives_a_student_exits(run):
+    path = RunDirectory(run.folder / "student")
+    given = [
+        f"distill.teachers={run.dir.path}", "distill.student=teacher_layers", "distill.student_layers=0,1",
+        "model.exit_layers=1", "training.epochs=1", "distill.chain_weight=0.5",
+    ]  # fmt: skip
+    distill.run(Request(load_config(None, given, defaults=str(run.dir.config_yaml)), path))
+    teacher, student = load_model(run.dir.model), load_model(path.model)
+    moved, copied = (each.own_variables()["exit_1/kernel"].numpy() for each in (student, teacher))
+    assert np.any(moved != copied)
+    assert read_table(student.facts, (1,))
+
+
+def test_exits_move_with_the_layers_that_are_left():
+    assert move_exits((2, 4), [0, 1, 2, 3, 4, 5]) == {2: 2, 4: 4}
+    assert move_exits((2, 4), [0, 3, 4]) == {1: 2, 2: 4}
+    assert move_exits((2, 4), [0, 5]) == {1: 4}  # both would stand above layer 0
+    assert move_exits((2, 4), [4, 5]) == {}
+    assert move_exits((2, 4), [0, 1]) == {}
