@@ -23,7 +23,7 @@ from app.run.directory import RunDirectory
 from app.run.files import discard
 from app.run.screen import say
 from app.tasks import find_task
-from app.tasks.bundle import read_facts, save_model, start_model
+from app.tasks.bundle import read_facts, save_model, start_model, with_exits_of
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
@@ -71,7 +71,9 @@ class Workbench:
         set_up(config.training, seed=config.seed)
         with self._training.strategy.scope():
             folder = str(self.stage)
-            return start_model(config, self._labels, init_from=folder, facts=self._facts(RunDirectory(folder).model))
+            bundle = RunDirectory(folder).model
+            known = with_exits_of(config, bundle)
+            return start_model(known, self._labels, init_from=folder, facts=self._facts(bundle))
 
     def _facts(self, folder: Path) -> dict[str, Any]:
         """What a model knows, and what its task knows of the corpus that is learnt from."""

@@ -222,6 +222,12 @@ class _Recorder:
         return [0.0, *sorted(found - {0.0}), ALL_LEAVE]
 
 
+def _repeat(kept: Sequence[list[Any]]) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """Makes rows, part after part, that were made before."""
+    parts = iter(kept)
+    return lambda part: iter(next(parts))
+
+
 def measure_exits(
     predictor: Predictor,
     examples: Sequence[Any],
@@ -254,8 +260,7 @@ def measure_exits(
     rows = []
     for threshold in recorder.thresholds():
         recorder.replay(threshold)
-        again = iter(kept)
-        replaying = dataclasses.replace(recording, model=model, make_rows=lambda part, again=again: iter(next(again)))
+        replaying = dataclasses.replace(recording, model=model, make_rows=_repeat(kept))
         scored = model.task.score(model, examples, list(replaying.answer(examples)), config)
         found = recorder.measure()
         rows.append(ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"]))

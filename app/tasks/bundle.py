@@ -105,7 +105,14 @@ def read_model(folder: Path) -> TaskModel:
 
 
 def _read_config(values: Mapping[str, Any]) -> ModelConfig:
-    return ModelConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    exits = tuple(values.get("exit_layers", ()))  # older bundles have none
+    return ModelConfig(**{**values, "exit_layers": exits})
+
+
+def with_exits_of(config: Config, folder: Path) -> Config:
+    """A configuration with the exits of a bundle, which another one is made from without new ones."""
+    known = _read_config(read_json(folder / SETTINGS_FILE)["model"]).exit_layers
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, exit_layers=known))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

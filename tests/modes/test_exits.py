@@ -94,6 +94,7 @@ def test_a_run_with_exits_can_be_pruned_and_quantized_with_the_answers_of_its_te
         "compression.prune_structured.removed_layers": 1, "compression.prune_structured.rounds": 1,
         "compression.prune_structured.last_epochs": 1, "compression.prune_structured.importance_steps": 1,
         "compression.quantize_aware.epochs": 1, "compression.latency_length": 16,
+        "model.exit_layers": "",  # those of the run that is compressed stay
     }  # fmt: skip
     given = [f"{key}={value}" for key, value in settings.items()]
     compress.run(Request(load_config(None, given, defaults=str(run.dir.config_yaml)), path))
