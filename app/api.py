@@ -85,11 +85,13 @@ class Model:
         Raises:
             InputError: something among the texts is no text, or no text that can be answered; none is then.
         """
+        from app.evaluation.layers import answer_with_layers
+
         documents = check_texts(texts, pairs=self._model.task.segments(self._model.facts))
         rows: list[dict[str, Any]] = []
         with self._answering:
             for part in divide_texts(documents):
-                rows += self._model.task.answer_texts(self._model, part, self._predictor, self._config)
+                rows += answer_with_layers(part, self._predictor, self._config)
         return rows
 
     def rank(

@@ -95,7 +95,7 @@ def make_tagger(
     settings = {"task": TAGGING, "labels": LABELS, "shape_count": NUM_SHAPES, "freeze_embeddings": freeze}
     tagger = build_model(backbone, model, **settings)
     rng = np.random.default_rng(seed)
-    for variable in tagger.network.variables:
+    for variable in tagger.whole.variables:
         centre = 1.0 if variable.name.endswith("gamma:0") else 0.0
         variable.assign((centre + 0.1 * rng.normal(size=variable.shape)).astype(np.float32))
     return tagger
@@ -191,7 +191,14 @@ def text_settings(folder: Path, vocabulary: Path, *more: str) -> list[str]:
 
 
 def make_classifier(
-    vocabulary: Path, *, labels: tuple = TEXT_LABELS, facts: dict | None = None, pooling: str = "mean", seed: int = 0
+    vocabulary: Path,
+    *,
+    labels: tuple = TEXT_LABELS,
+    facts: dict | None = None,
+    pooling: str = "mean",
+    seed: int = 0,
+    exit_layers: tuple[int, ...] = (),
+    **settings,
 ):
     """As `make_tagger`: a classifier whose weights depend on the seed alone."""
     from app.encoder.backbone import build_backbone
@@ -200,15 +207,15 @@ def make_classifier(
     from app.text.shapes import NUM_SHAPES
 
     model = build_model(
-        build_backbone(backbone_config(vocabulary)),
-        ModelConfig(pooling=pooling, head_dropout=0.0),
+        build_backbone(backbone_config(vocabulary, **settings)),
+        ModelConfig(pooling=pooling, head_dropout=0.0, exit_layers=exit_layers),
         task=CLASSIFICATION,
         labels=labels,
         shape_count=NUM_SHAPES,
         facts=facts,
     )
     rng = np.random.default_rng(seed)
-    for variable in model.network.variables:
+    for variable in model.whole.variables:
         centre = 1.0 if variable.name.endswith("gamma:0") else 0.0
         variable.assign((centre + 0.3 * rng.normal(size=variable.shape)).astype(np.float32))
     return model

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from app.run.directory import RunDirectory
 from app.run.files import discard
 from app.run.screen import say
 from app.tasks import find_task
-from app.tasks.bundle import read_facts, save_model, start_model
+from app.tasks.bundle import read_facts, save_model, start_model, with_exits_of
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
@@ -71,7 +71,9 @@ class Workbench:
         set_up(config.training, seed=config.seed)
         with self._training.strategy.scope():
             folder = str(self.stage)
-            return start_model(config, self._labels, init_from=folder, facts=self._facts(RunDirectory(folder).model))
+            bundle = RunDirectory(folder).model
+            known = with_exits_of(config, bundle)
+            return start_model(known, self._labels, init_from=folder, facts=self._facts(bundle))
 
     def _facts(self, folder: Path) -> dict[str, Any]:
         """What a model knows, and what its task knows of the corpus that is learnt from."""
@@ -187,24 +189,30 @@ class Workbench:
 
     def cut_layers(self, tagger: TaskModel, kept: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]]) -> TaskModel:
         with self._training.strategy.scope():
-            return self._rebuilt(tagger, cut_layers(tagger.backbone, [KeptLayer(*layer) for layer in kept]))
+            backbone = cut_layers(tagger.backbone, [KeptLayer(*layer) for layer in kept])
+            exits = move_exits(tagger.config.exit_layers, [number for number, _, _ in kept])
+            return self._rebuilt(tagger, backbone, exits)
 
     def cut_vocabulary(self, tagger: TaskModel, ids: Sequence[int]) -> TaskModel:
         with self._training.strategy.scope():
-            return self._rebuilt(tagger, cut_vocabulary(tagger.backbone, ids))
+            exits = {layer: layer for layer in tagger.config.exit_layers}
+            return self._rebuilt(tagger, cut_vocabulary(tagger.backbone, ids), exits)
 
-    def _rebuilt(self, tagger: TaskModel, backbone: Any) -> TaskModel:
+    def _rebuilt(self, tagger: TaskModel, backbone: Any, exits: Mapping[int, int]) -> TaskModel:
+        """The tagger on another backbone; `exits` are the layers of its exits there -> those they had."""
         rebuilt = build_model(
             backbone,
-            tagger.config,
+            dataclasses.replace(tagger.config, exit_layers=tuple(exits)),
             task=tagger.task,
             labels=tagger.labels,
             shape_count=NUM_SHAPES,
             facts=tagger.facts,
         )
         values = tagger.own_variables()
+        names = {f"exit_{layer}": f"exit_{before}" for layer, before in exits.items()}
         for name, variable in rebuilt.own_variables().items():
-            variable.assign(values[name])
+            owner, _, rest = name.partition("/")
+            variable.assign(values[f"{names.get(owner, owner)}/{rest}"])
         return rebuilt
 
     def _encoder_of(self, tagger: TaskModel) -> Encoder:
@@ -252,6 +260,20 @@ class Workbench:
 
     def latency_ms(self, tagger: TaskModel) -> float:
         return measure_latency_ms(tagger, length=self.config.latency_length)
+
+
+def move_exits(exits: Sequence[int], kept: Sequence[int]) -> dict[int, int]:
+    """Where exits stand when layers are gone: the new layer of each that is left -> the layer it had, ascending.
+
+    An exit stays above the layers that were below it. It goes if none of them is left, or none above it; of two that
+    would stand at one place, the deeper stays.
+
+    Args:
+        exits: layers, counted from 1.
+        kept: numbers of the layers that are kept, from 0, ascending.
+    """
+    moved = {sum(number < layer for number in kept): layer for layer in exits}
+    return {layer: before for layer, before in moved.items() if 0 < layer < len(kept)}
 
 
 def measure_latency_ms(tagger: TaskModel, *, length: int) -> float:

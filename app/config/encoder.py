@@ -51,3 +51,9 @@ class ModelConfig:
         True, "add an embedding of each word's shape (lower, Title, UPPER, digits, ...) to the input"
     )
     head_dropout: float = option(0.1, "dropout before the head", at_least=0, below=1)
+    exit_layers: tuple[int, ...] = option(
+        (),
+        "encoder layers, counted from 1 and in rising order, after which stands a head of its own, so that easy texts "
+        "can leave there (predict.max_f1_loss); below the last layer; empty = every text goes through all layers",
+        at_least=1,
+    )

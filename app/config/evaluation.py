@@ -51,6 +51,14 @@ class PredictConfig:
         at_least=0,
         at_most=1,
     )
+    max_f1_loss: float = option(
+        0.2,
+        "model.exit_layers: how much worse than the whole network, in points of 100 of the headline score, the answers "
+        "in validation may have been where sure texts leave early; the fastest threshold within it is used; 0 = every "
+        "text goes through all layers",
+        at_least=0,
+        at_most=100,
+    )
     drop_non_names: bool = option(
         True,
         "leave out entities that are only an e-mail or web address, a handle, a file path, a number, a date, a hash or "

@@ -13,8 +13,12 @@ class ExportConfig:
 
     formats: tuple[str, ...] = option(
         ("float32", "float16", "int8", "int4", "saved_model"),
-        "what to export: precisions of TFLite files, one that takes raw strings, the SavedModel for TensorFlow Serving",
-        choices=("float32", "float16", "int8", "int4", "full_int8", "int8_text", "saved_model"),
+        "what to export: precisions of TFLite files, two that a text leaves early (model.exit_layers), one that takes "
+        "raw strings, the SavedModel for TensorFlow Serving",
+        choices=(
+            "float32", "float16", "int8", "int4", "full_int8", "float32_early", "int8_early", "int8_text",
+            "saved_model",
+        ),
     )
     max_f1_loss: float = option(
         0.5,

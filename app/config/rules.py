@@ -118,7 +118,12 @@ def impossible_combinations(config: Config) -> Iterator[tuple[tuple[str, ...], s
             ("training.batch_size", "training.accumulation_steps"),
             "the batch must be divisible by the parts it is computed in",
         )
+    exits = config.model.exit_layers
+    if list(exits) != sorted(set(exits)):
+        yield ("model.exit_layers",), "the layers with exits must be in strictly rising order"
     if backbone.source == "random":
+        if exits and not config.init_from and exits[-1] >= backbone.num_layers:
+            yield ("model.exit_layers", "backbone.num_layers"), "exits must stand below the last layer"
         if backbone.hidden_dim % backbone.num_heads:
             yield ("backbone.hidden_dim", "backbone.num_heads"), "the width must be divisible by the heads"
         if data.max_length > backbone.max_positions:

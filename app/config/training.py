@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from app.config.options import option
+from app.config.options import TASK_MODES, option
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,16 @@ class TrainingConfig:
         at_least=0, below=1,
     )
     r_drop_weight: float = option(0.0, "weight of the R-Drop consistency loss; 0 = off", at_least=0)
+    exit_loss_weight: float = option(
+        0.5,
+        "model.exit_layers: weight of the loss of an exit at the last layer, against 1 for the last head; one after "
+        "half the layers has half of it",
+        above=0, trains=TASK_MODES,
+    )
+    exit_distillation_weight: float = option(
+        1.0, "model.exit_layers: how much an exit learns from the last head, against 1 for the labels",
+        at_least=0, trains=TASK_MODES,
+    )
     masked_lm: MaskedLmConfig = field(default=MaskedLmConfig(), metadata={"trains": ("finetune", "tune")})
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     lazy_embeddings: bool = option(

@@ -6,7 +6,7 @@ Keras inputs, which makes a functional model, and on tensors. Others reach in at
     added        something is added to the input embeddings (word shapes)
     replace      another Keras layer is called in place of one of the backbone's (simulated rounding, pruning masks)
     places       the last layer is computed for chosen pieces alone (a tagger in a SavedModel)
-    depth        the layers above are left out (exits at inner layers)
+    depth        the layers above are left out (exits at inner layers); `run_layers` goes on from there
     arithmetic   operations are computed in another way (rounded weights, constants for an export)
 
 MPNet (Song et al. 2020) is the same network with something added to all attention scores (`app/encoder/relative.py`):
@@ -241,12 +241,53 @@ def run_encoder(
     """
     parts = arithmetic.embed(model, tokens, segments, windows, replace=replace)
     x = arithmetic.normalise(arithmetic.add(model, parts, added), model.embeddings_layer_norm)
-    states = [arithmetic.enter(model, x, training=training)]
+    return run_layers(
+        model,
+        arithmetic.enter(model, x, training=training),
+        windows,
+        replace=replace,
+        places=places,
+        depth=depth,
+        arithmetic=arithmetic,
+        training=training,
+    )
+
+
+@tf.autograph.experimental.do_not_convert
+def run_layers(
+    model: BertBackbone,
+    x: tf.Tensor,
+    windows: tf.Tensor,
+    *,
+    begin: int = 0,
+    replace: Replace = lambda layer: layer,
+    places: tf.Tensor | None = None,
+    depth: int | None = None,
+    arithmetic: Arithmetic = KERAS,
+    training: bool | None = None,
+) -> list[tf.Tensor]:
+    """The part of `run_encoder` above the embeddings, from any layer on.
+
+    Args:
+        model: the backbone.
+        x: output of layer `begin`, or the input of the first layer; the rows of it may be fewer than there were.
+        windows: int32 [batch, length], of these rows.
+        begin: number of layers that have been run.
+        replace: see `run_encoder`; so are `places`, `depth`, `arithmetic` and `training`.
+        places: the last of these layers is computed for these pieces alone.
+        depth: number of layers after which to stop, those before `begin` included; None = after all.
+        arithmetic: how operations are computed.
+        training: whether anything is dropped.
+
+    Returns:
+        `x` and the outputs of the layers that were run.
+    """
+    states = [x]
     mask = arithmetic.mask(windows)
     bias = relative_bias_of(model)
     if bias is not None:
         mask = Reading(mask, arithmetic.relate(bias, windows))
-    layers = model.transformer_layers[:depth]
+    layers = model.transformer_layers[begin:depth]
     for layer in layers if places is None else layers[:-1]:
         states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
     if places is not None:

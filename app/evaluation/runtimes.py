@@ -16,13 +16,15 @@ from app.config import InputError, PredictConfig
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
+from app.evaluation.exits import KerasEarlyForward
 from app.evaluation.gate import mention_refusal
 from app.evaluation.litert import TFLiteModel as TFLiteModel
 from app.evaluation.litert import load_tflite_forward as load_tflite_forward
 from app.evaluation.manifest import newest_version, versions
-from app.evaluation.predictor import Features, Forward, Predictor
+from app.evaluation.predictor import EarlyForward, Features, Forward, Predictor
 from app.run.directory import RunDirectory
 from app.run.files import reason_of
+from app.tasks.exit_table import find_threshold
 from app.tasks.network import TaskModel
 
 
@@ -33,10 +35,24 @@ def build_predictor(
     batch_size: int,
     forward: Forward | None = None,
     config: PredictConfig | None = None,
+    early: EarlyForward | None = None,
 ) -> Predictor:
-    """A predictor over `forward`, or else the Keras network; `config` counts in scores only."""
+    """A predictor over `forward`, or else the Keras network.
+
+    Args:
+        model: whose answers they are.
+        encoder: that makes its rows.
+        batch_size: rows at a time.
+        forward: of another runtime.
+        config: which answers count in scores; and how early the Keras network may be left (`max_f1_loss`), None =
+            never.
+        early: a network of another runtime, with exits.
+    """
+    if forward is None and early is None and config:
+        threshold = find_threshold(model.facts, model.config.exit_layers, config)
+        early = KerasEarlyForward(model, threshold) if threshold else None
     forward = forward or build_keras_forward(model)
-    return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig())
+    return Predictor(model, encoder.scoring_rows, forward, batch_size, config or PredictConfig(), early)
 
 
 def build_keras_forward(tagger: TaskModel) -> Forward:

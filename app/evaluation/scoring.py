@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from app.config import Config, InputError, PredictConfig
 from app.config.paths import shown
 from app.data.encoding import Encoder
+from app.evaluation.exits import measure_exits
 from app.evaluation.predictor import Predictor
 from app.evaluation.report_page import Opening, render_page
 from app.evaluation.runtimes import build_predictor
@@ -19,8 +20,10 @@ from app.run.screen import heartbeat, say
 from app.tasks import check_settings
 from app.tasks.bundle import load_model, save_facts, save_model
 from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora, open_split, summarize
+from app.tasks.exit_table import choose_row, describe_table
 from app.tasks.network import TaskModel, build_encoder
-from app.tasks.task import Scored
+from app.tasks.report import Report
+from app.tasks.task import Corpus, Scored
 from app.text.shapes import NUM_SHAPES
 from app.training.sessions import open_finished_run
 
@@ -49,6 +52,8 @@ def _answer_timed(
     predictor: Predictor, examples: Iterable[Any], *, split: str
 ) -> tuple[tuple[list[Any], list[Any]], float]:
     """Examples and their answers, and the seconds that took; scoring takes no part in that."""
+    if predictor.early:
+        predictor.early.begin()
     began = time.monotonic()
     with heartbeat(f"scoring {split}"):
         answered = _answer(predictor, examples)
@@ -105,7 +110,8 @@ def write_scores(
 ) -> dict[str, float]:
     """The files of a scored split, see `score_split`; `opening` stands before the report."""
     task = predictor.task
-    found = {f"{split}/{name}": value for name, value in scored.metrics.items()}
+    depth = predictor.early.measure() if predictor.early else {}
+    found = {f"{split}/{name}": value for name, value in (scored.metrics | depth).items()}
     found[f"{split}/{task.unit}_per_second"] = per_second
     run_dir.update_metrics(found)
     run_dir.write_text(run_dir.predictions(split, task.suffix), task.write_predictions(scored))
@@ -113,7 +119,7 @@ def write_scores(
     run_dir.write_jsonl(run_dir.errors(split), errors)
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
-        report = task.report(scored, errors, title=title)
+        report = _with_depth(task.report(scored, errors, title=title), depth)
         run_dir.write_text(run_dir.report_txt, (opening.text if opening else "") + report.text)
         page = render_page(
             report,
@@ -127,6 +133,16 @@ def write_scores(
         )
         run_dir.write_text(run_dir.report_html, page)
     return found
+
+
+def _with_depth(report: Report, depth: Mapping[str, float]) -> Report:
+    """A report that says how early texts left the network, if any could."""
+    if not depth:
+        return report
+    saved, layer = f"{100 * (1 - depth['exit_operations']):.1f} %", f"{depth['exit_layer']:.2f}"
+    tiles = (*report.tiles, ("operations saved by exits", saved), ("mean layer", layer))
+    text = f"{report.text.rstrip()}\n\nexits: {saved} of the encoder's operations saved, mean layer {layer}\n"
+    return dataclasses.replace(report, tiles=tiles, text=text)
 
 
 def show_results(run_dir: RunDirectory, *, model: Path) -> None:
@@ -180,7 +196,7 @@ def finish_run(
     Returns:
         all numbers.
     """
-    variables = model.network.trainable_variables
+    variables = model.whole.trainable_variables
     metrics = metrics | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
     again = run_dir.read_metrics().get("weights_sha256") == metrics["weights_sha256"]  # killed later than here
     metrics = {name: value for name, value in run_dir.write_training_metrics(metrics).items() if name in metrics}
@@ -212,7 +228,6 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
     """
     model = load_model(run_dir.model)
     encoder = build_encoder(model, config.data)
-    predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
     scored: dict = {}
     settings: PredictConfig | None = None  # known when the first split has been learnt from
     opened = {split: open_split(config, split, labels=model.labels) for split in ("valid", "test")}
@@ -224,9 +239,17 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
         corpora = describe_corpora(config.data, {split: summarize(corpus, config) for split, corpus in present.items()})
         check_same_corpora(run_dir, corpora)
         note_corpora(run_dir, corpora)
+    predictor = build_predictor(model, encoder, batch_size=config.evaluation.batch_size)
+    if model.exits:
+        if "valid" in splits:
+            model = _learn_exits(predictor, splits["valid"], config, run_dir)
+        predictor = build_predictor(
+            model, encoder, batch_size=config.evaluation.batch_size, config=config.predict
+        )
     for split, corpus in splits.items():
         answered, seconds = _answer_timed(predictor, corpus.examples(), split=split)
-        if split == "valid" and (facts := model.task.calibrate(model, *answered)):
+        learns = split == "valid" and not model.exits
+        if learns and (facts := model.task.calibrate(model, *answered)):
             model = dataclasses.replace(model, facts={**model.facts, **facts})
             save_facts(model, run_dir.model)
             predictor = dataclasses.replace(predictor, model=model)
@@ -245,6 +268,26 @@ def score_run(config: Config, run_dir: RunDirectory, *, again: bool = False) -> 
     if splits:
         show_results(run_dir, model=run_dir.model)
     return scored
+
+
+def _learn_exits(predictor: Predictor, valid: Corpus, config: Config, run_dir: RunDirectory) -> TaskModel:
+    """The model with what validation teaches it, the thresholds of its exits among it; in its bundle as well."""
+    examples = list(valid.examples())
+    before = predictor.model
+
+    def learn(answers: Sequence[Any]) -> TaskModel:
+        facts = before.task.calibrate(before, examples, answers)
+        return dataclasses.replace(before, facts={**before.facts, **facts})
+
+    usable = dataclasses.replace(config.predict, min_score=0.0, target_precision=0.0)
+    with heartbeat("measuring exits"):
+        model, rows = measure_exits(predictor, examples, learn=learn, config=usable)
+    save_facts(model, run_dir.model)
+    chosen = choose_row(rows, max_loss=config.predict.max_f1_loss)
+    table = describe_table(rows, headline=model.task.headline_name, chosen=chosen.threshold if chosen else 0.0)
+    say(f"exits after layers {', '.join(map(str, model.config.exit_layers))}, measured on valid\n{table}")
+    say(f"* within predict.max_f1_loss={config.predict.max_f1_loss:g} points")
+    return model
 
 
 def _usable(settings: PredictConfig, model: TaskModel) -> PredictConfig:

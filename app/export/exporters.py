@@ -1,7 +1,7 @@
 """Export room: the formats of `--mode=export`, none of which is kept unless its own runtime scores well."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,21 @@ import numpy as np
 
 from app.config import Config
 from app.data.encoding import Encoder
+from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLiteEarlyForward
 from app.evaluation.gate import Comparison, Gate
+from app.evaluation.layers import answer_with_layers
 from app.evaluation.manifest import MANIFEST
-from app.evaluation.predictor import Predictor
+from app.evaluation.predictor import EarlyForward, Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
 from app.evaluation.scoring import score
 from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
 from app.export.rows import is_answered_alike
 from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
-from app.export.tflite import WRITERS, TFLiteWriter
+from app.export.tflite import EARLY, WRITERS, TFLiteWriter
 from app.run.directory import RunDirectory, atomic, sha256_of_file
 from app.run.screen import say
+from app.tasks.exit_table import find_threshold, read_table
 from app.tasks.network import TaskModel
 from app.tasks.task import Corpus, Scored
 
@@ -49,14 +52,16 @@ class Scoring:
     predictor: Predictor
     vectors: list[dict[str, Any]]
 
-    def check(self, name: str, file: str, forward: Callable[..., np.ndarray]) -> Comparison:
-        """An export scored by its own runtime, beside the float model.
+    def check(
+        self, name: str, file: str, forward: Callable[..., np.ndarray], early: EarlyForward | None = None
+    ) -> Comparison:
+        """An export scored by its own runtime, with `early` as it is used, beside the float model.
 
         Raises:
             Refused: it loses more than `export.max_f1_loss` points, beyond chance.
         """
         predictor = build_predictor(
-            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward
+            self.model, self.encoder, batch_size=self.config.evaluation.batch_size, forward=forward, early=early
         )
         scored = score(predictor, self.corpus.examples())
         task = self.model.task
@@ -87,7 +92,11 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         content = job.writer.write(name)
         waiting.write_bytes(content)
         model = TFLiteModel(waiting)
-        found = job.check(name, path.name, model.forward)
+        early = None
+        if name in EARLY:
+            early = TFLiteEarlyForward(model.run, job.model, unit_input=job.model.task.unit_input)
+        found = job.check(name, path.name, model.forward, early)
+        depth = early.measure() if early else {}  # before the vectors are asked for
         agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
@@ -98,6 +107,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
             **found.record(),
             **job.gate.corpus,
             "vectors_tagged_as_by_the_float_model": agreeing,
+            **(_describe_early(job, depth) if depth else {}),
         }
         forget_file(job.run_dir, path.name)
     length = job.config.data.max_length
@@ -110,6 +120,13 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         **found.metrics(prefix),
         f"export/{name}/bytes": entry["bytes"],
     }
+
+
+def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
+    """What the manifest says of a file with exits."""
+    config = job.model.config
+    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict)
+    return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
 
 
 def write_saved_model(
@@ -131,11 +148,20 @@ def write_saved_model(
     scores: list[Comparison] = []
 
     def check(path: Path) -> None:
-        forward = SavedModelForward.of(load_version(path), labels=len(job.model.labels))
-        scores.append(job.check("saved_model", "saved_model", forward))
+        loaded = load_version(path)
+        forward = SavedModelForward.of(loaded, labels=len(job.model.labels))
         config = job.model.task.graph_settings(job.config.predict)
+        threshold = find_threshold(job.model.facts, job.model.config.exit_layers, config)
+        early = SavedModelEarlyForward(loaded, job.model, threshold) if threshold else None
+        scores.append(job.check("saved_model", "saved_model", forward, early))
+        if early:
+            share = early.measure()["exit_operations"]
+            say(f"saved_model  texts leave early below {threshold:.4g}: {100 * share:.1f} % of the operations")
         texts = [vector["text"] for vector in job.vectors if "text" in vector]
-        write_rows(path, list(job.model.task.answer_texts(job.model, texts, job.predictor, config)))
+        predictor = job.predictor
+        if read_table(job.model.facts, job.model.config.exit_layers):
+            predictor = replace(job.predictor, early=KerasEarlyForward(job.model, threshold))
+        write_rows(path, list(answer_with_layers(texts, predictor, config)))
         note(path)
 
     path = save_as_saved_model(job.model, job.encoder, job.config.predict, folder, check=check)

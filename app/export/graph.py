@@ -24,6 +24,7 @@ from app.encoder.forward import (
     compute_positions,
     run_encoder,
     run_layer,
+    run_layers,
     split_heads,
 )
 from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
@@ -91,6 +92,17 @@ class InferenceModule(tf.Module):
 
     def compute_logits(self, token_ids: tf.Tensor, shape_ids: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
         """Int32 [batch, length] three times -> logits float32 [batch, length, labels]."""
+        return self._ask(self._head, self._run(token_ids, shape_ids, windows), windows)
+
+    def _ask(self, head: Any, states: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+        """Logits of a head, float32 [batch, length, labels]."""
+        logits = head.infer(states, compare_windows(windows))
+        return tf.reshape(logits, tf.concat([tf.shape(windows), [len(self.labels)]], axis=0))
+
+    def _run(
+        self, token_ids: tf.Tensor, shape_ids: tf.Tensor, windows: tf.Tensor, *, depth: int | None = None
+    ) -> tf.Tensor:
+        """Hidden states after some of the layers, None = all: float32 [batch * length, width]."""
         added = None if self._shapes is None else tf.gather(self._shapes, shape_ids)
         if self._second_segment is not None:
             segments = compute_segments(token_ids, windows, self._boundary_ids[1])
@@ -102,11 +114,11 @@ class InferenceModule(tf.Module):
             tf.zeros_like(token_ids),
             windows,
             added=added,
+            depth=depth,
             arithmetic=self._arithmetic,
             training=False,
         )
-        logits = self._head.infer(states[-1], compare_windows(windows))
-        return tf.reshape(logits, tf.concat([tf.shape(token_ids), [len(self.labels)]], axis=0))
+        return states[-1]
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -127,6 +139,69 @@ class InferenceModule(tf.Module):
         """The exported function, traced for any batch and length."""
         spec = [tf.TensorSpec([None, None], tf.int32, name=name) for name in self.inputs]
         return tf.function(self.answer, input_signature=spec, autograph=False).get_concrete_function()
+
+
+class EarlyModule(InferenceModule):
+    """The same for a model with exits: the batch leaves when all its rows are sure, so it is to be one text.
+
+    What is above an exit is a branch of the graph (`IF`), which is not computed then. `layer` int32 [1] is one output
+    more.
+
+    Args:
+        tagger: a loaded tagger.
+        threshold: the batch leaves at the first exit where all doubts are below it.
+        **options: of `InferenceModule`.
+    """
+
+    def __init__(self, tagger: Any, *, threshold: float, **options: Any) -> None:
+        super().__init__(tagger, **options)
+        self._threshold = np.float32(threshold)
+        self._heads = [*((each.layer, each.head) for each in tagger.exits), (None, self._head)]
+
+    def answer(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        named = dict(zip(self.inputs, inputs, strict=True))
+        tokens, shapes, windows = (named[name] for name in FEATURES)
+        start, end = self._boundary_ids
+        boundaries = (tf.equal(tokens, start) | tf.equal(tokens, end)) & (windows > 0)
+        first = self._heads[0][0]
+        states = self._run(tokens, shapes, windows, depth=first)
+        logits, layer = self._go_on(0, states, windows, self._units(named, boundaries), boundaries)
+        found = self._model.task.finish_graph(self._model, logits, named, self._boundary_ids)
+        return {**found, "layer": layer}
+
+    def _units(self, named: dict[str, tf.Tensor], boundaries: tf.Tensor) -> tf.Tensor:
+        """What has to be sure, bool [batch, length]; if nobody says where words begin, every piece."""
+        windows = named["padding_mask"]
+        name = self._model.task.unit_input
+        if not name:
+            return tf.expand_dims(tf.equal(tf.range(tf.shape(windows)[1]), 0), 0) & (windows > 0)
+        inside = (windows > 0) & ~boundaries
+        marked = (named[name] > 0) & inside
+        return marked | (inside & ~tf.reduce_any(marked))
+
+    def _go_on(
+        self, number: int, states: tf.Tensor, windows: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits and layer of what has come to a head, and of what is above it."""
+        layer, head = self._heads[number]
+        logits = self._ask(head, states, windows)
+        if layer is None:
+            return logits, tf.constant([len(self._backbone.transformer_layers)])
+
+        def go_on() -> tuple[tf.Tensor, tf.Tensor]:
+            above = run_layers(
+                self._backbone,
+                states,
+                windows,
+                begin=layer,
+                depth=self._heads[number + 1][0],
+                arithmetic=self._arithmetic,
+                training=False,
+            )
+            return self._go_on(number + 1, above[-1], windows, units, boundaries)
+
+        sure = tf.reduce_all(head.infer_doubt(logits, units, boundaries) < self._threshold)
+        return tf.cond(sure, lambda: (tf.identity(logits), tf.constant([layer])), go_on)
 
 
 def _array(variable: tf.Variable) -> np.ndarray:

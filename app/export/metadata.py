@@ -244,6 +244,7 @@ def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription
         tensors={
             **describe_inputs(tagger.task),
             **{name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
+            "layer": "number of encoder layers that were computed",  # of files with exits
         },
         files=(
             AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, answer),

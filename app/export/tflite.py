@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from ai_edge_quantizer import qtyping, quantizer
 
 from app.config import ExportConfig, InputError, RunError
-from app.export.graph import InferenceModule
+from app.export.graph import EarlyModule, InferenceModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files, give_unique_names, list_operators
 from app.run.screen import quiet
 
@@ -58,6 +59,7 @@ class TFLiteWriter:
         boundary_ids: ids of `[CLS]` and `[SEP]`.
         representative: makes rows for `full_int8`, {name of an input: int32 [1, length]}.
         about: what the metadata inside the files says; None = they have none.
+        threshold: at which texts leave the files with exits early, see `EarlyModule`.
     """
 
     def __init__(
@@ -68,13 +70,15 @@ class TFLiteWriter:
         boundary_ids: tuple[int, int],
         representative: Callable[[], Rows],
         about: ModelDescription | None = None,
+        threshold: float = 0.0,
     ) -> None:
         self._tagger = tagger
         self._config = config
         self._boundary_ids = boundary_ids
         self._representative = representative
         self._about = about
-        self._converted: dict[tuple[str, bool], bytes] = {}
+        self._threshold = threshold
+        self._converted: dict[tuple[str, bool, bool], bytes] = {}
 
     def write(self, format_name: str) -> bytes:
         """The content of a file.
@@ -91,6 +95,13 @@ class TFLiteWriter:
 
     def float32(self) -> bytes:
         return self._convert("float")
+
+    def float32_early(self) -> bytes:
+        return self._convert("float", early=True)
+
+    def int8_early(self) -> bytes:
+        table = self._convert(self._config.int8_table, early=True)
+        return self._quantize(table, bits=8, granularity=_Granularity.CHANNELWISE)
 
     def float16(self) -> bytes:
         return self._convert("float", half=True)
@@ -112,12 +123,15 @@ class TFLiteWriter:
             ranges = worker.calibrate({"serving_default": list(self._representative())})
             return bytes(worker.quantize(ranges).quantized_model)
 
-    def _convert(self, table: str, *, half: bool = False, fill: int = 1, unread: float | None = None) -> bytes:
+    def _convert(
+        self, table: str, *, half: bool = False, early: bool = False, fill: int = 1, unread: float | None = None
+    ) -> bytes:
         """The converted graph; `fill`: kernels in int4 are cut into blocks of so many rows without a rest."""
-        key = (f"{table}{fill}{unread}", half)
+        key = (f"{table}{fill}{unread}", half, early)
         if key not in self._converted:
             options = {} if unread is None else {"unread": unread}
-            module = InferenceModule(
+            make_module = partial(EarlyModule, threshold=self._threshold) if early else InferenceModule
+            module = make_module(
                 self._tagger,
                 table=table,
                 block=self._config.block_size,
@@ -154,4 +168,7 @@ WRITERS: dict[str, Callable[[TFLiteWriter], bytes]] = {
     "int8": TFLiteWriter.int8,
     "int4": TFLiteWriter.int4,
     "full_int8": TFLiteWriter.full_int8,
+    "float32_early": TFLiteWriter.float32_early,
+    "int8_early": TFLiteWriter.int8_early,
 }
+EARLY = ("float32_early", "int8_early")  # of models with exits only; one text at a time leaves early

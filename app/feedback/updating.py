@@ -43,7 +43,7 @@ from app.feedback.versions import keep_stable, read_labels, set_label, write_mod
 from app.run.directory import Request, RunDirectory
 from app.run.screen import count_of, heartbeat, say
 from app.tasks import find_task
-from app.tasks.bundle import load_model, read_facts, start_model
+from app.tasks.bundle import load_model, read_facts, start_model, with_exits_of
 from app.tasks.corpora import (
     check_other_splits,
     describe_corpora,
@@ -131,7 +131,8 @@ def update(request: Request) -> dict[str, float]:
         precision = set_up(config.training, seed=config.seed)
         say_devices(list_devices(strategy), precision, workers)
         with strategy.scope():
-            model = start_model(config, found.labels, init_from=str(found.start), facts=found.facts)
+            known = with_exits_of(config, found.start.model)
+            model = start_model(known, found.labels, init_from=str(found.start), facts=found.facts)
         encoder = build_encoder(model, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         _note_beginning(found)

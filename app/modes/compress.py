@@ -106,7 +106,7 @@ def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str
         bench.state.finished = True
         bench.state.save()
     discard(run_dir.stages)
-    variables = load_model(run_dir.model).network.trainable_variables
+    variables = load_model(run_dir.model).whole.trainable_variables
     last = {f"compress/{key}": value for key, value in bench.state.rows[-1].items() if key != "step"}
     metrics = last | {"weights_sha256": sha256_of_arrays((v.name, v.numpy()) for v in variables)}
     run_dir.write_training_metrics(metrics)

@@ -1,8 +1,9 @@
 """Modes room: score a finished run on its own or on another corpus."""
 
 import sys
+from dataclasses import replace
 
-from app.config import Config
+from app.config import Config, PredictConfig
 from app.evaluation.runtimes import FORWARDS, build_predictor, mention_refused
 from app.evaluation.scoring import score_split, show_results
 from app.run.directory import Request, RunDirectory
@@ -15,7 +16,7 @@ from app.tasks.corpora import (
     read_scored_split,
     say_oddities,
 )
-from app.tasks.network import build_encoder
+from app.tasks.network import TaskModel, build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
@@ -39,7 +40,7 @@ def run(request: Request) -> dict[str, float]:
     )
     with run_dir.locked():
         target, title, runtime = run_dir, "", _runtime(config)
-        answers = None if tagger.task.labels_words else config.predict  # all words have an answer
+        answers = _settings_that_count(config.predict, run_dir.read_config().predict, tagger)
         if runtime or not is_of_run(run_dir, config.data, split, corpus, summary, predict=answers):
             name = evaluation_name(run_dir, config.data, summary, predict=answers)
             target = RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
@@ -52,6 +53,15 @@ def run(request: Request) -> dict[str, float]:
         )
         show_results(target, model=run_dir.model)
     return found
+
+
+def _settings_that_count(now: PredictConfig, own: PredictConfig, model: TaskModel) -> PredictConfig:
+    """The settings of answers now, but those that scores do not depend on as the run has them."""
+    if not model.exits:
+        now = replace(now, max_f1_loss=own.max_f1_loss)
+    if model.task.labels_words:  # all words have an answer
+        now = replace(now, min_score=own.min_score, target_precision=own.target_precision)
+    return now
 
 
 def _runtime(config: Config) -> str:

@@ -1,9 +1,10 @@
 """Modes room: a finished run as files for other runtimes, none of which is kept unless its own runtime scores well."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.config import RunError
+from app.config import InputError, RunError
 from app.config.rules import require_formats
 from app.evaluation.gate import Gate, Refused
 from app.evaluation.runtimes import build_predictor
@@ -11,13 +12,14 @@ from app.evaluation.scoring import score
 from app.export.exporters import EXPORTERS, Exporting
 from app.export.metadata import describe_model
 from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import TFLiteWriter
+from app.export.tflite import EARLY, TFLiteWriter
 from app.export.version_files import keep_newest_version_files
 from app.run.directory import Request
 from app.run.screen import heartbeat, say
 from app.tasks.bundle import load_model
 from app.tasks.corpora import read_scored_split
-from app.tasks.network import build_encoder
+from app.tasks.exit_table import find_threshold, read_table
+from app.tasks.network import TaskModel, build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
@@ -31,6 +33,7 @@ def run(request: Request) -> dict[str, float]:
     require_formats(config)
     model = load_model(run_dir.model)
     task = model.task
+    check_exits_of(model, formats)
     encoder = build_encoder(model, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
@@ -46,6 +49,7 @@ def run(request: Request) -> dict[str, float]:
             boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
             representative=partial(representative_rows, config, model, encoder),
             about=describe_model(model, run_dir),
+            threshold=find_threshold(model.facts, model.config.exit_layers, config.predict),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
@@ -66,3 +70,11 @@ def run(request: Request) -> dict[str, float]:
     if refused:
         raise RunError("; ".join(refused))
     return metrics
+
+
+def check_exits_of(model: TaskModel, formats: Sequence[str]) -> None:
+    """Raises InputError if a format is for models with exits and this one has none whose thresholds were measured."""
+    asked = [name for name in formats if name in EARLY]
+    if asked and not read_table(model.facts, model.config.exit_layers):
+        reason = "were measured on no validation corpus" if model.exits else "are none (model.exit_layers)"
+        raise InputError(f"export.formats must not name {' and '.join(asked)}: the model's exits {reason}")

@@ -11,6 +11,7 @@ from typing import IO, Any
 from app.config import Config, InputError
 from app.data.documents import Document, find_inputs, read_documents, text_keys, too_many
 from app.data.sentence import surrogate_fault
+from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor
 from app.evaluation.ranking import Measurer, Ranking, open_other_run
 from app.evaluation.runtimes import build_predictor
@@ -41,7 +42,7 @@ def run(request: Request) -> dict[str, float]:
             keys=keys,
         )
         predictor = build_predictor(
-            model, build_encoder(model, request.config.data), batch_size=config.batch_size
+            model, build_encoder(model, request.config.data), batch_size=config.batch_size, config=config
         )
         target = stack.enter_context(_output(request.output))
         # Lines on the screen are enough, and a pipe may be silent for as long as it likes.
@@ -66,7 +67,7 @@ def _answer(
     """Rows as their documents come."""
     for part in documents:
         texts = [document.text for document in part]
-        found = predictor.task.answer_texts(predictor.model, texts, predictor, config.predict)
+        found = answer_with_layers(texts, predictor, config.predict)
         yield (document.beside(row) for document, row in zip(part, found, strict=True))
 
 

@@ -52,6 +52,7 @@ class _Job:
     future: "asyncio.Future[Any]"
     found: dict[int, Any] = field(default_factory=dict)
     missing: int = 0
+    arrived: float = field(default_factory=time.monotonic)
 
     @property
     def unwanted(self) -> bool:
@@ -80,6 +81,7 @@ class Batcher:
         max_batch: texts computed together.
         queue_size: requests that may wait.
         observe: called with the number of texts of each batch.
+        note: called after each batch of texts with the seconds since its oldest request arrived.
     """
 
     def __init__(
@@ -90,9 +92,11 @@ class Batcher:
         max_batch: int,
         queue_size: int,
         observe: Callable[[int], None] = lambda texts: None,
+        note: Callable[[float], None] = lambda seconds: None,
     ) -> None:
         self.engine = engine
         self._threads, self._max_batch, self._queue_size, self._observe = threads, max_batch, queue_size, observe
+        self._note = note
         self._parts: deque[_Part] = deque()
         self._waiting = self._busy = 0  # requests of which no part is begun; workers that compute
         self._changed = threading.Condition()
@@ -212,6 +216,7 @@ class Batcher:
         self._observe(len(texts))
         deadline = max(part.job.deadline for part in parts)
         answered = self.engine.answer(texts, worker=worker, alone=alone, deadline=deadline)
+        self._note(time.monotonic() - min(part.job.arrived for part in parts))
         found: list[Any] = []
         at = 0
         for part in parts:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ from app.data.packing import FEATURES
 from app.evaluation.litert import TFLiteModel, load_tflite
 from app.evaluation.predictor import Features, Predictor
 from app.run.directory import RunDirectory
+from app.serving.adaptive import LoadAdapter
 from app.serving.batching import Answered
 from app.serving.errors import ExpiredError, RequestError
 from app.serving.predict_json import Limits, Signature, Tensor
@@ -101,6 +102,12 @@ class TFLiteEngine:
         predictor = Predictor(self._model, self._model.encoder.scoring_rows, forward, ROWS_TOGETHER, self._config)  # type: ignore[arg-type]
         return _Rows(self._model, list(self._model.task.answer_texts(self._model, texts, predictor, self._config)))
 
+    def started(self) -> None:
+        """From now on users are answered."""
+
+    def note(self, seconds: float) -> None:
+        """How long the oldest request of a batch took."""
+
     def agrees(self, vector: Mapping[str, Any], logits: np.ndarray) -> bool:
         """Whether logits of a test vector are the answer that it holds."""
         return self._model.task.agrees(self._model, vector, logits)
@@ -144,7 +151,7 @@ class _Outputs:
         own = {name: value[first:end] for name, value in self.found.items()}
         if self.engine.task_name == "tagging":
             most = int(own["count"].max(initial=0))
-            own = {name: value if name == "count" else value[:, :most] for name, value in own.items()}
+            own = {name: value if value.ndim == 1 else value[:, :most] for name, value in own.items()}
         return own
 
     def rows(self, first: int, end: int) -> list[dict[str, Any]]:
@@ -156,6 +163,7 @@ def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict
     """A row of a text graph as `--mode=predict` writes it."""
     if "entities" not in row:
         return {"text": text, **row}
+    layer = {"layer": row["layer"]} if "layer" in row else {}
     entities = [
         {
             "start": each["start"],
@@ -166,7 +174,7 @@ def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict
         }
         for each in row["entities"]
     ]
-    return {"text": text, "entities": [each for each in entities if each["score"] >= config.min_score]}
+    return {"text": text, "entities": [each for each in entities if each["score"] >= config.min_score], **layer}
 
 
 class SavedModelEngine:
@@ -176,11 +184,20 @@ class SavedModelEngine:
         path: of the version.
         about: what it says of itself.
         facts: what its model knows beside its labels.
-        config: how answers are chosen.
+        predict: how answers are chosen.
+        target_ms: latency above which texts leave the network earlier, if it has exits; 0 = as it was exported.
+        observe_layers: called with the layer at which each text of a batch left.
     """
 
     def __init__(
-        self, path: Path, *, about: Mapping[str, Any], facts: Mapping[str, Any], predict: PredictConfig
+        self,
+        path: Path,
+        *,
+        about: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        predict: PredictConfig,
+        target_ms: float = 0,
+        observe_layers: Callable[[Iterable[int]], None] = lambda layers: None,
     ) -> None:
         from app.evaluation.runtimes import load_version
         from app.tasks import find_task
@@ -198,15 +215,37 @@ class SavedModelEngine:
             for name, signature in self._loaded.signatures.items()
         }
 
+        adapter = LoadAdapter(facts, target_ms=target_ms, max_f1_loss=predict.max_f1_loss)
+        self.adapter = adapter if adapter.active and "early" in self._loaded.signatures else None
+        self._observe_layers, self._started = observe_layers, False
+
+    def started(self) -> None:
+        """From now on users are answered: layers are counted, and the load counts."""
+        self._started = True
+
+    def note(self, seconds: float) -> None:
+        """How long the oldest request of a batch took."""
+        if self.adapter and self._started:
+            self.adapter.note(seconds)
+
     def make_rows(self, found: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-        return self._task.rows_from_graph(self._model, found)
+        rows = self._task.rows_from_graph(self._model, found)
+        if "layer" not in found:
+            return rows
+        return [{**row, "layer": int(layer)} for row, layer in zip(rows, found["layer"], strict=True)]
 
     def answer(
         self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")
     ) -> Answered:
         import tensorflow as tf
 
-        found = self._run("serving_default", {"text": tf.constant([text.encode("utf-8") for text in texts])})
+        inputs = {"text": tf.constant([text.encode("utf-8") for text in texts])}
+        if self.adapter and self.adapter.level:
+            found = self._run("early", {**inputs, "threshold": tf.constant(self.adapter.threshold, tf.float32)})
+        else:
+            found = self._run("serving_default", inputs)
+        if self._started and "layer" in found:
+            self._observe_layers(found["layer"].tolist())
         return _Outputs(self, texts, found)
 
     def compute_logits(self, arrays: Mapping[str, np.ndarray], *, worker: int = 0) -> dict[str, np.ndarray]:

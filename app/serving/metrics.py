@@ -1,6 +1,7 @@
 """Serving room: what a server counts, for Prometheus."""
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -27,6 +28,10 @@ class Metrics:
         )
         for reason in REASONS.values():
             self.rejected.labels(reason)
+        self.layers = Counter(
+            "app_answers_by_layer", "texts by the layer at which they left the network", ["layer"],
+            registry=self._registry,
+        )  # fmt: skip
         Gauge("app_queue_length", "requests that wait for a model", registry=self._registry).set_function(waiting)
 
     def count(self, path: str, status: int, seconds: float) -> None:
@@ -35,6 +40,11 @@ class Metrics:
         self.seconds.labels(path).observe(seconds)
         if status in REASONS:
             self.rejected.labels(REASONS[status]).inc()
+
+    def count_layers(self, layers: Iterable[int]) -> None:
+        """The layer at which each text of a batch left; of models with exits only."""
+        for layer, texts in collections.Counter(layers).items():
+            self.layers.labels(str(layer)).inc(texts)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,8 @@ class ServedModel:
         self.name, self.run_dir, self.config, self.settings = name, run_dir, config, settings
         self._threads, self._say = threads, say
         self.observe: Callable[[int], None] = lambda texts: None  # called with the number of texts of each batch
+        # Called with the layer at which each text of a batch left the network, if it has exits.
+        self.observe_layers: Callable[[Iterable[int]], None] = lambda layers: None
         self._versions: dict[int, Version] = {}
         self._labels: dict[str, int] = {}
         self._failed: set[tuple[int, str, str]] = set()
@@ -196,12 +198,14 @@ class ServedModel:
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
         warm_up(engine, about)
+        engine.started()
         batcher = Batcher(
             engine,
             threads=self._threads,
             max_batch=self.settings.max_batch,
             queue_size=self.settings.queue_size,
             observe=self.observe,
+            note=engine.note,
         )
         return Version(source, about, engine, batcher, limits_of(self.run_dir))
 
@@ -216,7 +220,14 @@ class ServedModel:
             )
             check_vectors(engine, source.path.parent)
             return engine
-        return SavedModelEngine(source.path, about=about, facts=self._facts(), predict=self.config.predict)
+        return SavedModelEngine(
+            source.path,
+            about=about,
+            facts=self._facts(),
+            predict=self.config.predict,
+            target_ms=self.settings.target_latency_ms,
+            observe_layers=lambda layers: self.observe_layers(layers),
+        )
 
     def _facts(self) -> Mapping[str, Any]:
         """What the model knows beside its labels; empty of a run that has only its exports."""

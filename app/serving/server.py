@@ -82,6 +82,7 @@ class ModelServer:
         self.metrics = Metrics(lambda: sum(model.waiting for model in models))
         for model in models:
             model.observe = self.metrics.batches.observe
+            model.observe_layers = self.metrics.count_layers
         self.failure: BaseException | None = None
         self.stop: Callable[[], None] = lambda: None
         self._refreshing = threading.Lock()

@@ -94,7 +94,7 @@ def read_model(folder: Path) -> TaskModel:
     settings = read_json(folder / SETTINGS_FILE)
     tagger = build_model(
         load_backbone(folder),
-        ModelConfig(**settings["model"]),
+        _read_config(settings["model"]),
         task=find_task(settings.get("task", "tagging")),
         labels=settings["labels"],
         shape_count=settings["shape_count"],
@@ -102,6 +102,17 @@ def read_model(folder: Path) -> TaskModel:
     )
     restore_head(tagger, folder)
     return tagger
+
+
+def _read_config(values: Mapping[str, Any]) -> ModelConfig:
+    exits = tuple(values.get("exit_layers", ()))  # older bundles have none
+    return ModelConfig(**{**values, "exit_layers": exits})
+
+
+def with_exits_of(config: Config, folder: Path) -> Config:
+    """A configuration with the exits of a bundle, which another one is made from without new ones."""
+    known = _read_config(read_json(folder / SETTINGS_FILE)["model"]).exit_layers
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, exit_layers=known))
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -124,8 +135,13 @@ def save_facts(model: TaskModel, folder: Path) -> None:
     _write_sums(folder)
 
 
-def restore_head(tagger: TaskModel, folder: Path) -> None:
-    """Puts the word shapes, head and transition scores of a bundle into a tagger of the same make.
+def restore_head(tagger: TaskModel, folder: Path, *, new_exits: bool = False) -> None:
+    """Puts the word shapes, heads and transition scores of a bundle into a tagger of the same make.
+
+    Args:
+        tagger: whose weights are set.
+        folder: of the bundle.
+        new_exits: whether the bundle may lack exits, which then stay as they are.
 
     Raises:
         InputError: the bundle is of another label set or another make, or its file is altered.
@@ -141,11 +157,14 @@ def restore_head(tagger: TaskModel, folder: Path) -> None:
         arrays = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder / WEIGHTS_FILE} cannot be read: {error}") from error
+    exits = {each.name for each in tagger.exits} if new_exits else set()
     for name, variable in tagger.own_variables().items():
+        if name not in arrays and name.partition("/")[0] in exits:
+            continue
         if name not in arrays or arrays[name].shape != tuple(variable.shape):
             raise InputError(
-                f"{folder / WEIGHTS_FILE} has no {name} of shape {tuple(variable.shape)}; model.head and "
-                "model.word_shape must be those of the run"
+                f"{folder / WEIGHTS_FILE} has no {name} of shape {tuple(variable.shape)}; model.head, "
+                "model.word_shape and model.exit_layers must be those of the run"
             )
         variable.assign(arrays[name])
 
@@ -177,5 +196,5 @@ def start_model(
         freeze_embeddings=config.training.freeze_embeddings,
     )
     if init_from:
-        restore_head(model, folder)
+        restore_head(model, folder, new_exits=True)
     return model

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
 
 ROW_SETTINGS = ("max_length", "overlap_tokens", "packing")  # of section data: what scores depend on beside the corpus
-ANSWER_SETTINGS = ("min_score", "target_precision")  # the same of section predict, where an answer may be none
+# The same of section predict, where an answer may be none, or texts may leave the network early.
+ANSWER_SETTINGS = ("min_score", "target_precision", "max_f1_loss")
 DIGITS = 12  # of a digest, in a name
 LONGEST_NAME_BYTES = 100  # of a corpus, in the name of a folder
 

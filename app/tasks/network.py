@@ -7,17 +7,18 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.config import DataConfig, ModelConfig
+from app.config import DataConfig, InputError, ModelConfig
 from app.config.rules import check_row_length
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths
 from app.encoder.forward import Replace, compute_positions, run_encoder
 from app.one_keras import keras
-from app.tasks.task import Facts, Head, Task
+from app.tasks.task import Exit, Facts, Head, Task
 from app.text.word_pieces import WordPieces
 
 PLACES_ROUNDED_TO = 32
+LOGITS = "logits"  # of the last head, among several outputs
 
 
 class SegmentIds(keras.layers.Layer):
@@ -52,16 +53,20 @@ class TaskModel:
         network: {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> logits float32 [batch, length, labels].
             `padding_mask` is 0 for padding and otherwise the number of the window a piece belongs to; pieces attend to
             their own window only. A plain 0/1 mask is the case of one window a row.
+        whole: what is trained: the network, and with exits the same with their logits, {"logits", "exit_N": float32
+            [batch, length, labels]}; its variables are all that there are.
         encoder: the network below the head: the same inputs -> hidden states [batch, length, width].
         backbone: the pretrained encoder inside, which shares its weights with the network.
         shapes: the word-shape embedding inside; None if there is none.
         head: of the task, inside.
+        exits: heads after inner layers, in rising order.
         config: how it was assembled.
         task: what it is for.
         facts: what it has to know beside its labels.
     """
 
     network: keras.Model
+    whole: keras.Model
     encoder: keras.Model
     backbone: Backbone
     shapes: keras.layers.Embedding | None
@@ -69,6 +74,7 @@ class TaskModel:
     config: ModelConfig
     task: Task
     facts: Facts = dataclasses.field(default_factory=dict)
+    exits: tuple[Exit, ...] = ()
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -77,11 +83,14 @@ class TaskModel:
     def own_variables(self) -> dict[str, tf.Variable]:
         """Variables that are not the backbone's, by their names in the file of a bundle."""
         shapes = {} if self.shapes is None else {"word_shape/embeddings": self.shapes.embeddings}
-        return shapes | {f"{self.head.name}/{name}": variable for name, variable in self.head.own_variables().items()}
+        found = shapes | {f"{self.head.name}/{name}": value for name, value in self.head.own_variables().items()}
+        for each in self.exits:
+            found |= {f"{each.name}/{name}": variable for name, variable in each.head.own_variables().items()}
+        return found
 
     def layer_depths(self) -> list[int]:
-        """Depth of each trainable variable of the network, in its order; see `find_depths`."""
-        return find_depths(self.backbone, self.network.trainable_variables)
+        """Depth of each trainable variable of the whole network, in its order; see `find_depths`."""
+        return find_depths(self.backbone, self.whole.trainable_variables)
 
 
 def build_model(
@@ -104,7 +113,11 @@ def build_model(
         shape_count: number of word shapes.
         facts: what the model has to know beside its labels.
         freeze_embeddings: keep the word-piece embeddings as they are.
+
+    Raises:
+        InputError: an exit that is not below the last layer.
     """
+    check_exits(config.exit_layers, layers=len(backbone.model.transformer_layers))
     backbone.model.token_embedding.trainable = not freeze_embeddings
     shapes = None
     if config.word_shape:
@@ -115,7 +128,24 @@ def build_model(
         )
 
     facts = facts or {}
-    return _assemble(backbone, config, shapes, lambda: task.build_head(labels, config, facts), task=task, facts=facts)
+
+    def make_head(name: str) -> Head:
+        head = task.build_head(labels, config, facts)
+        if name:
+            head._name = name  # a Keras model has no two layers of one name, and a task names its heads itself
+        return head
+
+    return _assemble(backbone, config, shapes, make_head, task=task, facts=facts)
+
+
+def check_exits(exits: Sequence[int], *, layers: int) -> None:
+    """Raises InputError unless exits stand after inner layers, in strictly rising order."""
+    if list(exits) != sorted(set(exits)) or any(not 0 < layer < layers for layer in exits):
+        allowed = f"1 to {layers - 1}" if layers > 1 else "none"
+        raise InputError(
+            f"model.exit_layers must name inner layers of the backbone, which has {layers}, in strictly rising order: "
+            f"{allowed}; received {list(exits)}"
+        )
 
 
 def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:
@@ -130,7 +160,7 @@ def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:
         tagger.backbone,
         tagger.config,
         tagger.shapes,
-        lambda: tagger.head,
+        lambda name: {each.name: each.head for each in tagger.exits}.get(name, tagger.head),
         replace,
         task=tagger.task,
         facts=tagger.facts,
@@ -143,6 +173,7 @@ def connect(
     *,
     replace: Replace = lambda layer: layer,
     segments: bool = False,
+    depth: int | None = None,
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
     """Keras inputs of a network and, on top of them, the hidden states of all layers, see `run_encoder`.
 
@@ -151,9 +182,10 @@ def connect(
         shapes: the word-shape embedding.
         replace: see `with_layers`.
         segments: whether pieces after the first `[SEP]` of a window are in segment 1, see `Task.segments`.
+        depth: number of layers; None = all.
     """
     inputs = {name: keras.Input((None,), dtype="int32", name=name) for name in FEATURES}
-    return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace)
+    return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace, depth=depth)
 
 
 def _run(
@@ -178,18 +210,27 @@ def _assemble(
     backbone: Backbone,
     config: ModelConfig,
     shapes: keras.layers.Layer | None,
-    make_head: Callable[[], Head],
+    make_head: Callable[[str], Head],
     replace: Replace = lambda layer: layer,
     *,
     task: Task,
     facts: Facts,
 ) -> TaskModel:
     inputs, states = connect(backbone, shapes, replace=replace, segments=task.segments(facts))
-    head = make_head()
+    head = make_head("")
     network = keras.Model(inputs, head.connect(states[-1], inputs), name="tagger")
     encoder = keras.Model(inputs, states[-1], name="encoder")
+    whole, exits = network, tuple(Exit(layer, make_head(f"exit_{layer}")) for layer in config.exit_layers)
+    if exits:
+        outputs = {LOGITS: network.output}
+        for each in exits:
+            each.head.share(head)
+            outputs[each.name] = each.head.connect(states[each.layer], inputs)
+        whole = keras.Model(inputs, outputs, name="tagger_with_exits")
     return TaskModel(
         network=network,
+        whole=whole,
+        exits=exits,
         encoder=encoder,
         backbone=backbone,
         shapes=shapes,
@@ -221,19 +262,20 @@ def build_word_network(tagger: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
     return compute_logits
 
 
-def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.Tensor], tf.Tensor] | None:
-    """A function that gives what the network gives in training where labels are, and zeros elsewhere.
+def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.Tensor], Any] | None:
+    """A function that gives what the whole network gives in training where labels are, and zeros elsewhere.
 
     Of a text of many pieces one is labelled: the last layer is computed for it alone, a sixth of the work of MiniLM.
     None where that is not worth it (labels at words), or where a logit needs other pieces too (mean pooling).
 
     Returns:
-        (features int32 [batch, length], labels int32 [batch, length]) -> logits float32 [batch, length, labels].
+        (features int32 [batch, length], labels int32 [batch, length]) -> logits float32 [batch, length, labels], or
+        with exits those of each, by name.
     """
     if model.head.pools or model.task.labels_words:
         return None
 
-    def compute_logits(features: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+    def compute_logits(features: dict[str, tf.Tensor], labels: tf.Tensor) -> Any:
         places = tf.cast(tf.where(labels >= 0), tf.int32)
         count = tf.shape(places)[0]
         # Compiled activations are compiled anew for each shape: the last place is repeated, so that there are few.
@@ -241,8 +283,16 @@ def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
         chosen = tf.concat([places, repeated], axis=0)
         segments = model.task.segments(model.facts)
         states = _run(model.backbone, model.shapes, features, segments=segments, places=chosen, training=True)
-        logits = model.head(states[-1], training=True)[:count]  # [places, labels]
-        return tf.scatter_nd(places, logits, tf.concat([tf.shape(labels), tf.shape(logits)[1:]], axis=0))
+
+        def spread(logits: tf.Tensor) -> tf.Tensor:
+            found = logits[:count]  # [places, labels]
+            return tf.scatter_nd(places, found, tf.concat([tf.shape(labels), tf.shape(found)[1:]], axis=0))
+
+        logits = spread(model.head(states[-1], training=True))
+        if not model.exits:
+            return logits
+        inner = {each.name: each.head(tf.gather_nd(states[each.layer], chosen), training=True) for each in model.exits}
+        return {LOGITS: logits, **{name: spread(found) for name, found in inner.items()}}
 
     return compute_logits
 

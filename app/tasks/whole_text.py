@@ -128,12 +128,18 @@ class WholeTextGraph:
         self._network = network
         self._pairs = pairs
         self._labels = encoder.labels
+        self._more = getattr(network, "columns", 0)  # see `EarlyNetwork`
 
     def compute_logits(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """String [texts], of any length -> logits float32 [texts, labels], and bool [texts], whether it has no word.
 
         The logits of a text without a word are 0.
         """
+        logits, is_empty, _ = self.compute_logits_and_layers(texts)
+        return logits, is_empty
+
+    def compute_logits_and_layers(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        """The same, and if windows may leave the network early `layer` int32 [texts], that of the deepest of each."""
         words = self._words(texts)
         letters = tf.ragged.range(words.starts, words.ends)
         letters = letters.with_flat_values(tf.gather(words.codes, letters.flat_values))
@@ -149,11 +155,14 @@ class WholeTextGraph:
             rows = tf.range(tf.shape(features["token_ids"])[0])
             return self._network(features, tf.stack([rows, tf.zeros_like(rows)], axis=1))
 
-        by_window = run_windows(self._rows, stream, windows, network, labels=len(self._labels))
+        by_window = run_windows(self._rows, stream, windows, network, labels=len(self._labels) + self._more)
         count = tf.shape(texts)[0]
-        logits = tf.math.unsorted_segment_mean(by_window, owners, count)  # [texts, labels]
+        logits = tf.math.unsorted_segment_mean(by_window[:, : len(self._labels)], owners, count)  # [texts, labels]
         is_empty = tf.equal(tf.math.bincount(owners, minlength=count, maxlength=count), 0)
-        return logits, is_empty
+        if not self._more:
+            return logits, is_empty, {}
+        layers = tf.math.unsorted_segment_max(tf.cast(by_window[:, -1], tf.int32), owners, count)
+        return logits, is_empty, {"layer": tf.maximum(layers, 0)}
 
     def _second_texts(self, words: TextWords) -> tf.Tensor:
         """Whether a word is the first behind the first tab of its text, bool [words]."""
@@ -325,7 +334,12 @@ class WholeTextTask(Task):
         self, model: TaskModel, encoder: Encoder, network: NetworkAt, config: PredictConfig
     ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
         graph = WholeTextGraph(encoder, network)
-        return lambda texts: {"answer": graph.compute_logits(texts)[0]}
+
+        def answer(texts: tf.Tensor) -> dict[str, tf.Tensor]:
+            logits, _, layers = graph.compute_logits_and_layers(texts)
+            return {"answer": logits, **layers}
+
+        return answer
 
     @property
     def text_outputs(self) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ from app.tasks.bundle import read_labels, read_model
 from app.tasks.network import TaskModel, build_model, connect
 from app.tasks.task import ChainLoss, Facts, Task
 from app.text.shapes import NUM_SHAPES
+from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.step import KeptStructure
 from app.training.teachers import check_teachers, has_tagger
@@ -87,11 +88,13 @@ def build_view(
 
     Returns:
         {token_ids, shape_ids, padding_mask: int32 [batch, length]} -> {logits: float32 [batch, length, labels],
-        hidden_N: float [batch, length, width], query, key, value: float [batch, length, heads * size]}.
+        exit_N: likewise, hidden_N: float [batch, length, width], query, key, value: float [batch, length, heads *
+        size]}.
     """
     model = tagger.backbone.model
     inputs, states = connect(tagger.backbone, tagger.shapes, segments=tagger.task.segments(tagger.facts))
     outputs = {LOGITS: tagger.head.connect(states[-1], inputs)}
+    outputs |= {each.name: each.head.connect(states[each.layer], inputs) for each in tagger.exits}
     for layer in hidden_layers:
         state = states[layer + 1]
         if projected_width and projected_width != model.hidden_dim:
@@ -229,7 +232,7 @@ class DistillationTuner(FineTuner):
         seed: of the hidden words.
         chain: for `distill.chain_weight`.
         compared: for `distill.hidden.weight` and `distill.relation.weight`.
-        keep: as in `FineTuner`; begins_word and independent likewise.
+        keep: as in `FineTuner`; begins_word, independent and exits likewise.
     """
 
     def __init__(
@@ -247,6 +250,7 @@ class DistillationTuner(FineTuner):
         keep: Callable[[list[tf.Tensor]], list[tf.Tensor]] | None = None,
         begins_word: np.ndarray | None = None,
         independent: bool = False,
+        exits: ExitLoss | None = None,
     ) -> None:
         super().__init__(
             network,
@@ -257,6 +261,7 @@ class DistillationTuner(FineTuner):
             keep=keep,
             begins_word=begins_word,
             independent=independent,
+            exits=exits,
         )
         if config.r_drop_weight:
             raise InputError(f"training.r_drop_weight must be 0 with a teacher, received {config.r_drop_weight:g}")
@@ -307,6 +312,9 @@ class DistillationTuner(FineTuner):
             loss += self.distill.soft_weight * soft / scored
         if self.distill.chain_weight:
             loss += self.distill.chain_weight * self._chain_loss(answers, student, words, boundaries) / scored
+        if self._exits:
+            by_labels, by_last = self._exits.compute(student, batch["labels"], words, boundaries)
+            loss += self.distill.labels_weight * by_labels / labelled + by_last / scored
         windows = features["padding_mask"]
         if self.distill.hidden.weight:
             for ours, theirs in self._compared.hidden:
@@ -487,7 +495,7 @@ def build_distillation(
     """
     hidden = _hidden_pairs(distill.hidden, student, teachers[0]) if distill.hidden.weight else []
     relations = distill.relation.vectors if distill.relation.weight else ()
-    network, shown = student.network, teachers[0].network
+    network, shown = student.whole, teachers[0].network
     if hidden or relations:
         network = build_view(
             student,
@@ -530,6 +538,7 @@ def build_distillation(
         keep=KeptStructure.find(network.trainable_variables) if training.keep_structure else None,
         begins_word=begins_word,
         independent=student.head.independent,
+        exits=ExitLoss.of(student, training),
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
 

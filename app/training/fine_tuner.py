@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
+from app.tasks.network import LOGITS
 from app.tasks.task import Task
+from app.training.exit_loss import ExitLoss
 from app.training.step import Batch, Keep, StepTuner
 
 
@@ -54,6 +56,7 @@ class FineTuner(StepTuner):
         independent: whether each label is decided for itself, see `Head.independent`.
         compute_logits: (features, labels) -> what the network gives in training where labels are, in a cheaper way, see
             `build_label_network`; None = the network itself.
+        exits: what the exits of the network learn; None = it has none.
     """
 
     def __init__(
@@ -67,10 +70,12 @@ class FineTuner(StepTuner):
         keep: Keep | None = None,
         begins_word: np.ndarray | None = None,
         independent: bool = False,
-        compute_logits: Callable[[Batch, tf.Tensor], tf.Tensor] | None = None,
+        compute_logits: Callable[[Batch, tf.Tensor], Any] | None = None,
+        exits: ExitLoss | None = None,
     ) -> None:
         super().__init__(network, config=config, name="fine_tuner", keep=keep)
         self._compute_logits = compute_logits or (lambda features, labels: self.network(features, training=True))
+        self._exits = exits
         self.special = special
         self.independent = independent
         self._begins_word = begins_word
@@ -96,15 +101,23 @@ class FineTuner(StepTuner):
         if self.hides_words:
             features["token_ids"] = self._with_hidden_words(batch, boundaries)
         if self.config.r_drop_weight <= 0:
-            logits = self._compute_logits(features, labels)
-            return self._loss_sum(logits, labels, boundaries) / total
+            logits, by_exits = self._ask_network(features, labels, boundaries)
+            return (self._loss_sum(logits, labels, boundaries) + by_exits) / total
         # R-Drop (Liang et al. 2021): two dropout samples of each row, and the divergence between them.
         twice = {name: tf.concat([value, value], axis=0) for name, value in features.items()}
-        logits = self._compute_logits(twice, tf.tile(labels, [2, 1]))
-        losses = self._loss_sum(logits, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1])) / 2.0
+        logits, by_exits = self._ask_network(twice, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1]))
+        losses = (self._loss_sum(logits, tf.tile(labels, [2, 1]), tf.tile(boundaries, [2, 1])) + by_exits) / 2.0
         divergence = compare_twice(*tf.split(logits, 2), independent=self.independent)
         divergence = tf.reduce_sum(tf.where(labels >= 0, divergence, 0.0))
         return (losses + self.config.r_drop_weight * divergence) / total
+
+    def _ask_network(self, features: Batch, labels: tf.Tensor, boundaries: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        """Logits of the last head, float32 [batch, length, labels], and the summed losses of exits: 0.0 without any."""
+        outputs = self._compute_logits(features, labels)
+        if self._exits is None:
+            return outputs, 0.0
+        by_labels, by_last = self._exits.compute(outputs, labels, labels >= 0, boundaries)
+        return outputs[LOGITS], by_labels + by_last
 
     def _scored(self, batch: Batch) -> tf.Tensor:
         """Where a label is learnt, bool [batch, length]."""

@@ -19,6 +19,7 @@ from app.tasks import find_task
 from app.tasks.corpora import Corpora, check_same_corpora, note_corpora
 from app.tasks.network import TaskModel, build_label_network
 from app.training.cluster import read_cluster
+from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.plan import Plan
 from app.training.step import KeptStructure
@@ -206,13 +207,14 @@ class TaskTraining:
         """Trains a tagger on the labels of the rows. Call inside the strategy's scope."""
         fixed_shapes = settings.jit_compile or settings.strategy == "tpu" or bool(settings.tpu_address)
         return FineTuner(
-            tagger.network,
+            tagger.whole,
             tagger.head.compute_loss,
             special=SpecialIds.of(encoder.pieces),
             config=settings,
             seed=self.config.seed,
-            keep=KeptStructure.find(tagger.network.trainable_variables) if settings.keep_structure else None,
+            keep=KeptStructure.find(tagger.whole.trainable_variables) if settings.keep_structure else None,
             begins_word=find_beginnings(tagger.task, encoder.pieces),
             independent=tagger.head.independent,
             compute_logits=None if fixed_shapes else build_label_network(tagger),
+            exits=ExitLoss.of(tagger, settings),
         )

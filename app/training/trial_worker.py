@@ -26,6 +26,7 @@ from app.run.directory import RunDirectory
 from app.tasks.bundle import start_model
 from app.tasks.masked_lm.network import build_pretrainer
 from app.text import SPECIAL_PIECES
+from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds
 from app.training.masked_lm import MaskedLmTuner
 from app.training.memory import own_memory, try_parts, try_rising
@@ -77,7 +78,8 @@ def _pretraining(config: Config, training: TrainingConfig, folder: Path) -> Subj
 def _finetuning(config: Config, training: TrainingConfig, _: Path) -> Subject:
     backbone = dataclasses.replace(config.backbone, source=config.init_from or config.backbone.source)
     tagger = start_model(dataclasses.replace(config, backbone=backbone), _LABELS)
-    tuner = FineTuner(tagger.network, tagger.head.compute_loss, special=_SPECIAL, config=training, seed=0)
+    exits = ExitLoss.of(tagger, training)
+    tuner = FineTuner(tagger.whole, tagger.head.compute_loss, special=_SPECIAL, config=training, seed=0, exits=exits)
 
     def make_batch(rows: int, length: int) -> dict:
         pieces = _random_integers(tagger.backbone.model.vocabulary_size, rows, length)

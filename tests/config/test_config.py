@@ -288,7 +288,7 @@ FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.wor
 training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps
 training.keep_checkpoints training.tensorboard pretrain.beam_options evaluation.split evaluation.tflite_file
 predict.split_sentences predict.batch_size predict.min_score predict.target_precision predict.input_format
-predict.format predict.drop_non_names predict.rank predict.top predict.other_run predict.rank_limit
+predict.format predict.drop_non_names predict.max_f1_loss predict.rank predict.top predict.other_run predict.rank_limit
 export.formats export.max_f1_loss export.block_size
 export.int8_table export.int4_table export.product_width
 export.calibration_rows export.vectors serve.host serve.port serve.runs serve.runtime
@@ -312,6 +312,10 @@ SOME = {
         for name in ("temperature", "labels_weight", "soft_weight", "chain_weight", "unlabelled_limit_words")
     },
     "evaluation.batch_size": {"pretrain"},
+    **{
+        f"training.exit_{name}_weight": {"finetune", "distill", "compress", "update"}
+        for name in ("loss", "distillation")
+    },
 }
 SECTIONS = {
     "task": {"finetune", "distill", "compress", "update", "tune"},

@@ -44,10 +44,10 @@ class GraphClassifier(WholeTextGraph):
         Returns:
             `label` string [texts], empty where there is none, several with `|` between them; `score` float32 [texts],
             of the most probable label; `scores` float32 [texts, labels]; `given` bool [texts, labels], whether a label
-            is part of the answer.
+            is part of the answer; if windows may leave the network early, `layer` int32 [texts].
         """
-        logits, is_empty = self.compute_logits(texts)
-        return self._answer(logits / self._temperature, is_empty)
+        logits, is_empty, layers = self.compute_logits_and_layers(texts)
+        return {**self._answer(logits / self._temperature, is_empty), **layers}
 
     def _answer(self, logits: tf.Tensor, is_empty: tf.Tensor) -> dict[str, tf.Tensor]:
         names = tf.constant(list(self._labels))

@@ -135,6 +135,76 @@ def _chain_order(in_chain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return order, tf.reduce_sum(tf.cast(in_chain, tf.int32), axis=1)
 
 
+def compute_row_marginals(
+    logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Posterior probabilities of labels in packed rows, whose chains are those of `compute_chain_loss`.
+
+    Args:
+        logits: float32 [batch, length, labels].
+        words: bool [batch, length], true at the first piece of each word of the chain.
+        boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
+        transitions: float32 [labels, labels], constraints included.
+
+    Returns:
+        (probabilities float32 [batch, chain, labels] in the order of the chain, bool [batch, chain] of the words in
+        it). The chain is as long as the longest row's.
+    """
+    order, lengths = _chain_order(boundaries | words)
+    order = order[:, : tf.maximum(1, tf.reduce_max(lengths))]
+    emissions = tf.gather(_with_boundaries(logits, boundaries), order, batch_dims=1)
+    forward, backward, _ = _pass_messages(emissions, lengths, transitions)
+    inside = tf.sequence_mask(lengths, tf.shape(order)[1])
+    return _posterior(emissions, forward, backward, lengths), tf.gather(words, order, batch_dims=1) & inside
+
+
+def infer_row_marginals(
+    logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
+) -> tf.Tensor:
+    """What `compute_row_marginals` gives, at the places of the words, in operations that every TFLite runtime has.
+
+    Arguments as there; positions outside the chain are passed over.
+
+    Returns:
+        float32 [batch, length, labels]; only those at words mean anything.
+    """
+    only_outside = tf.one_hot([[0]], logits.shape[-1], on_value=0.0, off_value=FORBIDDEN)
+    emissions = tf.transpose(tf.where(tf.expand_dims(boundaries, -1), only_outside, logits), [1, 0, 2])
+    in_chain = tf.expand_dims(tf.transpose(tf.cast(boundaries | words, tf.float32)), -1)  # [length, batch, 1]
+    between = tf.convert_to_tensor(transitions)
+    length = tf.shape(emissions)[0]
+    numbers = tf.reshape(tf.range(length), [-1, 1, 1])
+
+    def pass_messages(moves: tf.Tensor, place: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """The messages of all positions in one direction, [length, batch, labels]."""
+
+        def step(
+            count: tf.Tensor, message: tf.Tensor, begun: tf.Tensor, messages: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+            at = place(count)
+            scores = tf.expand_dims(message, -1) + moves  # [batch, from, to]
+            largest = tf.reduce_max(scores, axis=1, keepdims=True)
+            arriving = tf.math.log(tf.reduce_sum(tf.exp(scores - largest), axis=1)) + tf.squeeze(largest, 1)
+            new = begun * arriving + tf.gather(emissions, at)
+            new -= tf.reduce_max(new, axis=-1, keepdims=True)
+            active = tf.gather(in_chain, at)
+            message = tf.where(active > 0, new, message)
+            messages = tf.where(tf.equal(numbers, at), tf.expand_dims(message, 0), messages)
+            return count + 1, message, tf.maximum(begun, active), messages
+
+        nothing = tf.zeros_like(emissions)
+        found = tf.while_loop(
+            lambda count, *_: count < length,
+            step,
+            (tf.constant(0), tf.zeros_like(logits[:, 0]), tf.zeros_like(tf.gather(in_chain, 0)), nothing),
+        )
+        return found[3]
+
+    forward = pass_messages(tf.expand_dims(between, 0), lambda count: count)
+    backward = pass_messages(tf.expand_dims(tf.transpose(between), 0), lambda count: length - 1 - count)
+    return tf.transpose(tf.nn.softmax(forward + backward - emissions), [1, 0, 2])
+
+
 def compute_chain_divergence(
     teacher: tf.Tensor,
     student: tf.Tensor,

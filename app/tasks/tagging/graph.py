@@ -248,6 +248,7 @@ class GraphTagger:
         self._words, self._sentences, self._shapes = GraphWords(), GraphSentences(), GraphShapes()
         self._rows = GraphRows(encoder)
         self._network, self._decode = network, decode
+        self._more = getattr(network, "columns", 0)  # see `EarlyNetwork`
         self._by_document, self._split = encoder.by_document, split_sentences
         self._longest = longest_sentence
         self._labels = encoder.labels
@@ -261,7 +262,8 @@ class GraphTagger:
 
         Returns:
             `count` int32 [texts]; `label` string, `start` and `end` int32, `score` float32 [texts, entities], padded
-            with empty strings and zeros. Offsets count Unicode characters of the text as given.
+            with empty strings and zeros. Offsets count Unicode characters of the text as given. If rows may leave the
+            network early, `layer` int32 [texts]: that of the part of the text which went deepest, 0 without words.
         """
         words = self._words(texts)
         letters = tf.ragged.range(words.starts, words.ends)
@@ -273,9 +275,16 @@ class GraphTagger:
         shapes = self._shapes(words.types, words.starts, words.ends)
         stream = self._rows.encode(spelled, shapes, begins)
         windows = self._rows.cut(stream, begins, first_of_text if self._by_document else begins)
-        tags, chances = self._decode(self._emissions(stream, windows, tf.size(begins)), begins)
-        return self._names(words, spelled, begins, tags, chances, tf.size(texts))
+        emissions = self._emissions(stream, windows, tf.size(begins))
+        tags, chances = self._decode(emissions[:, : len(self._labels)], begins)
+        found = self._names(words, spelled, begins, tags, chances, tf.size(texts))
+        if self._more:
+            layers = tf.cast(emissions[:, -1], tf.int32)
+            deepest = tf.math.unsorted_segment_max(layers, words.texts, tf.size(texts))
+            found["layer"] = tf.maximum(deepest, 0)  # of a text without words the least integer
+        return found
 
     def _emissions(self, stream: Stream, windows: Windows, words: tf.Tensor) -> tf.Tensor:
-        """Logits of the first piece of every word, float32 [words, labels]."""
-        return run_words(self._rows, stream, windows, self._network, words=words, labels=len(self._labels))
+        """Logits of the first piece of every word, float32 [words, labels]; with exits one column more, its layer."""
+        columns = len(self._labels) + self._more
+        return run_words(self._rows, stream, windows, self._network, words=words, labels=columns)

@@ -10,8 +10,16 @@ import tensorflow as tf
 from app.one_keras import keras
 from app.tasks.beliefs import Belief
 from app.tasks.tagging.chain import compute_constraints
-from app.tasks.tagging.crf import compute_chain_loss, compute_marginals, decode_tags, score_tags
-from app.tasks.task import Head, read_constant
+from app.tasks.tagging.crf import (
+    compute_chain_divergence,
+    compute_chain_loss,
+    compute_marginals,
+    compute_row_marginals,
+    decode_tags,
+    infer_row_marginals,
+    score_tags,
+)
+from app.tasks.task import Head, compute_entropy, read_constant
 
 HEADS = ("softmax", "crf")
 
@@ -34,6 +42,8 @@ class TaggingHead(Head):
         self.labels = tuple(labels)
         self.kind = kind
         self.start, self.constraints = compute_constraints(labels)
+        self.transitions: tf.Variable | None = None
+        self._is_exit = False
         self._dropout = keras.layers.Dropout(dropout)
         self._dense = keras.layers.Dense(
             len(labels),
@@ -44,8 +54,7 @@ class TaggingHead(Head):
 
     def build(self, input_shape: tf.TensorShape) -> None:
         self._dense.build(input_shape)
-        self.transitions = None
-        if self.kind == "crf":
+        if self.kind == "crf" and self.transitions is None:
             size = len(self.labels)
             self.transitions = self.add_weight(
                 "transitions", shape=(size, size), initializer="zeros", dtype="float32", experimental_autocast=False
@@ -61,7 +70,7 @@ class TaggingHead(Head):
 
     def own_variables(self) -> dict[str, tf.Variable]:
         """All variables, by their names in the file of a bundle."""
-        learnt = {} if self.transitions is None else {"transitions": self.transitions}
+        learnt = {} if self.transitions is None or self._is_exit else {"transitions": self.transitions}
         return {**learnt, "kernel": self._dense.kernel, "bias": self._dense.bias}
 
     def compute_loss(self, logits: tf.Tensor, labels: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
@@ -76,6 +85,37 @@ class TaggingHead(Head):
             return compute_chain_loss(logits, labels, boundaries, self.transitions + self.constraints)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
         return tf.reduce_sum(tf.where(labels >= 0, losses, 0.0))
+
+    def share(self, last: Head) -> None:
+        """All exits have the transition scores of the last head: a sentence that lies in several windows, which may
+        leave at different layers, is one chain all the same, and whoever decodes need not know where it left.
+        """
+        assert isinstance(last, TaggingHead)
+        self.transitions, self._is_exit = last.transitions, True
+
+    def compute_divergence(
+        self, last: Head, taught: tf.Tensor, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor
+    ) -> tf.Tensor:
+        if self.transitions is None:
+            return super().compute_divergence(last, taught, logits, units, boundaries)
+        between = self.transitions + self.constraints
+        return compute_chain_divergence(taught, logits, units, boundaries, between, between)
+
+    def measure_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        """By the posterior probabilities of the chain where there is one."""
+        if self.transitions is None:
+            return super().measure_doubt(logits, units, boundaries)
+        between = tf.convert_to_tensor(self.transitions) + self.constraints
+        chances, are_units = compute_row_marginals(logits, units, boundaries, between)
+        entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
+        return tf.reduce_max(tf.where(are_units, entropy, 0.0), axis=1)
+
+    def infer_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        if self.transitions is None:
+            return super().infer_doubt(logits, units, boundaries)
+        chances = infer_row_marginals(logits, units, boundaries, read_constant(self.transitions) + self.constraints)
+        entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
+        return tf.reduce_max(tf.where(units, entropy, 0.0), axis=1)
 
     def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
         """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""

@@ -1,0 +1,77 @@
+"""Tasks room: the thresholds at which texts leave a network early, and what each costs. Imports no TensorFlow.
+
+A model with exits keeps them among its facts, `exits`, as validation measured them:
+
+    {"layers": [2, 4], "headline": "entity_f1", "table": [[threshold, score, operations, layer], ...]}
+
+from the whole network (threshold 0) to the one where every text leaves at the first exit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from app.config import PredictConfig
+
+FACT = "exits"
+
+
+@dataclass(frozen=True)
+class ExitRow:
+    """What a threshold costs.
+
+    Attributes:
+        threshold: a row leaves at the first exit whose doubt is below it (`Head.measure_doubt`); 0 = at none.
+        score: the headline of the validation split, 0 to 1.
+        operations: share of the encoder's operations that were computed, each layer counted by its own, 0 to 1.
+        layer: mean number of layers of a piece.
+    """
+
+    threshold: float
+    score: float
+    operations: float
+    layer: float
+
+
+def read_table(facts: Mapping[str, Any], exit_layers: Sequence[int]) -> list[ExitRow]:
+    """The rows, from threshold 0 on; empty if none were measured, or of other exits."""
+    found = facts.get(FACT) or {}
+    if not exit_layers or list(found.get("layers", ())) != list(exit_layers):
+        return []
+    return [ExitRow(*map(float, row)) for row in found["table"]]
+
+
+def make_fact(exit_layers: Sequence[int], headline: str, rows: Sequence[ExitRow]) -> dict[str, Any]:
+    """What `read_table` reads."""
+    table = [list(astuple(row)) for row in rows]
+    return {FACT: {"layers": list(exit_layers), "headline": headline, "table": table}}
+
+
+def choose_row(rows: Sequence[ExitRow], *, max_loss: float) -> ExitRow | None:
+    """The row with the fewest operations that lost no more than `max_loss` points of 100 against the whole network.
+
+    None where every text is to go through all layers: `max_loss` is 0, nothing was measured, or no exit is good enough.
+    """
+    if not rows or max_loss <= 0:
+        return None
+    allowed = [row for row in rows if row.score >= rows[0].score - max_loss / 100 - 1e-9]
+    best = min(allowed, key=lambda row: (row.operations, row.threshold))
+    return best if best.threshold > 0 else None
+
+
+def find_threshold(facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig) -> float:
+    """The threshold for `predict.max_f1_loss`; 0 = every text goes through all layers."""
+    row = choose_row(read_table(facts, exit_layers), max_loss=config.max_f1_loss)
+    return row.threshold if row else 0.0
+
+
+def describe_table(rows: Sequence[ExitRow], *, headline: str, chosen: float = 0.0) -> str:
+    """The table for people; a star marks the threshold in use."""
+    lines = [f"{'leave below':>11}  {headline:>12.12}  {'operations':>10}  {'mean layer':>10}"]
+    for row in rows:
+        name = "never" if not row.threshold else f"{row.threshold:.4g}"
+        star = " *" if row.threshold == chosen else ""
+        lines.append(f"{name:>11}  {row.score:>12.4f}  {100 * row.operations:>8.1f} %  {row.layer:>10.2f}{star}")
+    return "\n".join(lines)

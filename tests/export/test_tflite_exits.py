@@ -1,0 +1,80 @@
+"""TFLite files that a text leaves early: the head at which it left, and what is above it is not computed."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from toy import make_batch, make_classifier, make_tagger
+
+from app.config import ExportConfig, ModelConfig
+from app.data.packing import FEATURES
+from app.evaluation.exits import TFLiteEarlyForward
+from app.evaluation.litert import TFLiteModel
+from app.export.metadata import list_operators
+from app.export.tflite import TFLiteWriter
+
+HEADS = {1: "exit_1", 2: "exit_2", 3: "logits"}
+
+
+@pytest.fixture(scope="module", params=["crf", "mean"])
+def model(request, vocabulary):
+    if request.param == "mean":
+        return make_classifier(vocabulary, pooling="mean", exit_layers=(1, 2), num_layers=3, hidden_dim=32)
+    settings = ModelConfig(head=request.param, head_dropout=0.0, exit_layers=(1, 2))
+    return make_tagger(vocabulary, model=settings, num_layers=3, hidden_dim=32)
+
+
+@pytest.fixture(scope="module")
+def rows(vocabulary):
+    batch = {name: value.numpy() for name, value in make_batch(make_tagger(vocabulary), rows=4).items()}
+    labels = batch.pop("labels")
+    return batch, labels >= 0
+
+
+def doubts_of(model, rows) -> np.ndarray:
+    """[exits, rows], as Keras measures them."""
+    features, words = rows
+    units = words if model.task.labels_words else np.arange(words.shape[1]) == np.zeros((len(words), 1))
+    found = model.whole({name: tf.constant(features[name]) for name in FEATURES}, training=False)
+    boundaries = np.isin(features["token_ids"], (2, 3)) & (features["padding_mask"] > 0)
+    args = tf.constant(units), tf.constant(boundaries)
+    measured = [each.head.measure_doubt(found[each.name], *args) for each in model.exits]
+    inferred = [each.head.infer_doubt(found[each.name], *args) for each in model.exits]
+    np.testing.assert_allclose(inferred, measured, atol=1e-4)
+    return np.array(measured)
+
+
+def check_rows(model, rows, path, *, tolerance: float) -> set[int]:
+    features, words = rows
+    early = TFLiteEarlyForward(TFLiteModel(path).run, model, unit_input=model.task.unit_input)
+    logits, layers = early(features, words)
+    whole = model.whole({name: tf.constant(features[name]) for name in FEATURES}, training=False)
+    asked = words if model.task.labels_words else np.arange(words.shape[1]) == np.zeros((len(words), 1))
+    for row, layer in enumerate(layers.tolist()):
+        expected = whole[HEADS[layer]].numpy()[row]
+        assert np.abs(logits[row] - expected)[asked[row]].max() < tolerance
+    assert early.measure()["exit_layer"] == pytest.approx(
+        np.average(layers, weights=np.count_nonzero(features["padding_mask"], axis=1))
+    )
+    return set(layers.tolist())
+
+
+def test_each_text_leaves_at_the_head_that_is_sure(model, rows, tmp_path):
+    doubts = doubts_of(model, rows)
+    middle = float(np.sort(doubts[0])[1:3].mean())
+    writer = TFLiteWriter(model, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [], threshold=middle)
+    path = tmp_path / "early.tflite"
+    path.write_bytes(writer.write("float32_early"))
+    assert "IF" in list_operators(path.read_bytes())
+    left = check_rows(model, rows, path, tolerance=1e-3)
+    sure = doubts < np.float32(middle)
+    assert left == {1 + int(np.argmax([*column, True])) for column in sure.T}
+    assert len(left) > 1
+
+
+def test_kernels_above_an_exit_are_rounded_too(model, rows, tmp_path):
+    writer = TFLiteWriter(model, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [])
+    path = tmp_path / "int8.tflite"
+    path.write_bytes(writer.write("int8_early"))
+    assert check_rows(model, rows, path, tolerance=0.3) == {3}
+    kernels = 3 * (4 * 32 * 32 + 2 * 32 * 32)
+    assert len(writer.write("float32_early")) - path.stat().st_size > 2.5 * kernels
