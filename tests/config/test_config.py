@@ -314,7 +314,7 @@ SOME = {
     },
     "evaluation.batch_size": {"pretrain"},
     **{
-        f"training.exit_{name}_weight": {"finetune", "distill", "compress", "update"}
+        f"training.exit_{name}_weight": {"finetune", "distill", "compress", "update", "tune"}
         for name in ("loss", "distillation")
     },
 }
