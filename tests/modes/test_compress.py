@@ -95,6 +95,7 @@ def test_two_replicas_compress_as_one_device_does(trained_run, tmp_path, app_pro
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-4, err_msg=a.name)
 
 
+@pytest.mark.slow
 def test_steps_on_weights_work_in_mixed_precision(trained_run, tmp_path, app_process):
     more = ["--set=compression.steps=prune_magnitude,cluster,quantize_aware", "--set=training.precision=mixed_bfloat16"]
     more += ["--set=compression.distill=true", "--set=data.valid_path=", "--set=data.test_path="]  # nothing is scored

@@ -16,6 +16,8 @@ from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
 from app.tasks.exit_table import read_table
 
+pytestmark = pytest.mark.slow
+
 EXITS = ["model.exit_layers=1,2", "backbone.num_layers=3", "training.epochs=2", "predict.max_f1_loss=5"]
 
 

@@ -12,7 +12,10 @@ from app.feedback.learning import is_held_out
 from app.feedback.store import FILE_NAME, Store
 from app.feedback.versions import read_labels
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)"),
+]
 
 
 def wait_for_url(server: subprocess.Popen) -> str:
