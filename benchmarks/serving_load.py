@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+MOST_IDLE_SECONDS = 30  # a connection unused for longer is opened anew: servers close theirs, this one after 75 s
 SENTENCE = "{} Angela Merkel and Barack Obama met at the World Bank in New York on Monday , said Reuters ."
 
 
@@ -52,9 +53,13 @@ class Client:
         self._head += f"Authorization: Bearer {key}\r\n" if key else ""
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._asked = 0.0
 
     async def ask(self, text: str) -> tuple[int, str]:
         """Status, and the text that the answer is about."""
+        if time.perf_counter() - self._asked > MOST_IDLE_SECONDS:
+            self.close()
+        self._asked = time.perf_counter()
         if self._writer is None:
             self._reader, self._writer = await asyncio.open_connection(*self._address)
         assert self._reader is not None

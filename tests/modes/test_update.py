@@ -171,7 +171,7 @@ def test_files_go_into_the_store_and_out_and_an_author_can_have_everything_delet
     assert status == 0, messages
     assert "Ada B-PER\nsaw O\nOslo O\n" in (folder / "out.conll").read_text().replace("\t", " ")
     status, _, messages = call(*command(run, update__delete_text="Ada saw Oslo"), cwd=folder)
-    assert status == 0 and "1 corrections are deleted" in messages
+    assert status == 0 and "1 correction is deleted" in messages
     status, _, messages = call(*learn(folder, run="ner-9"), cwd=folder)
     assert status == 2 and "no corrections for task=tagging to learn from, it is empty" in messages
 
