@@ -87,6 +87,7 @@ def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tm
     assert metrics_of(tmp_path / "two")["train/words"] == metrics_of(tmp_path / "one")["train/words"]
 
 
+@pytest.mark.slow
 def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
     from app.training.fit import RunKeeper
 

@@ -126,6 +126,7 @@ def overwriting(trained_run, tmp_path_factory, app_process):
     return app_process(*command, cwd=run.parent), run
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bits_and_is_not_trained_again(
     trained_run, tmp_path, app_process, overwriting
 ):

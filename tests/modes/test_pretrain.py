@@ -86,6 +86,7 @@ def test_fine_tuning_starts_from_a_pretrained_run(pretrained, folder, app_proces
     assert "test/entity_f1" in read_metrics(where / "tuned")
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_ends_with_the_same_bits(pretrained, folder, app_process):
     run, *_ = pretrained
     where, flags = folder

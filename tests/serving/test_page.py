@@ -16,7 +16,10 @@ from app.export.saved_model import save_as_saved_model
 from app.serving import label_studio, review  # noqa: F401  they add their routes
 from app.tasks.network import build_encoder
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is not installed (set CHROMIUM to a browser)"),
+]
 MULTI_LABEL = {"multi_label": True}
 INTENTS = tuple(f"intent_{number}" for number in range(77))
 TEXT = "Ada Smith met 🎉 Bob in Rome .\n\nthe old house was in Lima ."

@@ -25,6 +25,7 @@ def limited(config: Config, megabytes: int) -> Config:
     return dataclasses.replace(config, training=dataclasses.replace(config.training, memory_limit_mb=megabytes))
 
 
+@pytest.mark.slow
 def test_as_few_parts_as_fit_are_chosen_and_a_resumed_run_keeps_them(config, tmp_path, capsys):
     run_dir = RunDirectory(tmp_path / "run")
     free = decide(Request(limited(config, 100_000), run_dir), mode="pretrain").config

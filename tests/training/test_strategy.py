@@ -187,6 +187,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_learn_what_one_device_learns_and_resume_where_they_stopped(tmp_path, vocabulary):
     script = REPLICAS.format(here=str(HERE))
     done = subprocess.run(

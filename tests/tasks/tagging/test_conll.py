@@ -4,7 +4,7 @@ import gzip
 import tracemalloc
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from app.config import DataConfig, InputError
@@ -256,6 +256,7 @@ tagged_words = st.tuples(words, st.sampled_from(["O", "B-PER", "B-LOC"]))
     st.sampled_from(["iob1", "iob2", "iobes"]),
 )
 def test_what_is_written_is_read_back(tmp_path, raw, scheme):
+    assume(not all(word.isdigit() for _, row in raw for word, _ in row))  # a column that only counts is asked about
     sentences, document = [], 0
     for begins_document, row in raw:
         document += begins_document and bool(sentences)
