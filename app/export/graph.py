@@ -7,6 +7,7 @@ it with the Keras network, and every export is scored before it is kept.
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -354,6 +355,21 @@ def make_int4_lookup(table: np.ndarray, *, block: int, product_width: int = 0) -
     return lookup
 
 
+@lru_cache(maxsize=1)  # the int8 and the int4 file of a model have the same table, which takes a minute
+def _find_codes(table: bytes, width: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """For a float32 table: uint8 [rows, parts], the vectors that stand for it float32 [parts, CODES, size]."""
+    numbers = np.frombuffer(table, np.float32).reshape(-1, width // size, size)
+    codes = np.empty(numbers.shape[:2], np.uint8)
+    vectors = np.empty((width // size, CODES, size), np.float32)
+    for part in range(width // size):
+        found = KMeans(CODES, init="random", n_init=1, max_iter=KMEANS_ROUNDS, random_state=part)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than 256 different rows
+            codes[:, part] = found.fit_predict(numbers[:, part])
+        vectors[part] = found.cluster_centers_
+    return codes, vectors
+
+
 def make_product_lookup(table: np.ndarray, *, block: int = 0, product_width: int) -> Lookup:
     """Product quantization (Jegou et al. 2011): a row is cut into parts of `product_width` numbers, a part is one byte.
 
@@ -365,14 +381,7 @@ def make_product_lookup(table: np.ndarray, *, block: int = 0, product_width: int
     if width % product_width or rows <= 2 * CODES:
         return make_int8_lookup(table)
     parts = width // product_width
-    codes = np.empty((rows, parts), np.uint8)
-    vectors = np.empty((parts, CODES, product_width), np.float32)
-    for part in range(parts):
-        found = KMeans(CODES, init="random", n_init=1, max_iter=KMEANS_ROUNDS, random_state=part)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than 256 different rows
-            codes[:, part] = found.fit_predict(table[:, part * product_width : (part + 1) * product_width])
-        vectors[part] = found.cluster_centers_
+    codes, vectors = _find_codes(table.tobytes(), width, product_width)
     scales = np.maximum(np.abs(vectors).max(axis=(1, 2)), 1e-12) / 127  # [parts]
     integers = np.rint(vectors / scales[:, np.newaxis, np.newaxis]).astype(np.int8)
     code_table, vector_table = tf.constant(codes), tf.constant(integers.reshape(parts * CODES, product_width))

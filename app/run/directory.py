@@ -68,6 +68,10 @@ class Request:
     more_inputs: tuple[str, ...] = ()
 
 
+class LockedError(InputError):
+    """Another process is writing a folder now."""
+
+
 @contextmanager
 def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
     """Keeps other processes on this machine that ask likewise from writing a folder. A kill frees the lock.
@@ -77,25 +81,25 @@ def locked_folder(path: str | Path, *, otherwise: str) -> Iterator[None]:
         otherwise: what a user can do beside waiting.
 
     Raises:
-        InputError: another process holds it.
+        LockedError: another process holds it.
     """
     with open(Path(path) / LOCK, "a", encoding="ascii") as file:
         try:
             lock(file.fileno(), Path(path))
         except BlockingIOError as error:
-            raise InputError(f"another process is writing {path}: wait for it, or {otherwise}") from error
+            raise LockedError(f"another process is writing {path}: wait for it, or {otherwise}") from error
         yield
 
 
 def check_not_locked(path: str | Path) -> None:
-    """Raises InputError if another process holds the lock of a folder now; takes and writes nothing."""
+    """Raises LockedError if another process holds the lock of a folder now; takes and writes nothing."""
     import fcntl
 
     try:
         with open(Path(path) / LOCK, "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise InputError(f"another process is writing {path}: wait for it, or choose another --run_dir") from error
+        raise LockedError(f"another process is writing {path}: wait for it, or choose another --run_dir") from error
     except OSError:  # no lock, or none that can be read: whoever takes it will say so
         return
 
@@ -330,7 +334,7 @@ class RunDirectory:
         A kill frees the lock.
 
         Raises:
-            InputError: another process holds it.
+            LockedError: another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with locked_folder(self.path, otherwise="choose another --run_dir"):

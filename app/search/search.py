@@ -21,10 +21,9 @@ from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
 from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
-from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial
+from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
 
 MODE = "tune"
-SECONDS_FOR_A_LOCK = 60.0
 SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes are doing
 
 
@@ -67,36 +66,24 @@ def open_directory(request: Request) -> None:
     """
     config, run_dir = request.config, request.run_dir
     kept = with_values(config, {"tune.storage": ""})
-    until = time.monotonic() + SECONDS_FOR_A_LOCK
-    while True:
-        if request.overwrite:
-            for folder in (*run_dir.trials.glob("*"), *run_dir.seeds.glob("*")):
-                check_not_locked(folder)
-        try:
-            with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
-                run_dir.write_environment(seed=config.seed, command=sys.argv)
-                if resumed and run_dir.trials.exists():
-                    say(f"going on with the search in {run_dir}")
-                return
-        except InputError as error:  # another process opens it this moment, or writes its report
-            if "another process is writing" not in str(error) or time.monotonic() > until:
-                raise
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+    if request.overwrite:
+        for folder in (*run_dir.trials.glob("*"), *run_dir.seeds.glob("*")):
+            check_not_locked(folder)
+
+    def open_it() -> None:
+        with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
+            run_dir.write_environment(seed=config.seed, command=sys.argv)
+            if resumed and run_dir.trials.exists():
+                say(f"going on with the search in {run_dir}")
+
+    when_free(open_it)
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """The lock of the run directory, waited for."""
-    until = time.monotonic() + SECONDS_FOR_A_LOCK
     with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked_folder(folder, otherwise="run the same command again"))
-                break
-            except InputError:
-                if time.monotonic() > until:
-                    raise
-            time.sleep(0.1)
+        when_free(lambda: stack.enter_context(locked_folder(folder, otherwise="run the same command again")))
         yield
 
 

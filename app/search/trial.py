@@ -8,15 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from app.config import Config, InputError
-from app.run.directory import check_not_locked
+from app.config import Config
+from app.run.directory import LockedError, check_not_locked
 from app.search.job import ForkServer, Job
 from app.search.study import BEAT_SECONDS, Claim, LostTrialError, SharedStudy
 
 POLL_SECONDS = 0.1
 SECONDS_FOR_A_LOCK = 60.0
+Found = TypeVar("Found")
 OnEpoch = Callable[[int, float], bool]  # (epoch from 1, validation score) -> whether the trial is to be stopped
 
 
@@ -54,7 +55,7 @@ def run_trial(
     """
     job = None
     try:
-        _wait_for_lock(study, claim, folder)
+        when_free(lambda: check_not_locked(folder))
         job = server.start(config, folder=folder, log=log)
         outcome = _watch(study, claim, job, folder / "history.jsonl", on_epoch)
         if job.result and job.result.get("kind") == "disk":
@@ -70,13 +71,17 @@ def run_trial(
         raise
 
 
-def _wait_for_lock(study: SharedStudy, claim: Claim, folder: Path) -> None:
-    """A process that was killed a moment ago may not be quite gone."""
+def when_free(act: Callable[[], Found]) -> Found:
+    """Does what needs a folder that another process may be writing this moment, or that a killed one has not left yet.
+
+    Raises:
+        LockedError: it is still being written after a minute.
+    """
     until = time.monotonic() + SECONDS_FOR_A_LOCK
     while True:
         try:
-            return check_not_locked(folder)
-        except InputError:
+            return act()
+        except LockedError:
             if time.monotonic() > until:
                 raise
         time.sleep(POLL_SECONDS)

@@ -17,8 +17,8 @@ import tensorflow as tf
 from app.encoder.forward import run_layers
 from app.encoder.parts import parts_of
 from app.one_keras import keras
+from app.tasks.head import Head
 from app.tasks.network import LOGITS, TaskModel, connect
-from app.tasks.task import Head
 
 STATES, WINDOWS = "states", "padding_mask"
 

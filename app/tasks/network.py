@@ -14,7 +14,8 @@ from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths
 from app.encoder.forward import Replace, compute_positions, run_encoder
 from app.one_keras import keras
-from app.tasks.task import Exit, Facts, Head, Task
+from app.tasks.head import Exit, Head
+from app.tasks.task import Facts, Task
 from app.text.word_pieces import WordPieces
 
 PLACES_ROUNDED_TO = 32

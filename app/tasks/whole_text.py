@@ -22,11 +22,12 @@ from app.data.graph_rows import GraphRows, run_windows
 from app.data.packing import IGNORED
 from app.one_keras import keras
 from app.tasks.beliefs import Belief, believe_logits
+from app.tasks.head import Head, read_constant
 from app.tasks.network import TaskModel
 from app.tasks.report import Example as Shown
 from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
-from app.tasks.task import Answers, Facts, Head, NetworkAt, Scored, Task, read_constant
+from app.tasks.task import Answers, Facts, NetworkAt, Scored, Task
 from app.tasks.whole_text_rows import WholeTextEncoder, spell_words
 from app.text.graph_words import GraphShapes, GraphWords, TextWords, changes
 from app.text.shapes import word_shapes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from app.config import TrainingConfig
+from app.tasks.head import Exit, Head
 from app.tasks.network import LOGITS
-from app.tasks.task import Exit, Head
 
 if TYPE_CHECKING:
     from app.tasks.network import TaskModel

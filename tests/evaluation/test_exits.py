@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from leaving import middle_threshold
 from toy import LABELS, make_classifier, make_encoder, make_sentences, make_tagger, make_texts
 
 from app.config import DataConfig, ModelConfig, PredictConfig
@@ -58,21 +59,8 @@ def layers_of(predictor: Predictor, examples) -> list[int]:
     return [layer for _, layer in predictor.answer_with_layers(examples)]
 
 
-def middle_threshold(model, examples) -> float:
-    """One at which about half of the rows leave at the first exit."""
-    doubts = []
-
-    class Noting(KerasEarlyForward):
-        def walk(self, features, units):
-            for step, rows, logits, doubt in super().walk(features, units):
-                doubts.extend(doubt if step.layer == 1 else ())
-                yield step, rows, logits, doubt
-
-    logits_of(replace(predictor_of(model, 0.0), early=Noting(model, 0.0)), examples)
-    ordered = np.sort(doubts)
-    middle = ordered[len(ordered) // 4 : -len(ordered) // 4]
-    widest = int(np.argmax(np.diff(middle)))  # what is computed in batches differs by rounding: no row is near it
-    return float(middle[widest : widest + 2].mean())
+def threshold_of(model, examples) -> float:
+    return middle_threshold(model, lambda early: logits_of(replace(predictor_of(model, 0.0), early=early), examples))
 
 
 def test_at_threshold_0_the_answers_are_those_of_the_whole_network(model, examples):
@@ -93,7 +81,7 @@ def test_at_a_huge_threshold_all_leave_at_the_first_exit_with_what_its_head_says
 
 def test_rows_that_leave_at_different_layers_keep_their_order(model, examples):
     """Each row has the logits of the head at which it left, whatever left beside it."""
-    threshold = middle_threshold(model, examples)
+    threshold = threshold_of(model, examples)
     early = predictor_of(model, threshold)
     heads, left = {1: "exit_1", 2: "exit_2", 3: LOGITS}, set()
 

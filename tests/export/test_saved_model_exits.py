@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy
+from leaving import middle_threshold
 from texts import random_texts
 
 from app.config import DataConfig, ModelConfig, PredictConfig
@@ -32,7 +33,7 @@ def exported(request, vocabulary, tmp_path_factory):
     else:
         model = toy.make_classifier(vocabulary, pooling=request.param, exit_layers=EXITS, num_layers=3)
         encoder = build_encoder(model, DataConfig(max_length=32, overlap_tokens=8))
-    threshold = middle_threshold(model, encoder)
+    threshold = threshold_of(model, encoder)
     table = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(threshold, 0.9, 0.5, 1.5)]
     model = dataclasses.replace(model, facts={**model.facts, **make_fact(EXITS, "entity_f1", table)})
     folder = tmp_path_factory.mktemp("early") / "saved_model"
@@ -41,20 +42,11 @@ def exported(request, vocabulary, tmp_path_factory):
     return SimpleNamespace(model=model, encoder=encoder, threshold=threshold, path=path, loaded=loaded)
 
 
-def middle_threshold(model, encoder) -> float:
-    """One at which about half of the rows leave at the first exit."""
-    doubts = []
-
-    class Noting(KerasEarlyForward):
-        def walk(self, features, units):
-            for step, rows, logits, doubt in super().walk(features, units):
-                doubts.extend(doubt if step.layer == 1 else ())
-                yield step, rows, logits, doubt
-
-    list(answer_with_layers(TEXTS, predictor_of(model, encoder, Noting(model, 0.0)), PredictConfig()))
-    values = np.sort(doubts)
-    widest = len(values) // 4 + np.argmax(np.diff(values[len(values) // 4 : 3 * len(values) // 4]))
-    return float(values[widest : widest + 2].mean())  # in a gap, so that no rounding moves a row
+def threshold_of(model, encoder) -> float:
+    return middle_threshold(
+        model,
+        lambda early: list(answer_with_layers(TEXTS, predictor_of(model, encoder, early), PredictConfig())),
+    )
 
 
 def predictor_of(model, encoder, early) -> Predictor:

@@ -45,11 +45,12 @@ from app.tasks.classification.scores import (
     macro_f1_of_sums,
 )
 from app.tasks.display import LabelDisplay
+from app.tasks.head import Head
 from app.tasks.network import TaskModel
 from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
-from app.tasks.task import Facts, Head, NetworkAt, Scored, Task
+from app.tasks.task import Facts, NetworkAt, Scored, Task
 from app.tasks.whole_text import spell_words
 
 DEFAULT_POOLING = "mean"  # chosen on validation data, docs/results.md

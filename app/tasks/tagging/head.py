@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from app.one_keras import keras
 from app.tasks.beliefs import Belief
+from app.tasks.head import Head, compute_entropy, read_constant
 from app.tasks.tagging.chain import compute_constraints
 from app.tasks.tagging.crf import (
     compute_chain_divergence,
@@ -19,7 +20,6 @@ from app.tasks.tagging.crf import (
     infer_row_marginals,
     score_tags,
 )
-from app.tasks.task import Head, compute_entropy, read_constant
 
 HEADS = ("softmax", "crf")
 

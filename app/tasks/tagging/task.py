@@ -18,6 +18,7 @@ from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.tasks.beliefs import Belief
 from app.tasks.display import EntityDisplay
+from app.tasks.head import Head
 from app.tasks.network import TaskModel
 from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
@@ -58,7 +59,7 @@ from app.tasks.tagging.labels import spans, types_from
 from app.tasks.tagging.light import TaggingBasics
 from app.tasks.tagging.report import build_report, conll_rows
 from app.tasks.tagging.scores import compute_scores, count_entities, count_errors, error_rows, flat_metrics, micro_f1
-from app.tasks.task import Answers, ChainLoss, Facts, Head, NetworkAt, Scored, Task
+from app.tasks.task import Answers, ChainLoss, Facts, NetworkAt, Scored, Task
 
 CALIBRATION_SENTENCES = 4000  # of the validation split, evenly spread
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.2, 5.0
