@@ -44,7 +44,7 @@ def compute_difference(
     expected = compute_hidden_states(tensors, **batch, num_heads=config["num_attention_heads"], **options)
     received = backbone.model(batch, training=False)["sequence_output"].numpy()
     difference = np.abs(received - expected)[batch["padding_mask"] > 0].max()
-    print(f"\n{backbone.source}: largest difference {difference:.1e}")
+    print(f"\n{backbone.source!r}: largest difference {difference:.1e}")
     return difference
 
 
