@@ -25,8 +25,8 @@ from app.data.packing import FEATURES
 from app.evaluation.other_run import check_other_run
 from app.evaluation.predictor import Predictor, join_rows
 from app.evaluation.runtimes import build_predictor
-from app.evaluation.uncertainty import MEASURES, disagreement
-from app.tasks.beliefs import Belief, join_beliefs
+from app.evaluation.uncertainty import MEASURES, Listener, disagreement
+from app.tasks.beliefs import Belief
 from app.tasks.bundle import read_model
 from app.tasks.network import TaskModel, build_encoder
 
@@ -86,7 +86,7 @@ class Measurer:
 
     def measure(self, texts: Sequence[str]) -> list[MeasuredText]:
         """A few texts, such as a part of `divide_texts`."""
-        heard = _Listener(self._predictor)
+        heard = Listener(self._predictor)
         rows = heard.answer_texts(texts, self._config)
         beliefs = heard.find_beliefs(len(texts))
         embeddings = np.zeros((len(texts), 0), np.float32)
@@ -95,13 +95,13 @@ class Measurer:
         if self._other is None:
             measures = [self._measure(belief) for belief in beliefs]
         else:
-            second = _Listener(self._other)
+            second = Listener(self._other)
             others = second.answer_texts(texts, self._config)
             rows = [{**row, "other_answer": _without_text(other)} for row, other in zip(rows, others, strict=True)]
             measures = [disagreement(*pair) for pair in zip(beliefs, second.find_beliefs(len(texts)), strict=True)]
         return list(map(MeasuredText, rows, measures, embeddings))
 
-    def _embed(self, heard: _Listener, beliefs: Sequence[Belief]) -> np.ndarray:
+    def _embed(self, heard: Listener, beliefs: Sequence[Belief]) -> np.ndarray:
         """Mean hidden states of texts, of length 1, float32 [texts, width]; zeros where there is no word."""
         predictor, owners = self._predictor, heard.owners_of_units()
         sums = np.zeros((len(beliefs), predictor.model.backbone.model.hidden_dim), np.float32)
@@ -114,50 +114,6 @@ class Measurer:
         known = np.array([len(belief.chances) > 0 for belief in beliefs])
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
         return np.where(known[:, np.newaxis], sums / np.maximum(lengths, 1e-12), 0.0).astype(np.float32)
-
-
-class _Listener:
-    """Asks as a task does (`Answers`), and keeps what was asked and answered.
-
-    Attributes:
-        examples: that the task made of the texts.
-        owners: int64 [examples], the number of the text of each.
-    """
-
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self.examples: list[Any] = []
-        self._answers: list[Any] = []
-
-    def answer_texts(self, texts: Sequence[str], config: PredictConfig) -> list[dict[str, Any]]:
-        return list(self._predictor.task.answer_texts(self._predictor.model, texts, self, config))
-
-    def answer(self, examples: Iterable[Any], *, probabilities: bool = False) -> Iterator[Any]:
-        asked = list(examples)
-        found = list(self._predictor.answer(asked, probabilities=probabilities))
-        self.examples += asked
-        self._answers += found
-        return iter(found)
-
-    @property
-    def owners(self) -> np.ndarray:
-        task = self._predictor.task
-        return np.array([task.text_of(each, number) for number, each in enumerate(self.examples)], np.int64)
-
-    def owners_of_units(self) -> np.ndarray:
-        """The number of the text of each unit, int64 [units]."""
-        units = [self._predictor.task.count_units(example) for example in self.examples]
-        return np.repeat(self.owners, np.array(units, np.int64))
-
-    def find_beliefs(self, count: int) -> list[Belief]:
-        """What the model believes of each of `count` texts; of a text without a word nothing."""
-        task = self._predictor.task
-        parts: list[list[Belief]] = [[] for _ in range(count)]
-        beliefs = task.find_beliefs(self._predictor.model, self._answers)
-        for owner, example, belief in zip(self.owners, self.examples, beliefs, strict=True):
-            if len(task.words_of(example)):
-                parts[owner].append(belief)
-        return [join_beliefs(each) for each in parts]
 
 
 def _without_text(row: Mapping[str, Any]) -> dict[str, Any]:

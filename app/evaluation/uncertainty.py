@@ -6,12 +6,14 @@ several sentences is one long sequence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from app.tasks.beliefs import Belief
+from app.config import PredictConfig
+from app.evaluation.predictor import Predictor
+from app.tasks.beliefs import Belief, join_beliefs
 
 
 def least_confidence(belief: Belief) -> float:
@@ -77,6 +79,58 @@ MEASURES: dict[str, Callable[[Belief], float]] = {
     "margin": margin,
     "entropy": entropy,
 }
+
+
+def measure_texts(predictor: Predictor, texts: Sequence[str]) -> list[float]:
+    """How unsure a model is of each text, 0 to 1, by the measure for its task (`Task.unsure_by`)."""
+    heard = Listener(predictor)
+    heard.answer_texts(texts, predictor.config)
+    measure = MEASURES[predictor.task.unsure_by]
+    return [measure(belief) for belief in heard.find_beliefs(len(texts))]
+
+
+class Listener:
+    """Asks as a task does (`Answers`), and keeps what was asked and answered.
+
+    Attributes:
+        examples: that the task made of the texts.
+        owners: int64 [examples], the number of the text of each.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor = predictor
+        self.examples: list[Any] = []
+        self._answers: list[Any] = []
+
+    def answer_texts(self, texts: Sequence[str], config: PredictConfig) -> list[dict[str, Any]]:
+        return list(self._predictor.task.answer_texts(self._predictor.model, texts, self, config))
+
+    def answer(self, examples: Iterable[Any], *, probabilities: bool = False) -> Iterator[Any]:
+        asked = list(examples)
+        found = list(self._predictor.answer(asked, probabilities=probabilities))
+        self.examples += asked
+        self._answers += found
+        return iter(found)
+
+    @property
+    def owners(self) -> np.ndarray:
+        task = self._predictor.task
+        return np.array([task.text_of(each, number) for number, each in enumerate(self.examples)], np.int64)
+
+    def owners_of_units(self) -> np.ndarray:
+        """The number of the text of each unit, int64 [units]."""
+        units = [self._predictor.task.count_units(example) for example in self.examples]
+        return np.repeat(self.owners, np.array(units, np.int64))
+
+    def find_beliefs(self, count: int) -> list[Belief]:
+        """What the model believes of each of `count` texts; of a text without a word nothing."""
+        task = self._predictor.task
+        parts: list[list[Belief]] = [[] for _ in range(count)]
+        beliefs = task.find_beliefs(self._predictor.model, self._answers)
+        for owner, example, belief in zip(self.owners, self.examples, beliefs, strict=True):
+            if len(task.words_of(example)):
+                parts[owner].append(belief)
+        return [join_beliefs(each) for each in parts]
 
 
 def measure_row(row: Mapping[str, Any], *, by: str = "margin") -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from app.serving.engines import SavedModelEngine, TFLiteEngine, limits_of
 from app.serving.errors import RequestError
 from app.serving.predict_json import Limits
 from app.serving.runs import Plan, Source, describe_source, model_of, plan_versions
-from app.tasks.light import read_model_facts
+from app.tasks.light import LightModel, load_light_model, read_model_facts
 
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
 _WARM_UP = "Ann Smith of the U.S. met Bob Jones in St. Louis on Monday. It rained. "
@@ -80,6 +81,7 @@ class ServedModel:
         self._labels: dict[str, int] = {}
         self._failed: set[tuple[int, str, str]] = set()
         self._complaint = ""
+        self._light: dict[tuple[int, str], LightModel | None] = {}  # of the version that was asked last
         self._lock = threading.Lock()
 
     @property
@@ -158,6 +160,16 @@ class ServedModel:
             kept[stable] = self._versions[stable]
         self._take(Plan({}, {**labels, "stable": stable}), kept)
 
+    def open_light(self, version: Version) -> LightModel | None:
+        """The model of a version without its network, for what its answers do not say; None if it is not at hand."""
+        key = (version.number, version.source.content)
+        if key not in self._light:
+            folder = model_of(version.source, self.run_dir)
+            with suppress(InputError):  # a task of one's own, or a run that has only its exports
+                self._light = {key: load_light_model(folder, self.config.data) if folder else None}
+            self._light.setdefault(key, None)
+        return self._light[key]
+
     def close(self) -> None:
         """Ends the workers after what they have taken is answered."""
         for version in self._versions.values():
@@ -213,7 +225,7 @@ class ServedModel:
         if source.runtime == "tflite":
             engine = TFLiteEngine(
                 source.path,
-                model_of(source, self.run_dir),
+                model_of(source, self.run_dir) or self.run_dir.model,
                 threads=self._threads,
                 data=self.config.data,
                 predict=self.config.predict,

@@ -11,6 +11,7 @@ This adds to the server's routes:
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,13 +21,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import InputError, RunError
-from app.evaluation.uncertainty import measure_row
+from app.evaluation.predictor import Features, Predictor
+from app.evaluation.uncertainty import measure_row, measure_texts
 from app.feedback.actions import check_agreement
 from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
 from app.feedback.learning import gives_several
@@ -43,6 +46,7 @@ MOST_CORRECTIONS = 1000  # of one request
 MOST_LISTED = 200
 AGREEMENT_OF = 200  # newest judgements that count
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
+ROWS_ASKED = 4  # in one call of the network, so that others who ask do not wait long
 TOGETHER = 64  # texts that are answered before the next ones
 _Result = TypeVar("_Result")
 
@@ -251,11 +255,30 @@ async def _consider(server: ModelServer, model: ServedModel, texts: Sequence[str
     for start in range(0, len(texts), TOGETHER):
         part = texts[start : start + TOGETHER]
         rows, *others = [await server.answer(version, part) for version in asked]
+        unsure = await _measure(server, model, asked[0], part, rows)
         for number, (text, row) in enumerate(zip(part, rows, strict=True)):
             other = {**_plain(others[0][number]), "version": asked[1].number} if others else {}
-            item = Waiting(text, model.name, asked[0].number, reason, measure_row(row), _plain(row), other)
+            item = Waiting(text, model.name, asked[0].number, reason, unsure[number], _plain(row), other)
             found.append(item)
     return found
+
+
+async def _measure(
+    server: ModelServer, model: ServedModel, version: Version, texts: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> list[float | None]:
+    """How unsure a version is of texts: by its network's probabilities where its model is at hand, else by its rows."""
+    known = await in_thread(model.open_light, version)
+    if known is None:
+        return [measure_row(row) for row in rows]
+    loop = asyncio.get_running_loop()
+
+    def forward(features: Features) -> np.ndarray:
+        asked = version.batcher.ask(arrays=features, seconds=server.seconds)
+        logits: np.ndarray = asyncio.run_coroutine_threadsafe(asked, loop).result()["logits"]
+        return logits
+
+    predictor = Predictor(known, known.encoder.scoring_rows, forward, ROWS_ASKED, model.config.predict)  # type: ignore[arg-type]
+    return list(await in_thread(measure_texts, predictor, texts))
 
 
 async def post_queue(request: Request) -> Response:

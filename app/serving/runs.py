@@ -218,7 +218,12 @@ def _find_file(folder: Path, model: Path, config: ServeConfig) -> tuple[Path, st
     return None
 
 
-def model_of(source: Source, run_dir: RunDirectory) -> Path:
-    """What answers need of the model of a TFLite file beyond its network: kept beside it, else that of the run."""
-    kept = source.path.parent / "model"
-    return kept if kept.is_dir() else run_dir.model
+def model_of(source: Source, run_dir: RunDirectory) -> Path | None:
+    """What answers need of a version's model beyond its network: kept for it, else that of the run if it is the same.
+
+    Of a version whose model is nowhere in the run, None; a TFLite file is never without.
+    """
+    kept = find_version_files(run_dir, source.version) / "model"
+    if kept.is_dir():
+        return kept
+    return run_dir.model if is_of_run(run_dir, source.version) else None

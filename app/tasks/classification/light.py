@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.config import DataConfig, PredictConfig
+from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.classification.answers import answer_texts
 from app.tasks.classification.encoding import TextEncoder
 from app.tasks.light import Described
+from app.tasks.whole_text_rows import spell_words
 from app.text.shapes import word_shapes
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class ClassificationBasics(Described):
     model_name = "classify"
     unit = "texts"
     averages_windows = True
+    unsure_by = "margin"  # of many classes, which Joshi et al. 2009 found to be better than the entropy
 
     def build_encoder(
         self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
@@ -55,6 +58,16 @@ class ClassificationBasics(Described):
     def decode(self, model: Any, emissions: Sequence[np.ndarray], *, probabilities: bool) -> list[np.ndarray]:
         """Logits float32 [labels] of each text."""
         return [each[0] for each in emissions]
+
+    def words_of(self, example: LabelledText) -> Sequence[str]:
+        return [word for text in example.texts for word in spell_words(text)]
+
+    def text_of(self, example: LabelledText, position: int) -> int:
+        return position
+
+    def find_beliefs(self, model: Any, answers: Sequence[np.ndarray]) -> list[Belief]:
+        temperature = float(model.facts.get("temperature", 1.0))
+        return believe_logits(answers, independent=bool(model.facts.get("multi_label")), temperature=temperature)
 
 
 class LightClassification(ClassificationBasics):

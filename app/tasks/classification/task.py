@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from app.config import Config, ModelConfig, PredictConfig
 from app.data.encoding import Encoder
-from app.tasks.beliefs import Belief, believe_logits
 from app.tasks.calibration import fit_temperature, log_softmax
 from app.tasks.classification.answers import answer_texts, make_row, settings_of, split_pair
 from app.tasks.classification.corpus import (
@@ -51,7 +50,6 @@ from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
 from app.tasks.task import Answers as AnswersTexts
 from app.tasks.task import Facts, NetworkAt, Scored, Task
-from app.tasks.whole_text import spell_words
 
 DEFAULT_POOLING = "mean"  # chosen on validation data, docs/results.md
 MOST_POINTS = 1000  # of the curve of coverage that a model carries
@@ -71,7 +69,6 @@ class Classification(ClassificationBasics, Task):
         "- Gives every text one of its labels, or none below `predict.min_score`. Accuracy on text unlike the training "
         "corpus is lower: measure it\n  with `--mode=evaluate` on text of your own."
     )
-    unsure_by = "margin"  # of many classes, which Joshi et al. 2009 found to be better than the entropy
     pieces_meaning = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text = "Where is my order? It should have been here on Monday. "
 
@@ -117,9 +114,6 @@ class Classification(ClassificationBasics, Task):
         """One text for each sentence of the running text."""
         for number, sentence in enumerate(read_unlabelled(sources, limit_words=limit_words)):
             yield LabelledText((" ".join(sentence.words),), (), number, 0, out_of_scope=True)
-
-    def words_of(self, example: LabelledText) -> Sequence[str]:
-        return [word for text in example.texts for word in spell_words(text)]
 
     # The network.
 
@@ -240,10 +234,6 @@ class Classification(ClassificationBasics, Task):
 
     def count_answers(self, row: Mapping[str, Any]) -> int:
         return len(row["labels"]) if "labels" in row else int(row["label"] is not None)
-
-    def find_beliefs(self, model: TaskModel, answers: Sequence[np.ndarray]) -> list[Belief]:
-        temperature = float(model.facts.get("temperature", 1.0))
-        return believe_logits(answers, independent=bool(model.facts.get("multi_label")), temperature=temperature)
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> LabelDisplay:
         return LabelDisplay(file, labels)

@@ -69,3 +69,13 @@ def compute_posterior(emissions: np.ndarray, transitions: np.ndarray) -> np.ndar
         backward[word - 1] = message / message.sum()
     posterior = forward * backward
     return posterior / posterior.sum(axis=1, keepdims=True)
+
+
+def score_path(emissions: np.ndarray, transitions: np.ndarray, labels: np.ndarray) -> float:
+    """log P(labels | emissions) of a sentence: the score of the path less log Z, in nats. `labels` int [words]."""
+    emissions, transitions = emissions.astype(np.float64), transitions.astype(np.float64)
+    log_sums = emissions[0]
+    for word in range(1, len(emissions)):
+        log_sums = np.logaddexp.reduce(log_sums[:, np.newaxis] + transitions, axis=0) + emissions[word]
+    path = emissions[np.arange(len(labels)), labels].sum() + transitions[labels[:-1], labels[1:]].sum()
+    return float(path - np.logaddexp.reduce(log_sums))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from app.config import DataConfig, PredictConfig
+from app.tasks.beliefs import Belief
 from app.tasks.light import Described
 from app.tasks.tagging.answers import TaggedSentence, find_non_names, tag_texts
-from app.tasks.tagging.chain import compute_constraints, compute_posterior, decode_chain
+from app.tasks.tagging.chain import compute_constraints, compute_posterior, decode_chain, score_path
 from app.tasks.tagging.encoding import SentenceEncoder
 from app.text.shapes import word_shapes
 
@@ -29,6 +30,7 @@ class TaggingBasics(Described):
     model_name = "ner"
     unit = "words"
     averages_windows = False
+    unsure_by = "least_confidence"
 
     def build_encoder(
         self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]
@@ -48,6 +50,12 @@ class TaggingBasics(Described):
     def group_of(self, example: Sentence) -> int:
         return example.document
 
+    def words_of(self, example: Sentence) -> Sequence[str]:
+        return example.words
+
+    def text_of(self, example: Sentence, position: int) -> int:
+        return example.document
+
 
 class LightTagging(TaggingBasics):
     """As `Tagging` answers, and as the text signature of its SavedModel does."""
@@ -55,20 +63,43 @@ class LightTagging(TaggingBasics):
     def decode(
         self, model: LightModel, emissions: Sequence[np.ndarray], *, probabilities: bool
     ) -> list[TaggedSentence]:
-        start, moves, end = self._scores(model)
-        temperature = float(model.facts.get("temperature", 1.0))
+        moves, temperature = self._scores(model)[1], self._temperature(model)
         found = []
         for logits in emissions:
             if not len(logits):
                 found.append(TaggedSentence([], np.zeros(0, np.float32), logits))
                 continue
-            scores = logits.copy()
-            scores[0] += start
-            scores[-1] += end
+            scores = self._chain(model, logits)
             ids = decode_chain(scores, moves)
             chances = compute_posterior(scores / temperature, moves / temperature)[np.arange(len(ids)), ids]
             found.append(TaggedSentence([model.labels[i] for i in ids], chances, logits))
         return found
+
+    def find_beliefs(self, model: LightModel, answers: Sequence[TaggedSentence]) -> list[Belief]:
+        """As `Tagging.find_beliefs`: posterior probabilities of tags, and the probability of all tags together."""
+        moves, temperature = self._scores(model)[1], self._temperature(model)
+        ids = {label: number for number, label in enumerate(model.labels)}
+        beliefs = []
+        for each in answers:
+            if not len(each.emissions):
+                beliefs.append(Belief(np.zeros((0, len(ids))), 0.0))
+                continue
+            scores, scaled_moves = self._chain(model, each.emissions) / temperature, moves / temperature
+            path = np.array([ids[tag] for tag in each.tags])
+            log_chance = score_path(scores, scaled_moves, path)
+            beliefs.append(Belief(compute_posterior(scores, scaled_moves), min(0.0, log_chance)))
+        return beliefs
+
+    def _temperature(self, model: LightModel) -> float:
+        return float(model.facts.get("temperature", 1.0))
+
+    def _chain(self, model: LightModel, logits: np.ndarray) -> np.ndarray:
+        """Logits of a sentence with start and end scores, float32 [words, labels]."""
+        start, _, end = self._scores(model)
+        scores = logits.copy()
+        scores[0] += start
+        scores[-1] += end
+        return scores
 
     def _scores(self, model: LightModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Start, transition and end scores, as `TaggingHead.decoding_scores` gives them."""

@@ -130,9 +130,6 @@ class Tagging(TaggingBasics, Task):
     def read_unlabelled(self, sources: Sequence[Any], *, limit_words: int = 0) -> Iterator[Sentence]:
         return read_unlabelled(sources, limit_words=limit_words)
 
-    def words_of(self, example: Sentence) -> Sequence[str]:
-        return example.words
-
     # The network.
 
     def find_facts(
@@ -248,9 +245,6 @@ class Tagging(TaggingBasics, Task):
         ids = {label: number for number, label in enumerate(model.labels)}
         labels = [np.array([ids[tag] for tag in each.tags], np.int32) for each in answers]
         return measure_beliefs([each.emissions for each in answers], labels, _scoring(model))
-
-    def text_of(self, example: Sentence, position: int) -> int:
-        return example.document
 
     def open_display(self, file: IO[str], labels: Sequence[str]) -> EntityDisplay:
         return EntityDisplay(file, types_from(labels))

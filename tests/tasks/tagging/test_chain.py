@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from toy import LABELS
 
-from app.tasks.tagging.chain import compute_constraints, compute_posterior, decode_chain
-from app.tasks.tagging.crf import compute_marginals, decode_tags
+from app.tasks.tagging.chain import compute_constraints, compute_posterior, decode_chain, score_path
+from app.tasks.tagging.crf import compute_marginals, decode_tags, score_tags
 
 START, RULES = compute_constraints(LABELS)
 
@@ -23,6 +23,9 @@ def test_tags_and_probabilities_are_those_of_tensorflow(scale, learnt):
         assert decode_chain(emissions, moves).tolist() == decode_tags(batch, lengths, moves).numpy()[0].tolist()
         expected = compute_marginals(batch, lengths, moves).numpy()[0]
         np.testing.assert_allclose(compute_posterior(emissions, moves), expected, atol=2e-5)
+        path = decode_chain(emissions, moves)
+        log_chance = score_tags(batch, path[np.newaxis].astype(np.int32), lengths, moves).numpy()[0]
+        assert score_path(emissions, moves, path) == pytest.approx(log_chance, abs=2e-5 * scale * words + 1e-4)
 
 
 def test_no_illegal_tag_is_given_and_huge_logits_give_numbers():
