@@ -72,7 +72,7 @@ def compute_posterior(emissions: np.ndarray, transitions: np.ndarray) -> np.ndar
 
 
 def score_path(emissions: np.ndarray, transitions: np.ndarray, labels: np.ndarray) -> float:
-    """log P(labels | emissions) of a sentence: the score of the path less log Z, in nats. `labels` int [words]."""
+    """Log-probability of the labels int [words] of a sentence, in nats: the score of their path less log Z."""
     emissions, transitions = emissions.astype(np.float64), transitions.astype(np.float64)
     log_sums = emissions[0]
     for word in range(1, len(emissions)):
