@@ -29,8 +29,9 @@ class ServeConfig:
     deadline_ms: int = option(10_000, "a request that has no answer after this time ends with 504", at_least=1)
     target_latency_ms: int = option(
         0,
-        "SavedModel of a model with exits: while requests take longer, texts leave the network earlier, row by row of "
-        "the table that validation stored, and later again when they take less than half of it; 0 = always as exported",
+        "of a model with exits: while requests take longer, texts leave the network earlier, and later again when they "
+        "take less than half of it: a SavedModel row by row of the table that validation stored, a TFLite file NAME by "
+        "NAME_early beside it; 0 = always as exported",
         at_least=0,
     )
     max_body_bytes: int = option(4 * 2**20, "most bytes in a body, unpacked; a larger one ends with 413", at_least=1)

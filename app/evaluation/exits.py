@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from app.config import PredictConfig
 from app.data.packing import FEATURES
+from app.evaluation.litert import RowByRow
 from app.evaluation.predictor import EarlyForward, Features, Predictor
 from app.tasks.exit_table import ExitRow, make_fact
 from app.tasks.exits import STATES, WINDOWS, Step, build_steps, measure_costs
@@ -126,7 +127,7 @@ class SavedModelEarlyForward(_Counted):
 
 
 class TFLiteEarlyForward(_Counted):
-    """The same by a TFLite file with exits, row by row: a batch leaves when all of it is sure.
+    """The same by a TFLite file with exits, row by row.
 
     Args:
         run: {name of an input: int32 [1, length]} -> outputs, among them `logits` and `layer`.
@@ -138,17 +139,10 @@ class TFLiteEarlyForward(_Counted):
         self, run: Callable[[Features], dict[str, np.ndarray]], model: TaskModel, *, unit_input: str
     ) -> None:
         super().__init__(model)
-        self._run, self._unit_input, self._labels = run, unit_input, len(model.labels)
+        self._rows = RowByRow(run, labels=len(model.labels), unit_input=unit_input)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits = np.zeros((*units.shape, self._labels), np.float32)
-        layers = np.zeros(len(units), np.int64)
-        for row, used in enumerate(np.count_nonzero(features["padding_mask"], axis=1)):
-            inputs = {name: value[row : row + 1, :used] for name, value in features.items()}
-            if self._unit_input:
-                inputs[self._unit_input] = units[row : row + 1, :used].astype(np.int32)
-            found = self._run(inputs)
-            logits[row, :used], layers[row] = found["logits"][0], int(found["layer"][0])
+        logits, layers = self._rows(features, units)
         self.count(layers, features)
         return logits, layers
 

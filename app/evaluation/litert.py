@@ -1,7 +1,7 @@
 """Evaluation room: a `.tflite` file in LiteRT. Imports no TensorFlow."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,9 @@ class TFLiteModel:
             self._interpreter = Interpreter(plain(path), num_threads=threads or os.cpu_count() or 1)
             self._run = self._interpreter.get_signature_runner()
             self.inputs = tuple(self._run.get_input_details())
-            self.label_count = int(self._run.get_output_details()["logits"]["shape_signature"][-1])
+            outputs = self._run.get_output_details()
+            self.label_count = int(outputs["logits"]["shape_signature"][-1])
+            self.has_exits = "layer" in outputs
         except (ValueError, KeyError, RuntimeError) as error:
             raise InputError(f"{path} is not a model that LiteRT can run: {str(error).splitlines()[0]}") from error
 
@@ -44,6 +46,36 @@ class TFLiteModel:
         """The whole model; inputs that are not given are 0."""
         nothing = np.zeros_like(features["token_ids"])
         return dict(self._run(**{name: np.asarray(features.get(name, nothing), np.int32) for name in self.inputs}))
+
+
+class RowByRow:
+    """A file with exits as an `EarlyForward`, row by row: a batch leaves when all of it is sure. Nothing is counted.
+
+    Args:
+        run: {name of an input: int32 [1, length]} -> outputs, among them `logits` and `layer`.
+        labels: their number.
+        unit_input: name of the input that says where units are, see `Task.unit_input`; empty = there is none.
+    """
+
+    def __init__(self, run: Callable[[Features], dict[str, np.ndarray]], *, labels: int, unit_input: str) -> None:
+        self._run, self._labels, self._unit_input = run, labels, unit_input
+
+    def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits = np.zeros((*units.shape, self._labels), np.float32)
+        layers = np.zeros(len(units), np.int64)
+        for row, used in enumerate(np.count_nonzero(features["padding_mask"], axis=1)):
+            inputs = {name: value[row : row + 1, :used] for name, value in features.items()}
+            if self._unit_input:
+                inputs[self._unit_input] = units[row : row + 1, :used].astype(np.int32)
+            found = self._run(inputs)
+            logits[row, :used], layers[row] = found["logits"][0], int(found["layer"][0])
+        return logits, layers
+
+    def begin(self) -> None:
+        """Nothing is counted."""
+
+    def measure(self) -> dict[str, float]:
+        return {}
 
 
 def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.tasks.exit_table import FACT, choose_row, read_table
@@ -12,20 +12,24 @@ CALM = 0.5  # part of the target latency below which the bar is raised again
 PATIENCE = 8  # batches in a row that must be calm for that: down at once, up slowly, so that it does not swing
 
 
+def find_thresholds(facts: Mapping[str, Any], *, max_f1_loss: float) -> list[float]:
+    """Those of the stored table (`app/tasks/exit_table.py`), ascending, from that for `max_f1_loss` points on."""
+    layers = tuple((facts.get(FACT) or {}).get("layers", ()))
+    rows = read_table(facts, layers)
+    start = choose_row(rows, max_loss=max_f1_loss) or (rows[0] if rows else None)
+    return [row.threshold for row in rows if start and row.operations <= start.operations]
+
+
 class LoadAdapter:
-    """Chooses a row of the stored table (`app/tasks/exit_table.py`) by how long requests take.
+    """Chooses a threshold by how long requests take.
 
     Args:
-        facts: of the model.
-        target_ms: latency of a request above which the next row is taken; 0 = never.
-        max_f1_loss: that the first row is chosen for, in points of 100.
+        thresholds: at which texts leave the network, ascending, the first with nothing to do.
+        target_ms: latency of a request above which the next one is taken; 0 = never.
     """
 
-    def __init__(self, facts: Mapping[str, Any], *, target_ms: float, max_f1_loss: float) -> None:
-        layers = tuple((facts.get(FACT) or {}).get("layers", ()))
-        rows = read_table(facts, layers)
-        start = choose_row(rows, max_loss=max_f1_loss) or (rows[0] if rows else None)
-        self._thresholds = [row.threshold for row in rows if start and row.operations <= start.operations]
+    def __init__(self, thresholds: Sequence[float], *, target_ms: float) -> None:
+        self._thresholds = list(thresholds)
         self._target = target_ms / 1000
         self._level = self._calm = 0
         self._lock = threading.Lock()
@@ -37,7 +41,7 @@ class LoadAdapter:
 
     @property
     def level(self) -> int:
-        """How many rows lower than with nothing to do."""
+        """How many thresholds further than with nothing to do."""
         return self._level
 
     @property

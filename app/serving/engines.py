@@ -17,14 +17,18 @@ import numpy as np
 
 from app.config import InputError, PredictConfig
 from app.data.packing import FEATURES
-from app.evaluation.litert import TFLiteModel, load_tflite
+from app.encoder.sources import read_json
+from app.evaluation.layers import answer_with_layers
+from app.evaluation.litert import RowByRow, TFLiteModel, load_tflite
+from app.evaluation.manifest import find_export
 from app.evaluation.predictor import Features, Predictor
 from app.run.directory import RunDirectory
-from app.serving.adaptive import LoadAdapter
+from app.serving.adaptive import LoadAdapter, find_thresholds
 from app.serving.batching import Answered
 from app.serving.errors import ExpiredError, RequestError
 from app.serving.predict_json import Limits, Signature, Tensor
-from app.tasks.light import LightModel, load_light_model
+from app.tasks.light import BACKBONE_FILE, LightModel, load_light_model
+from app.tasks.whole_text_rows import spell_words
 
 ROWS_TOGETHER = 2  # of packed rows of like length in one call; more only pad each other, and need memory
 _TOKENIZED_INPUTS = {name: Tensor("int32", (-1, -1)) for name in FEATURES}
@@ -61,28 +65,62 @@ class _Rows:
         return self.model.task.outputs(self.all_rows[first:end], self.model.labels)
 
 
-class TFLiteEngine:
+class _Interpreters:
     """A `.tflite` file in as many interpreters as there are workers, each of one thread, and one of all threads.
 
     The latter is for a request that comes alone. LiteRT lets other threads run while it computes.
 
     Args:
         path: of the file.
+        threads: workers.
+        labels: of the model, which the file must give.
+    """
+
+    def __init__(self, path: Path, *, threads: int, labels: Sequence[str]) -> None:
+        checked = load_tflite(path.parent, path.stem, labels=labels, threads=1)
+        self.narrow = [checked, *(TFLiteModel(path, threads=1) for _ in range(threads - 1))]
+        wide = min(threads, os.cpu_count() or 1)
+        self._wide = TFLiteModel(path, threads=wide) if threads > 1 else checked
+        self.has_exits = checked.has_exits
+
+    def choose(self, worker: int, *, alone: bool) -> TFLiteModel:
+        return self._wide if alone and worker == 0 else self.narrow[worker]
+
+
+class TFLiteEngine:
+    """A `.tflite` file in LiteRT; under load that with exits, if it lies beside it.
+
+    Args:
+        path: of the file.
         model: folder of what answers need beyond the network, `model/` of a run.
         threads: workers.
         data: how rows are cut; predict: how answers are chosen.
+        target_ms: latency above which `NAME_early.tflite` answers; 0 = always the file itself.
+        observe_layers: called with the layer at which each text of a batch left, of a file with exits.
     """
 
-    def __init__(self, path: Path, model: Path, *, threads: int, data: Any, predict: PredictConfig) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: Path,
+        *,
+        threads: int,
+        data: Any,
+        predict: PredictConfig,
+        target_ms: float = 0,
+        observe_layers: Callable[[Iterable[int]], None] = lambda layers: None,
+    ) -> None:
         self._model = load_light_model(model, data)
         self._config = predict
         labels = self._model.labels
-        wide = min(threads, os.cpu_count() or 1)
-        checked = load_tflite(path.parent, path.stem, labels=labels, threads=1)
-        self._narrow = [checked, *(TFLiteModel(path, threads=1) for _ in range(threads - 1))]
-        self._wide = TFLiteModel(path, threads=wide) if threads > 1 else self._narrow[0]
+        found = [(path, 0.0), *(_find_early(path) if target_ms else ())]
+        self._files = [_Interpreters(each, threads=threads, labels=labels) for each, _ in found]
+        adapter = LoadAdapter([threshold for _, threshold in found], target_ms=target_ms)
+        self.adapter = adapter if adapter.active else None
+        self._deepest = max(1, int(read_json(model / BACKBONE_FILE)["num_layers"]))
         # Each interpreter once, as (worker, alone), see `Engine.answer`.
         self.callers = [*((worker, False) for worker in range(threads)), (0, True)]
+        self._observe_layers, self._started = observe_layers, False
         name = self._model.task.name
         self.signatures = {
             "serving_default": Signature(_TEXT_INPUTS, _TEXT_OUTPUTS[name]),
@@ -92,35 +130,74 @@ class TFLiteEngine:
     def answer(
         self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")
     ) -> Answered:
-        model = self._wide if alone and worker == 0 else self._narrow[worker]
+        level = self.adapter.level if self.adapter else 0
+        return self._answer(texts, self._files[level], worker=worker, alone=alone, deadline=deadline)
 
-        def forward(features: Features) -> np.ndarray:
+    def _answer(
+        self, texts: Sequence[str], file: _Interpreters, *, worker: int, alone: bool, deadline: float
+    ) -> _Rows:
+        model, task = file.choose(worker, alone=alone), self._model.task
+
+        def run(features: Features) -> dict[str, np.ndarray]:
             if time.monotonic() > deadline:
                 raise ExpiredError
-            return _forward(model, features)
+            return model.run(features)
 
-        predictor = Predictor(self._model, self._model.encoder.scoring_rows, forward, ROWS_TOGETHER, self._config)  # type: ignore[arg-type]
-        return _Rows(self._model, list(self._model.task.answer_texts(self._model, texts, predictor, self._config)))
+        early = RowByRow(run, labels=len(self._model.labels), unit_input=task.unit_input) if file.has_exits else None
+        predictor = Predictor(
+            self._model,  # type: ignore[arg-type]
+            self._model.encoder.scoring_rows,
+            lambda features: _forward(run, features),
+            ROWS_TOGETHER,
+            self._config,
+            early,
+        )
+        rows = list(answer_with_layers(texts, predictor, self._config))
+        if self.adapter and not early:
+            rows = [{**row, "layer": self._deepest if spell_words(row["text"]) else 0} for row in rows]
+        if self._started and rows and "layer" in rows[0]:
+            self._observe_layers([row["layer"] for row in rows])
+        return _Rows(self._model, rows)
+
+    def warm_up(self, texts: Sequence[str], *, worker: int, alone: bool) -> None:
+        """Computes texts by each file."""
+        for file in self._files:
+            self._answer(texts, file, worker=worker, alone=alone, deadline=float("inf"))
 
     def started(self) -> None:
-        """From now on users are answered."""
+        """From now on users are answered: layers are counted, and the load counts."""
+        self._started = True
 
     def note(self, seconds: float) -> None:
         """How long the oldest request of a batch took."""
+        if self.adapter and self._started:
+            self.adapter.note(seconds)
 
     def agrees(self, vector: Mapping[str, Any], logits: np.ndarray) -> bool:
         """Whether logits of a test vector are the answer that it holds."""
         return self._model.task.agrees(self._model, vector, logits)
 
     def compute_logits(self, arrays: Mapping[str, np.ndarray], *, worker: int = 0) -> dict[str, np.ndarray]:
-        return {"logits": _in_slices(self._narrow[worker].forward, arrays)}
+        return {"logits": _in_slices(self._files[0].narrow[worker].forward, arrays)}
 
 
-def _forward(model: TFLiteModel, features: Features) -> np.ndarray:
+def _find_early(path: Path) -> list[tuple[Path, float]]:
+    """The file with exits beside a file of the same model, and its threshold; none if there is none."""
+    try:
+        early, manifest = find_export(path.parent, f"{path.stem}_early")
+    except InputError:
+        return []
+    entry, own = manifest["files"][early.name], manifest["files"][path.name]
+    if entry.get("model_sums_sha256") != own.get("model_sums_sha256") or not entry.get("exit_threshold"):
+        return []
+    return [(early, float(entry["exit_threshold"]))]
+
+
+def _forward(run: Callable[[Features], dict[str, np.ndarray]], features: Features) -> np.ndarray:
     """Logits, computed without the columns that all rows pad: LiteRT takes any length, a new one costs it little."""
     whole = features["padding_mask"].shape[1]
     used = int(np.flatnonzero(features["padding_mask"].any(axis=0))[-1]) + 1
-    logits = model.forward({name: value[:, :used] for name, value in features.items()})
+    logits = run({name: value[:, :used] for name, value in features.items()})["logits"]
     if used == whole:
         return logits
     padded = np.zeros((len(logits), whole, logits.shape[2]), logits.dtype)
@@ -215,7 +292,7 @@ class SavedModelEngine:
             for name, signature in self._loaded.signatures.items()
         }
 
-        adapter = LoadAdapter(facts, target_ms=target_ms, max_f1_loss=predict.max_f1_loss)
+        adapter = LoadAdapter(find_thresholds(facts, max_f1_loss=predict.max_f1_loss), target_ms=target_ms)
         self.adapter = adapter if adapter.active and "early" in self._loaded.signatures else None
         self._observe_layers, self._started = observe_layers, False
 
@@ -237,16 +314,25 @@ class SavedModelEngine:
     def answer(
         self, texts: Sequence[str], *, worker: int = 0, alone: bool = True, deadline: float = float("inf")
     ) -> Answered:
-        import tensorflow as tf
-
-        inputs = {"text": tf.constant([text.encode("utf-8") for text in texts])}
-        if self.adapter and self.adapter.level:
-            found = self._run("early", {**inputs, "threshold": tf.constant(self.adapter.threshold, tf.float32)})
-        else:
-            found = self._run("serving_default", inputs)
+        threshold = self.adapter.threshold if self.adapter and self.adapter.level else None
+        found = self._compute(texts, threshold)
         if self._started and "layer" in found:
             self._observe_layers(found["layer"].tolist())
         return _Outputs(self, texts, found)
+
+    def warm_up(self, texts: Sequence[str], *, worker: int, alone: bool) -> None:
+        """Computes texts by each signature that may be asked."""
+        self._compute(texts, None)
+        if self.adapter:
+            self._compute(texts, self.adapter.threshold)
+
+    def _compute(self, texts: Sequence[str], threshold: float | None) -> dict[str, np.ndarray]:
+        import tensorflow as tf
+
+        inputs = {"text": tf.constant([text.encode("utf-8") for text in texts])}
+        if threshold is None:
+            return self._run("serving_default", inputs)
+        return self._run("early", {**inputs, "threshold": tf.constant(threshold, tf.float32)})
 
     def compute_logits(self, arrays: Mapping[str, np.ndarray], *, worker: int = 0) -> dict[str, np.ndarray]:
         import tensorflow as tf

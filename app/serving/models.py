@@ -229,6 +229,8 @@ class ServedModel:
                 threads=self._threads,
                 data=self.config.data,
                 predict=self.config.predict,
+                target_ms=self.settings.target_latency_ms,
+                observe_layers=lambda layers: self.observe_layers(layers),
             )
             check_vectors(engine, source.path.parent)
             return engine
@@ -268,7 +270,7 @@ def warm_up(engine: Any, about: Mapping[str, Any]) -> None:
     text = f"{about['sample_text']} " if about["sample_text"] else _WARM_UP
     for texts in ([text], [text * 4, text], [text * 20]):
         for worker, alone in engine.callers:
-            engine.answer(texts, worker=worker, alone=alone)
+            engine.warm_up(texts, worker=worker, alone=alone)
 
 
 def check_engine(engine: Any, about: Mapping[str, Any], expected: list[dict[str, Any]]) -> None:

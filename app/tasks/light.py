@@ -55,6 +55,7 @@ class LightTask(Protocol):
     unit: str
     averages_windows: bool
     unsure_by: str
+    unit_input: str
 
     def agrees(self, model: Any, vector: Mapping[str, Any], logits: np.ndarray) -> bool: ...
     def build_encoder(

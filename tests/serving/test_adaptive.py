@@ -1,10 +1,18 @@
 """A busy server lowers the bar for leaving the network early, and raises it again."""
 
 import pytest
+import served
+import toy
 
-from app.serving.adaptive import PATIENCE, LoadAdapter
+from app.config import ExportConfig, ModelConfig
+from app.evaluation.exits import ALL_LEAVE
+from app.export.metadata import write_companions
+from app.export.tflite import TFLiteWriter
+from app.run.directory import RunDirectory, sha256_of_file
+from app.serving.adaptive import PATIENCE, LoadAdapter, find_thresholds
 from app.serving.metrics import Metrics
 from app.tasks.exit_table import ExitRow, choose_row, describe_table, make_fact, read_table
+from app.tasks.network import build_encoder
 
 ROWS = [ExitRow(0.0, 0.9, 1.0, 6.0), ExitRow(0.1, 0.8995, 0.8, 4.8), ExitRow(0.3, 0.89, 0.5, 3.0),
         ExitRow(2.0, 0.7, 0.33, 2.0)]  # fmt: skip
@@ -12,7 +20,7 @@ FACTS = make_fact((2, 4), "entity_f1", ROWS)
 
 
 def test_slow_requests_lower_the_bar_row_by_row_and_calm_raises_it_again():
-    adapter = LoadAdapter(FACTS, target_ms=100, max_f1_loss=0.2)
+    adapter = LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2), target_ms=100)
     assert adapter.active and adapter.level == 0 and adapter.threshold == 0.1
     found = []
     for _ in range(4):
@@ -31,9 +39,9 @@ def test_slow_requests_lower_the_bar_row_by_row_and_calm_raises_it_again():
 
 
 def test_without_a_target_or_exits_nothing_is_chosen():
-    assert not LoadAdapter(FACTS, target_ms=0, max_f1_loss=0.2).active
-    assert not LoadAdapter({}, target_ms=100, max_f1_loss=0.2).active
-    assert LoadAdapter(FACTS, target_ms=100, max_f1_loss=0).threshold == 0.0
+    assert not LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2), target_ms=0).active
+    assert not LoadAdapter(find_thresholds({}, max_f1_loss=0.2), target_ms=100).active
+    assert find_thresholds(FACTS, max_f1_loss=0)[0] == 0.0
 
 
 @pytest.mark.parametrize(("loss", "threshold"), [(0, None), (0.01, None), (0.05, 0.1), (1.0, 0.3), (100, 2.0)])
@@ -53,3 +61,48 @@ def test_answers_are_counted_by_layer():
     metrics.count_layers([2, 2, 6])
     text = metrics.text().decode()
     assert 'app_answers_by_layer_total{layer="2"} 2.0' in text and 'app_answers_by_layer_total{layer="6"} 1.0' in text
+
+
+@pytest.fixture(scope="module")
+def light_run(vocabulary, tmp_path_factory):
+    """A run with a TFLite file, and beside it one that every text leaves at layer 1."""
+    model = toy.make_tagger(vocabulary, model=ModelConfig(exit_layers=(1,)), num_layers=2)
+    encoder = build_encoder(model, served.CONFIG.data)
+    folder = served.make_run(tmp_path_factory.mktemp("light") / "run", model, encoder, light=True)
+    run = RunDirectory(folder)
+    writer = TFLiteWriter(model, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [], threshold=ALL_LEAVE)
+    path = run.tflite / "float32_early.tflite"
+    run.write_bytes(path, writer.write("float32_early"))
+    entry = {"sha256": sha256_of_file(path), "exit_threshold": ALL_LEAVE}
+    write_companions(model, run, path.name, entry, max_length=toy.LENGTH, vectors=[])
+    return folder
+
+
+def test_a_file_with_exits_answers_while_requests_take_too_long(light_run):
+    texts = ["Ada met Bob .", "the old house . It was in Lima .", " "]
+    model = served.make_server(light_run, runtime="tflite", target_latency_ms=100).models["ner"]
+    left = []
+    model.observe_layers = left.extend
+    model.load()
+    engine = model.stable.engine
+
+    def layers():
+        return [row["layer"] for row in engine.answer(texts).rows(0, 3)]
+
+    assert layers() == [2, 2, 0]
+    engine.note(0.2)
+    assert layers() == [1, 1, 0]
+    for _ in range(PATIENCE):
+        engine.note(0.01)
+    assert layers() == [2, 2, 0]
+    assert left == [2, 2, 0, 1, 1, 0, 2, 2, 0]
+    model.close()
+
+
+def test_a_file_with_exits_can_be_the_one_that_is_served(light_run):
+    with served.serving(light_run, runtime="tflite", tflite_file="float32_early") as url:
+        status, body = served.ask(url, "/entities", {"texts": ["Ada met Bob ."]})
+        assert status == 200 and body["answers"][0]["layer"] == 1
+        assert 'app_answers_by_layer_total{layer="1"} 1.0' in served.fetch(url, "/metrics")[2].decode()
+    with served.serving(light_run, runtime="tflite") as url:
+        assert "layer" not in served.ask(url, "/entities", {"texts": ["Ada met Bob ."]})[1]["answers"][0]

@@ -31,6 +31,7 @@ class TaggingBasics(Described):
     unit = "words"
     averages_windows = False
     unsure_by = "least_confidence"
+    unit_input = "word_starts"
 
     def build_encoder(
         self, pieces: Any, labels: Sequence[str], data: DataConfig, facts: Mapping[str, Any]

@@ -75,7 +75,6 @@ class Tagging(TaggingBasics, Task):
     suffix = "conll"
     speed_name = "tag_words_per_second"
     labels_words = True
-    unit_input = "word_starts"
     unit_input_meaning = "1 at the first piece of each word; all 0: no tags, logits only"
     pieces_meaning = "word pieces: [CLS] sentence [SEP] sentence [SEP] ..., 0 after the end"
     warmup_text = "Ann Smith of the U.S. met Bob Jones in St. Louis on Monday. It rained. "
