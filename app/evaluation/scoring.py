@@ -20,9 +20,9 @@ from app.run.screen import heartbeat, say
 from app.tasks import check_settings
 from app.tasks.bundle import load_model, save_facts, save_model
 from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora, open_split, summarize
-from app.tasks.exit_table import choose_row, describe_table
+from app.tasks.exit_table import choose_row, describe_table, read_table
 from app.tasks.network import TaskModel, build_encoder
-from app.tasks.report import Report
+from app.tasks.report import Lines, Report
 from app.tasks.task import Corpus, Scored
 from app.text.shapes import NUM_SHAPES
 from app.training.sessions import open_finished_run
@@ -120,6 +120,8 @@ def write_scores(
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
         report = _with_depth(task.report(scored, errors, title=title), depth)
+        if chart := _draw_exits(predictor.model):
+            report = dataclasses.replace(report, charts=(*report.charts, chart))
         run_dir.write_text(run_dir.report_txt, (opening.text if opening else "") + report.text)
         page = render_page(
             report,
@@ -143,6 +145,22 @@ def _with_depth(report: Report, depth: Mapping[str, float]) -> Report:
     tiles = (*report.tiles, ("operations saved by exits", saved), ("mean layer", layer))
     text = f"{report.text.rstrip()}\n\nexits: {saved} of the encoder's operations saved, mean layer {layer}\n"
     return dataclasses.replace(report, tiles=tiles, text=text)
+
+
+def _draw_exits(model: TaskModel) -> Lines | None:
+    """What thresholds cost on validation; None of a model without exits, or whose table is not there."""
+    rows = read_table(model.facts, model.config.exit_layers)
+    if not rows:
+        return None
+    name = model.task.headline_name
+    points = tuple((100 * (1 - row.operations), row.score) for row in rows)
+    return Lines(
+        "Early exits",
+        f"{name} of the validation split by the operations of the encoder that are saved; each mark is a threshold",
+        "operations saved, %",
+        name,
+        {name: points},
+    )
 
 
 def show_results(run_dir: RunDirectory, *, model: Path) -> None:
