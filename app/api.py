@@ -168,17 +168,20 @@ def load(
     checks.check_model(resolved, run)
     _check_export(run, runtime, file)
     with heartbeat(f"loading {run}"), _precision_kept():
-        from app.evaluation.runtimes import FORWARDS, build_predictor
+        from app.evaluation.runtimes import RUNTIMES as OPENERS
+        from app.evaluation.runtimes import build_predictor
         from app.tasks.bundle import load_model
         from app.tasks.network import build_encoder
 
         model = load_model(run.model)
+        forward, early = OPENERS[runtime](run, file, model, resolved.predict)
         predictor = build_predictor(
             model,
             build_encoder(model, resolved.data),
             batch_size=resolved.predict.batch_size,
-            forward=FORWARDS[runtime](run, file, model),
+            forward=forward,
             config=resolved.predict,
+            early=early,
         )
     return Model(run, runtime, model=model, predictor=predictor, config=resolved.predict)
 

@@ -24,10 +24,11 @@ from app.encoder.sources import SUMS_FILE, read_json, read_sums
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, frontier_page, text_table, within
 from app.evaluation.frontier_peer import check_peer, start_peer, write_network
 from app.evaluation.gate import mention_refusal, read_refusals
+from app.evaluation.litert import load_tflite
 from app.evaluation.manifest import MANIFEST, read_manifest, require_exports, versions
 from app.evaluation.plots import frontier_png
 from app.evaluation.predictor import Features, Forward, join_rows
-from app.evaluation.runtimes import build_predictor, load_tflite_forward
+from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score
 from app.evaluation.timing import TimedProcess, load_batches, save_batches, time_batches, time_in_rounds
 from app.run.directory import Request, RunDirectory, sha256_of_file
@@ -200,9 +201,9 @@ def _tflite(run: OpenedRun, name: str, most: int) -> Entrant:
 
     def forward_with(threads: int) -> Forward:
         if threads not in forwards:
-            forwards[threads] = load_tflite_forward(
+            forwards[threads] = load_tflite(
                 run.run_dir.tflite, name, labels=run.tagger.labels, threads=threads
-            )
+            ).forward
         return forwards[threads]
 
     def time(batches: Path, threads: int, calls: int, warm_up: int) -> float:

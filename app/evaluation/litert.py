@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from app.config import InputError
 from app.config.paths import plain
 from app.evaluation.manifest import MANIFEST, find_export
-from app.evaluation.predictor import Features, Forward
+from app.evaluation.predictor import Features
 from app.run.directory import sha256_of_file
 
 
@@ -76,11 +76,6 @@ class RowByRow:
 
     def measure(self) -> dict[str, float]:
         return {}
-
-
-def load_tflite_forward(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> Forward:
-    """The forward pass of `NAME.tflite` in an export folder, see `load_tflite`."""
-    return load_tflite(folder, name, labels=labels, threads=threads).forward
 
 
 def load_tflite(folder: Path, name: str, *, labels: Sequence[str], threads: int = 0) -> TFLiteModel:

@@ -1,6 +1,6 @@
 """Evaluation room: what can compute the logits of a run's model: Keras, a `.tflite` file in LiteRT, a SavedModel.
 
-Each is a `Forward` of the one predictor, by its name in `FORWARDS`.
+Each is a `Forward` of the one predictor, by its name in `RUNTIMES`.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from app.config import InputError, PredictConfig
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.evaluation.exits import KerasEarlyForward
+from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLiteEarlyForward
 from app.evaluation.gate import mention_refusal
 from app.evaluation.litert import TFLiteModel as TFLiteModel
-from app.evaluation.litert import load_tflite_forward as load_tflite_forward
+from app.evaluation.litert import load_tflite
 from app.evaluation.manifest import newest_version, versions
 from app.evaluation.predictor import EarlyForward, Features, Forward, Predictor
 from app.run.directory import RunDirectory
@@ -117,14 +117,30 @@ class SavedModelForward:
         return self.loaded.signatures["tokenized"](**inputs)["logits"].numpy()
 
 
-# Runtime, which is what the setting `predictor` may name, to the forward pass of a run's model by it; None for the
-# Keras network. Takes the run, the name of the TFLite file without its ending, and the model of the run.
-FORWARDS: dict[str, Callable[[RunDirectory, str, TaskModel], Forward | None]] = {
-    "keras": lambda run_dir, file, model: None,
-    "tflite": lambda run_dir, file, model: load_tflite_forward(run_dir.tflite, file, labels=model.labels),
-    "saved_model": lambda run_dir, file, model: SavedModelForward.of(
-        load_saved_model(run_dir.saved_model), labels=len(model.labels)
-    ),
+Runtime = tuple[Forward | None, EarlyForward | None]  # a forward pass, and that with exits if texts may leave by them
+
+
+def _open_tflite(run_dir: RunDirectory, file: str, model: TaskModel, config: PredictConfig) -> Runtime:
+    found = load_tflite(run_dir.tflite, file, labels=model.labels)
+    early = TFLiteEarlyForward(found.run, model, unit_input=model.task.unit_input) if found.has_exits else None
+    return found.forward, early
+
+
+def _open_saved_model(run_dir: RunDirectory, file: str, model: TaskModel, config: PredictConfig) -> Runtime:
+    loaded = load_saved_model(run_dir.saved_model)
+    threshold = find_threshold(model.facts, model.config.exit_layers, config)
+    has_exits = threshold and "tokenized_early" in loaded.signatures
+    early = SavedModelEarlyForward(loaded, model, threshold) if has_exits else None
+    return SavedModelForward.of(loaded, labels=len(model.labels)), early
+
+
+# What the setting `predictor` may name, to the forward passes of a run's model by it; none for the Keras network, which
+# `build_predictor` makes itself. Takes the run, the name of the TFLite file without its ending, the model of the run,
+# and how early a SavedModel may be left; a TFLite file with exits has its threshold.
+RUNTIMES: dict[str, Callable[[RunDirectory, str, TaskModel, PredictConfig], Runtime]] = {
+    "keras": lambda run_dir, file, model, config: (None, None),
+    "tflite": _open_tflite,
+    "saved_model": _open_saved_model,
 }
 
 

@@ -83,6 +83,12 @@ def test_exports_leave_early_and_are_scored_so(run, tmp_path):
     (version,) = path.saved_model.iterdir()
     vectors = [json.loads(line) for line in (version / "assets.extra/test_vectors.jsonl").read_text().splitlines()]
     assert vectors and {row["layer"] for row in vectors} == {1}
+    chosen = ("predict.max_f1_loss=100", "evaluation.tflite_file=float32_early")
+    keras = evaluate.run(request_of(path, *chosen))
+    for runtime in ("saved_model", "tflite"):
+        scores = evaluate.run(request_of(path, f"predictor={runtime}", *chosen))
+        for name in ("test/exit_operations", "test/entity_f1"):
+            assert scores[name] == pytest.approx(keras[name], abs=1e-6)
 
 
 def test_a_file_with_exits_of_a_model_without_is_an_input_error(trained_run):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from app.config import InputError, RunError
 from app.config.loading import load_config
-from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite_forward
+from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite
 from app.export import exporters
 from app.export.tflite import TFLiteWriter
 from app.modes import evaluate, export
@@ -79,7 +79,7 @@ def test_companions_name_labels_and_pieces_in_the_order_of_their_ids(exported):
 
 def test_float32_tags_every_word_as_keras_does_and_its_logits_agree(exported):
     model = load(exported)
-    forward = load_tflite_forward(exported / "export" / "tflite", "float32", labels=model.tagger.labels)
+    forward = load_tflite(exported / "export" / "tflite", "float32", labels=model.tagger.labels).forward
     rows, words = list(model.encoder.scoring_rows(model.sentences)), sum(len(s.words) for s in model.sentences)
     keras, lite = (
         build_predictor(model.tagger, model.encoder, batch_size=5, forward=each) for each in (None, forward)
@@ -164,7 +164,7 @@ def test_a_damaged_export_is_named(exported, tmp_path, damage, message):
 
 def test_an_export_of_another_label_set_is_not_scored(exported):
     with pytest.raises(InputError, match=r"gives 5 labels .* the model of the run has O, B-X"):
-        load_tflite_forward(exported / "export" / "tflite", "int8", labels=["O", "B-X"])
+        load_tflite(exported / "export" / "tflite", "int8", labels=["O", "B-X"])
 
 
 def test_a_format_that_was_not_exported_is_named_with_those_that_were(exported):
