@@ -60,7 +60,8 @@ def from_here(handler: Handler) -> Handler:
 
     async def checked(request: Request) -> Response:
         site, origin = request.headers.get("sec-fetch-site", ""), request.headers.get("origin", "")
-        other = origin.partition("://")[2] not in ("", request.headers.get("host", ""))
+        # "null" is a frame without an origin of its own, which any site can make.
+        other = bool(origin) and origin.partition("://")[2] != request.headers.get("host", "")
         if site not in ("same-origin", "none") if site else other:
             raise RequestError(403, "a page of another site must not change what is stored here")
         return await handler(request)
@@ -344,19 +345,21 @@ async def promote(request: Request) -> Response:
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
     before, why = read_labels(model.run_dir), _why("promoted", found.get("author"))
-    await _relabel(server, lambda: set_label(model.run_dir, label, version, why))
+    given = await in_thread(lambda: set_label(model.run_dir, label, version, why))
+    await in_thread(server.refresh)
     if model.labels.get(label) != version:
-        await _relabel(server, lambda: _restore(model, before))
+        await _relabel(server, lambda: _restore(model, before, given))
         raise RequestError(
             409, f"version {version} could not be loaded, so {label} stays where it was; the server's log says why"
         )
     return JsonResponse(await in_thread(_describe_versions, server, model))
 
 
-def _restore(model: ServedModel, before: Labels) -> None:
+def _restore(model: ServedModel, before: Labels, given: Labels) -> None:
+    """Takes a change back, not what others have changed since."""
     for label in LABELS:
-        if read_labels(model.run_dir)[label] != before[label]:
-            set_label(model.run_dir, label, before[label], "the version could not be loaded")
+        if given[label] != before[label]:
+            set_label(model.run_dir, label, before[label], "the version could not be loaded", instead_of=given[label])
 
 
 async def go_back(request: Request) -> Response:

@@ -144,7 +144,9 @@ def test_the_key_may_be_the_password_of_a_url(served_run):
         assert ask(url, "/about", Authorization="Basic é"[:6] + "%%")[0] == 401
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "http://elsewhere.example"}, {"Sec_Fetch_Site": "cross-site"}])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}]
+)
 def test_a_page_of_another_site_cannot_write_into_the_store(url, headers):
     body = {"corrections": [correction("Bob")]}
     status, answer = ask(url, "/feedback", body, **headers)
