@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection
 
 from app.config import InputError
 from app.feedback import database as tables
-from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, utc_time
+from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, check_storable, utc_time
 from app.feedback.database import Database, file_url, insert_into, text_key
 from app.feedback.queue import settle
 
@@ -177,10 +177,12 @@ class Store:
             How many corrections were deleted.
 
         Raises:
-            InputError: neither is given.
+            InputError: none is given, or an author or source that nobody can have.
         """
         if not (author or text or source):
             raise InputError("to delete corrections, name an author or a text")
+        for name, value in (("author", author), ("source", source)):
+            check_storable(value, f"the {name} to delete")
         conditions = [_TABLE.c.author == author] if author else []
         conditions += [_TABLE.c.source == source] if source else []
         conditions += [_TABLE.c.text_key == text_key(text)] if text else []

@@ -28,7 +28,7 @@ from starlette.routing import Route
 from app.config import InputError, RunError
 from app.evaluation.uncertainty import measure_row
 from app.feedback.actions import check_agreement
-from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
+from app.feedback.correction import JUDGED, VERDICTS, Correction, check_storable, correction_from
 from app.feedback.learning import gives_several
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
 from app.feedback.versions import LABELS, Labels, find_versions, read_labels, roll_back, set_label
@@ -326,13 +326,21 @@ def _describe_versions(server: ModelServer, model: ServedModel) -> dict[str, Any
     listed, agreement = [], {}
     for number in sorted({*find_versions(model.run_dir), *model.versions}):
         path = folder / str(number)
-        made = (path if path.is_dir() else model.find(number).source.path).stat().st_mtime
-        time = datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds")
+        time = _made(path if path.is_dir() else model.find(number).source.path)
         own = sorted((name for name, labelled in labels.items() if labelled == number), reverse=True)
-        listed.append({"version": number, "labels": own, "time": time.replace("+00:00", "Z")})
+        listed.append({"version": number, "labels": own, "time": time})
         accepted, judged = store.agreement(model=model.name, version=number, last=AGREEMENT_OF)
         agreement[str(number)] = {"accepted": accepted, "judged": judged}
     return {"versions": listed, "agreement": agreement}
+
+
+def _made(path: Path) -> str:
+    """When a version was written; empty if its files are gone, and it answers from memory."""
+    try:
+        made = path.stat().st_mtime
+    except OSError:
+        return ""
+    return datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def promote(request: Request) -> Response:
@@ -379,6 +387,7 @@ async def go_back(request: Request) -> Response:
 def _why(what: str, author: Any) -> str:
     if author is not None and not isinstance(author, str):
         raise RequestError(400, f'"author" must be a name, received {shown(author)}')
+    check_storable(author or "", "author")
     return f"{what} by {author[:100]}".strip() if author and author.strip() else what
 
 

@@ -502,7 +502,11 @@ def find_key(config: ServeConfig) -> str:
         InputError: no client could send it.
     """
     key = config.api_key or os.environ.get("APP_API_KEY", "")
+    name = "serve.api_key" if config.api_key else "APP_API_KEY"
     if key and (not key.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in key)):
-        name = "serve.api_key" if config.api_key else "APP_API_KEY"
         raise InputError(f"{name} must hold something other than blanks, and no line break or other control character")
+    if key != key.strip():
+        raise InputError(f"{name} must not begin or end with a blank, which gets lost on the way")
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise InputError(f"{name} must be UTF-8 text")
     return key

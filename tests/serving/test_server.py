@@ -17,10 +17,11 @@ import toy
 from served import CONFIG, ask, fetch, make_server, serving
 from texts import EXAMPLES
 
+from app.config import InputError, ServeConfig
 from app.serving import connections
 from app.serving.http import JsonResponse
 from app.serving.openapi import OPENAPI
-from app.serving.server import ROUTES, listening
+from app.serving.server import ROUTES, find_key, listening
 from app.tasks.classification.light import LIGHT_CLASSIFICATION
 from app.tasks.classification.task import CLASSIFICATION
 from app.tasks.tagging.light import LIGHT_TAGGING
@@ -501,6 +502,14 @@ def test_a_key_guards_all_but_the_page_and_the_probes(served_run, capfd):
         assert ask(url, "/entities", {"texts": ["a"]}, Authorization=f"Bearer {right}")[0] == 200
         assert ask(url, "/entities", {"texts": ["a"]}, X_Api_Key=right)[0] == 200
     assert "sesam" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(("key", "message"), [("key ", "begin or end"), ("\udcff", "UTF-8"), (" ", "other than")])
+def test_a_key_that_no_client_could_send_is_refused(monkeypatch, key, message):
+    monkeypatch.setenv("APP_API_KEY", key)
+    with pytest.raises(InputError, match=f"APP_API_KEY must .*{message}"):
+        find_key(ServeConfig())
+    assert find_key(ServeConfig(api_key="two words é")) == "two words é"
 
 
 @pytest.mark.parametrize("shows", [False, True])
