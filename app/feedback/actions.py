@@ -150,13 +150,14 @@ def _was_no_better(labels: Labels, store: Store, config: UpdateConfig, *, model:
 def _take_back(run_dir: RunDirectory, label: str, version: int, why: str) -> str:
     """Takes the label of a version away, and says so; empty if no other version can have it."""
     if label == "canary":
-        set_label(run_dir.path, "canary", 0, f"{ROLLED_BACK}: {why}")
+        set_label(run_dir.path, "canary", 0, f"{ROLLED_BACK}: {why}", instead_of=version)
         done = f"version {version} of {run_dir} is not on trial any more"
     else:
         try:
-            done = f"version {roll_back(run_dir.path, why)} of {run_dir} is live again, {version} is not any more"
+            now = roll_back(run_dir.path, why, instead_of=version)
         except InputError:
             return ""
+        done = f"version {now} of {run_dir} is live again, {version} is not any more"
     write_models_config(run_dir.path, name=find_name(run_dir))
     return done
 

@@ -149,7 +149,7 @@ def _check_text(text: Any, name: str) -> None:
         raise InputError(f"{name} must be a text that is not empty, received {_short(text)}")
     if len(text) > MAX_TEXT_CHARACTERS:
         raise InputError(f"{name} must have at most {MAX_TEXT_CHARACTERS} characters, received {len(text)}")
-    _check_storable(text, name)
+    check_storable(text, name)
 
 
 def _check_name(value: Any, name: str) -> None:
@@ -157,10 +157,10 @@ def _check_name(value: Any, name: str) -> None:
         raise InputError(f"{name} must be a text, received {_short(value)}")
     if len(value) > MAX_NAME_CHARACTERS:
         raise InputError(f"{name} must have at most {MAX_NAME_CHARACTERS} characters, received {len(value)}")
-    _check_storable(value, name)
+    check_storable(value, name)
 
 
-def _check_storable(text: str, name: str) -> None:
+def check_storable(text: str, name: str) -> None:
     """Raises InputError for what no database takes: PostgreSQL has no NUL, UTF-8 no half of a surrogate pair."""
     if found := _NOT_STORABLE.search(text):
         what = "a NUL character" if found.group() == "\0" else "half of a surrogate pair"

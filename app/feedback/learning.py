@@ -18,7 +18,7 @@ from app.feedback.correction import JUDGED, Correction
 from app.feedback.lineage import find_serving, read_update
 from app.feedback.store import FILE_NAME, Store, open_store
 from app.run.directory import RunDirectory
-from app.run.screen import count_of
+from app.run.screen import count_of, say
 from app.tasks.tagging.labels import types_from
 
 _MOST_NAMED = 5  # labels or texts in a message
@@ -29,7 +29,8 @@ class Selection:
     """The corrections of one update.
 
     Attributes:
-        learnt: what is trained on; held_out: what is only scored. Each text is there once, as it was judged last.
+        learnt: what is trained on; held_out: what is only scored. Each text is there once, as it was judged last, and
+            no text is learnt that is held out in another spelling.
     """
 
     learnt: tuple[Correction, ...]
@@ -38,6 +39,11 @@ class Selection:
     def ids(self) -> dict[str, list[str]]:
         """What `update.json` holds of it: no text, so that what is deleted from the store is gone."""
         return {"learnt": [each.id for each in self.learnt], "held_out": [each.id for each in self.held_out]}
+
+
+def fold_text(text: str) -> str:
+    """What texts have in common that differ in case, blanks and Unicode forms: one of them gives away the other."""
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold()).split())
 
 
 def is_held_out(text: str, fraction: float) -> bool:
@@ -68,7 +74,11 @@ def select_corrections(store: Store, *, task: str, model: str, held_out_fraction
             "page of --mode=serve, or read a file with update.import_path"
         )
     held_out = tuple(each for each in found if is_held_out(each.text, held_out_fraction))
-    learnt = tuple(each for each in found if not is_held_out(each.text, held_out_fraction))
+    hidden = {fold_text(each.text) for each in held_out}
+    rest = [each for each in found if not is_held_out(each.text, held_out_fraction)]
+    learnt = tuple(each for each in rest if fold_text(each.text) not in hidden)
+    if again := len(rest) - len(learnt):
+        say(f"left out: {count_of(again, 'correction')} of texts that are held out in another spelling")
     if not learnt:
         raise InputError(
             f"{store.name}: all corrected texts, {len(found):,}, are held out (update.held_out_fraction="

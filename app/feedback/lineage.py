@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from app.config import InputError
+from app.config import InputError, RunError
 from app.evaluation.manifest import PROVENANCE_FILE, read_about
 from app.feedback.versions import find_versions, read_labels
 from app.run.directory import RunDirectory
@@ -80,6 +80,29 @@ def find_live(run_dir: RunDirectory) -> RunDirectory:
             "back, or roll back with update.roll_back=true"
         )
     return live
+
+
+def require_live(serving: RunDirectory, run_dir: RunDirectory) -> None:
+    """An update that was compared with one model must not be put on trial beside another.
+
+    Raises:
+        RunError: what is live is not what was live when the update began.
+    """
+    known = read_update(run_dir).get("live")
+    if known is None or known == describe_live(serving, run_dir):
+        return
+    raise RunError(
+        f"{run_dir} passed against {run_at(known, run_dir)}, which was live when it began, and {name_live(serving)} is "
+        "live now: start it again with --overwrite, so that it learns from that and is compared with it"
+    )
+
+
+def describe_live(serving: RunDirectory, run_dir: RunDirectory) -> str | None:
+    """The run that is live in a run that serves, as `update.json` of another names it; None if it is gone."""
+    try:
+        return path_from(find_live(serving), run_dir)
+    except InputError:
+        return None
 
 
 def name_live(serving: RunDirectory) -> str:

@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from app.feedback.learning import fold_text
+
 BLOCK = 8  # neighbours of one group that are drawn together, so that they keep some of their context
 
 
@@ -47,8 +49,9 @@ def sample_examples(
 def without(
     examples: Iterable[Any], texts: Collection[tuple[str, ...]], words_of: Callable[[Any], Sequence[str]]
 ) -> Iterator[Any]:
-    """The examples whose words are none of these texts."""
-    return (example for example in examples if tuple(words_of(example)) not in texts)
+    """The examples whose words are none of these texts, in whatever case and Unicode form."""
+    folded = {fold_text(" ".join(words)) for words in texts}
+    return (example for example in examples if fold_text(" ".join(words_of(example))) not in folded)
 
 
 def _blocks(examples: Iterable[Any], group_of: Callable[[Any], int]) -> Iterator[list[Any]]:

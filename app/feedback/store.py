@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Connection
 
 from app.config import InputError
 from app.feedback import database as tables
-from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, utc_time
+from app.feedback.correction import JUDGED, VERDICTS, Correction, check_correction, check_storable, utc_time
 from app.feedback.database import Database, file_url, insert_into, text_key
 from app.feedback.queue import settle
 
@@ -74,7 +74,8 @@ class Store:
         In the review queue of their model, texts that were judged or skipped wait no longer, and flagged ones wait.
 
         Args:
-            corrections: an id that is stored already is left as it is.
+            corrections: an id that is stored already is left as it is. One without a time is the last word on its
+                text, whatever the clocks say by which the others were dated.
             labels: the labels that answers may have; None = any.
             several: whether the model gives a text several labels; None = not known.
 
@@ -95,7 +96,8 @@ class Store:
             for number, each in enumerate(given, 1)
         ]
         if checked:
-            self.database.write(lambda connection: _insert(connection, checked))
+            undated = {each.id for each, said in zip(checked, given, strict=True) if not said.time}
+            self.database.write(lambda connection: _insert(connection, _after_others(connection, checked, undated)))
         return [each.id for each in checked]
 
     def read(
@@ -177,10 +179,12 @@ class Store:
             How many corrections were deleted.
 
         Raises:
-            InputError: neither is given.
+            InputError: none is given, or an author or source that nobody can have.
         """
         if not (author or text or source):
             raise InputError("to delete corrections, name an author or a text")
+        for name, value in (("author", author), ("source", source)):
+            check_storable(value, f"the {name} to delete")
         conditions = [_TABLE.c.author == author] if author else []
         conditions += [_TABLE.c.source == source] if source else []
         conditions += [_TABLE.c.text_key == text_key(text)] if text else []
@@ -224,6 +228,27 @@ def _conditions(
     if since:
         found.append(_TABLE.c.time >= utc_time(since, "since"))
     return found
+
+
+def _after_others(
+    connection: Connection, corrections: Sequence[Correction], undated: Collection[str]
+) -> list[Correction]:
+    """The corrections, those with these ids dated after all that is stored on their texts: a clock may be behind."""
+    keys = list({text_key(each.text) for each in corrections if each.id in undated})
+    newest: dict[tuple[str, str], str] = {}
+    for start in range(0, len(keys), _BATCH):
+        found = (
+            sa.select(_TABLE.c.task, _TABLE.c.text_key, sa.func.max(_TABLE.c.time))
+            .where(_TABLE.c.text_key.in_(keys[start : start + _BATCH]))
+            .group_by(_TABLE.c.task, _TABLE.c.text_key)
+        )
+        newest.update({(task, key): time for task, key, time in connection.execute(found)})
+    dated = []
+    for each in corrections:
+        last = newest.get((each.task, text_key(each.text)), "") if each.id in undated else ""
+        # Times of one text may be equal: then the order in which they were stored decides.
+        dated.append(replace(each, time=last) if last > each.time else each)
+    return dated
 
 
 def _insert(connection: Connection, corrections: Sequence[Correction]) -> None:

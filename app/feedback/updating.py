@@ -29,12 +29,14 @@ from app.export.version_files import keep_newest_version_files, keep_version_fil
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
 from app.feedback.lineage import (
+    describe_live,
     find_live,
     find_name,
     find_serving,
     name_live,
     path_from,
     read_update,
+    require_live,
     run_at,
 )
 from app.feedback.replay import count_replayed, sample_examples, without
@@ -91,6 +93,7 @@ class Update:
         selection: the corrections.
         learnt: those to learn from; held_out: those to score.
         labels: of the model; facts: of the model, with what is new in the corrections.
+        live: the run that was live, see `describe_live`.
     """
 
     config: Config
@@ -102,6 +105,7 @@ class Update:
     held_out: Lesson
     labels: list[str]
     facts: Facts
+    live: str | None
 
     @property
     def task(self) -> Task:
@@ -161,6 +165,8 @@ def prepare(config: Config, run_dir: RunDirectory, *, resumes: bool) -> Update:
     known = read_update(run_dir) if resumes else {}
     named = RunDirectory(config.init_from)
     start = run_at(known["from"], run_dir) if "from" in known else find_live(named)
+    serving = find_serving(named)
+    live = describe_live(serving, run_dir)
     labels, facts, task = list(check_tagger(start.model).labels), read_facts(start.model), find_task(config.task)
     digest = start.read_metrics().get("weights_sha256", "")
     if known.get("from_sha256", digest) != digest:
@@ -174,7 +180,7 @@ def prepare(config: Config, run_dir: RunDirectory, *, resumes: bool) -> Update:
     learnt = read_lesson(task, selection.learnt, labels=labels, facts=facts, first=0)
     held_out = read_lesson(task, selection.held_out, labels=labels, facts=facts, first=len(selection.learnt))
     facts = task.extend_facts(facts, [*filter(task.is_learnable, learnt.examples)], labels=labels)
-    return Update(config, run_dir, start, find_serving(named), selection, learnt, held_out, labels, facts)
+    return Update(config, run_dir, start, serving, selection, learnt, held_out, labels, facts, live)
 
 
 def read_lesson(
@@ -266,6 +272,7 @@ def _note_beginning(found: Update) -> None:
         "from": path_from(found.start, run_dir),
         "from_sha256": found.start.read_metrics().get("weights_sha256", ""),
         "serving": path_from(found.serving, run_dir),
+        "live": found.live,
         "corrections": found.selection.ids(),
     }
     run_dir.write_json(run_dir.update_json, beginning)
@@ -420,6 +427,7 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
         say(f"{run_dir} is version {known} of {serving} already")
         return
     with serving.locked():
+        require_live(serving, run_dir)
         try:
             if not read_labels(serving.path).stable:
                 keep_version_files(found.start, serving, _write_version(found, live, found.start))

@@ -92,7 +92,9 @@ def read_labels(run_dir: str | os.PathLike[str]) -> Labels:
     return Labels(stable, canary, history)
 
 
-def set_label(run_dir: str | os.PathLike[str], label: str, version: int | None, why: str = "") -> Labels:
+def set_label(
+    run_dir: str | os.PathLike[str], label: str, version: int | None, why: str = "", *, instead_of: int | None = None
+) -> Labels:
     """Gives a label to a version; a version that becomes stable is no canary any more.
 
     Args:
@@ -100,11 +102,17 @@ def set_label(run_dir: str | os.PathLike[str], label: str, version: int | None, 
         label: "stable" or "canary".
         version: its number; None or 0 takes the label "canary" away.
         why: for the history.
+        instead_of: nothing is changed if another version has the label by now; None = whichever has it.
+
+    Returns:
+        The labels as they are now.
 
     Raises:
         InputError: there is no such label or version.
     """
     with _locked(run_dir):
+        if instead_of is not None and (labels := read_labels(run_dir))[label] != instead_of:
+            return labels
         return _set_label(run_dir, label, version or 0, why)
 
 
@@ -117,10 +125,16 @@ def keep_stable(run_dir: str | os.PathLike[str], why: str = "a new version is on
         return _set_label(run_dir, "stable", labels.stable, why)
 
 
-def roll_back(run_dir: str | os.PathLike[str], why: str = "") -> int:
+def roll_back(run_dir: str | os.PathLike[str], why: str = "", *, instead_of: int | None = None) -> int:
     """Gives "stable" back to the version that had it before, or, if none had, to the one before in number.
 
     Rolling back again goes further back. Versions that were deleted are passed over.
+
+    Args:
+        run_dir: the run.
+        why: for the history.
+        instead_of: nothing is changed if another version is stable by now, as when two servers decide at once; None =
+            whichever is.
 
     Returns:
         The version that is stable now.
@@ -130,6 +144,8 @@ def roll_back(run_dir: str | os.PathLike[str], why: str = "") -> int:
     """
     with _locked(run_dir):
         labels = read_labels(run_dir)
+        if instead_of not in (None, labels.stable):
+            return labels.stable
         there = find_versions(run_dir)
         earlier = [version for version in _stable_before(labels) if version in there and version != labels.stable]
         lower = [version for version in there if version < labels.stable]

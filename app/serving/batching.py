@@ -101,12 +101,18 @@ class Batcher:
         self._waiting = self._busy = 0  # requests of which no part is begun; workers that compute
         self._changed = threading.Condition()
         self._closed = False
-        self._workers = [
-            threading.Thread(target=self._work, args=(number,), name=f"compute-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for worker in self._workers:
-            worker.start()
+        self._workers: list[threading.Thread] = []
+        self._at_work = 0  # workers that have not ended
+        with self._changed:
+            for number in range(threads):
+                self._start(number)
+
+    def _start(self, number: int) -> None:
+        """Starts a worker. The caller holds `_changed`."""
+        worker = threading.Thread(target=self._work, args=(number,), name=f"compute-{number}", daemon=True)
+        self._at_work += 1
+        self._workers.append(worker)
+        worker.start()
 
     @property
     def waiting(self) -> int:
@@ -139,19 +145,22 @@ class Batcher:
             self._waiting += 1
             self._parts.extend(parts)
             self._changed.notify(len(parts))
+            if not self._at_work:  # closed between the choice of this version and now, as while a body arrived
+                self._workers.clear()
+                self._start(0)
         try:
             return await asyncio.wait_for(job.future, seconds)
         except (asyncio.TimeoutError, ExpiredError) as error:
             raise RequestError(504, f"there was no answer in {seconds:g} s") from error
 
     def close(self) -> None:
-        """Ends the workers after what is waiting has been answered."""
+        """Ends the workers after what is waiting has been answered; who asks later is answered all the same."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def join(self) -> None:
-        for worker in self._workers:
+        for worker in list(self._workers):
             worker.join()
 
     def _work(self, worker: int) -> None:
@@ -159,6 +168,7 @@ class Batcher:
             with self._changed:
                 while not self._parts:
                     if self._closed:
+                        self._at_work -= 1
                         return
                     self._changed.wait()
                 parts = self._take()

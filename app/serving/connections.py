@@ -16,23 +16,82 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 LISTEN_BACKLOG = 2048
+HEAD_SECONDS = 60.0  # in which the head of a request must have arrived
+HEAD_BYTES = 2**17  # about as many; more without an end are refused
 _LOOK_SECONDS = 0.05  # between two looks at who has connected
 _ACCEPT_LOOKS = 40  # for others in the backlog, at most
 _ASK_LOOKS = 20  # for those who have connected to ask, at most
 
 
 class JsonHttpProtocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, with its own errors as JSON."""
+    """HTTP as uvicorn speaks it, with its own errors as JSON, and an end to heads that have none.
+
+    uvicorn waits for the rest of a head for ever, and keeps all of it: a few thousand clients that say nothing more
+    would leave no connection for others.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes, _begun = 0, False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._timer is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._timer is not None and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(431, f"the head of a request must have at most {HEAD_BYTES} bytes")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._begun = True
+        self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        self._begun = False
+        self._end_head()
+        super().on_headers_complete()
+
+    def _expect_head(self) -> None:
+        if self._timer is None:
+            self._head_bytes = 0
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _end_head(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:  # it sent the next one ahead, and waits
+            self._expect_head()
+        elif self._begun:
+            self._refuse(408, f"the head of the request did not arrive in {HEAD_SECONDS:g} s")
+        else:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        body = json.dumps({"error": "the request is not valid HTTP"}).encode()
+        self._refuse(400, "the request is not valid HTTP")
+
+    def _refuse(self, status: int, said: str) -> None:
+        self._end_head()
+        body = json.dumps({"error": said}).encode()
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
-        lines = [STATUS_LINE[400], *(b"%s: %s\r\n" % pair for pair in headers), b"\r\n", body]
+        lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % pair for pair in headers), b"\r\n", body]
         self.transport.write(b"".join(lines))
         self.transport.close()
 

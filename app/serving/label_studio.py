@@ -200,7 +200,8 @@ def read_annotation(
     if key and isinstance(data, Mapping):
         task = {**task, "data": {"text": data.get(key)}}
     if annotation.get("was_cancelled"):
-        text = str((task["data"] or {}).get("text") or "")
+        data = task["data"]
+        text = str((data.get("text") if isinstance(data, Mapping) else "") or "")
         found = Correction(text, kind, verdict="skipped", source=source, time=annotation.get("updated_at") or "")
     else:
         corrections, refused = read_annotated(task, task=kind, labels=labels)

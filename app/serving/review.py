@@ -31,7 +31,7 @@ from app.config import InputError, RunError
 from app.evaluation.predictor import Features, Predictor
 from app.evaluation.uncertainty import measure_row, measure_texts
 from app.feedback.actions import check_agreement
-from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
+from app.feedback.correction import JUDGED, VERDICTS, Correction, check_storable, correction_from
 from app.feedback.learning import gives_several
 from app.feedback.queue import ORDERS, ReviewQueue, Waiting, compute_disagreement
 from app.feedback.versions import LABELS, Labels, find_versions, read_labels, roll_back, set_label
@@ -64,7 +64,8 @@ def from_here(handler: Handler) -> Handler:
 
     async def checked(request: Request) -> Response:
         site, origin = request.headers.get("sec-fetch-site", ""), request.headers.get("origin", "")
-        other = origin.partition("://")[2] not in ("", request.headers.get("host", ""))
+        # "null" is a frame without an origin of its own, which any site can make.
+        other = bool(origin) and origin.partition("://")[2] != request.headers.get("host", "")
         if site not in ("same-origin", "none") if site else other:
             raise RequestError(403, "a page of another site must not change what is stored here")
         return await handler(request)
@@ -348,13 +349,21 @@ def _describe_versions(server: ModelServer, model: ServedModel) -> dict[str, Any
     listed, agreement = [], {}
     for number in sorted({*find_versions(model.run_dir), *model.versions}):
         path = folder / str(number)
-        made = (path if path.is_dir() else model.find(number).source.path).stat().st_mtime
-        time = datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds")
+        time = _made(path if path.is_dir() else model.find(number).source.path)
         own = sorted((name for name, labelled in labels.items() if labelled == number), reverse=True)
-        listed.append({"version": number, "labels": own, "time": time.replace("+00:00", "Z")})
+        listed.append({"version": number, "labels": own, "time": time})
         accepted, judged = store.agreement(model=model.name, version=number, last=AGREEMENT_OF)
         agreement[str(number)] = {"accepted": accepted, "judged": judged}
     return {"versions": listed, "agreement": agreement}
+
+
+def _made(path: Path) -> str:
+    """When a version was written; empty if its files are gone, and it answers from memory."""
+    try:
+        made = path.stat().st_mtime
+    except OSError:
+        return ""
+    return datetime.fromtimestamp(made, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 async def promote(request: Request) -> Response:
@@ -367,19 +376,21 @@ async def promote(request: Request) -> Response:
     if label not in LABELS:
         raise RequestError(400, f'"label" must be {" or ".join(LABELS)}, received {shown(label)}')
     before, why = read_labels(model.run_dir), _why("promoted", found.get("author"))
-    await _relabel(server, lambda: set_label(model.run_dir, label, version, why))
+    given = await in_thread(lambda: set_label(model.run_dir, label, version, why))
+    await in_thread(server.refresh)
     if model.labels.get(label) != version:
-        await _relabel(server, lambda: _restore(model, before))
+        await _relabel(server, lambda: _restore(model, before, given))
         raise RequestError(
             409, f"version {version} could not be loaded, so {label} stays where it was; the server's log says why"
         )
     return JsonResponse(await in_thread(_describe_versions, server, model))
 
 
-def _restore(model: ServedModel, before: Labels) -> None:
+def _restore(model: ServedModel, before: Labels, given: Labels) -> None:
+    """Takes a change back, not what others have changed since."""
     for label in LABELS:
-        if read_labels(model.run_dir)[label] != before[label]:
-            set_label(model.run_dir, label, before[label], "the version could not be loaded")
+        if given[label] != before[label]:
+            set_label(model.run_dir, label, before[label], "the version could not be loaded", instead_of=given[label])
 
 
 async def go_back(request: Request) -> Response:
@@ -399,6 +410,7 @@ async def go_back(request: Request) -> Response:
 def _why(what: str, author: Any) -> str:
     if author is not None and not isinstance(author, str):
         raise RequestError(400, f'"author" must be a name, received {shown(author)}')
+    check_storable(author or "", "author")
     return f"{what} by {author[:100]}".strip() if author and author.strip() else what
 
 

@@ -173,12 +173,13 @@ def _saved_model(run_dir: RunDirectory, version: int) -> Source:
     path = run_dir.saved_model / str(version)
     graph = path / "saved_model.pb"
     try:
-        found = graph.stat()
+        # The weights too: of a version that is copied in, the graph may be there long before them.
+        found = [each.stat() for each in (graph, *sorted((path / "variables").glob("*")))]
     except OSError as error:
         raise InputError(
             f"{path} is no SavedModel that can be read, export it again: saved_model.pb is missing"
         ) from error
-    return Source(version, "saved_model", path, f"{found.st_mtime_ns} {found.st_size}")
+    return Source(version, "saved_model", path, " ".join(f"{each.st_mtime_ns} {each.st_size}" for each in found))
 
 
 def _find_files(run_dir: RunDirectory, version: int, config: ServeConfig, *, newest: int) -> Source | None:

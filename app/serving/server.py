@@ -24,7 +24,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -334,6 +334,11 @@ async def _refuse_input(request: Request, error: Exception) -> Response:
     return JsonResponse({"error": str(error)}, status_code=400)
 
 
+async def _note_gone(request: Request, error: Exception) -> Response:
+    """Nobody is there to read it: a status for the log and the counts, which is no fault of the server."""
+    return Response(status_code=499)
+
+
 async def _refuse_fault(request: Request, error: Exception) -> Response:
     return refuse_unknown()
 
@@ -358,6 +363,7 @@ def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gat
             HTTPException: _refuse_path,
             RequestError: _refuse_request,
             InputError: _refuse_input,
+            ClientDisconnect: _note_gone,
             Exception: _refuse_fault,
         },
         lifespan=lifespan,
@@ -496,7 +502,11 @@ def find_key(config: ServeConfig) -> str:
         InputError: no client could send it.
     """
     key = config.api_key or os.environ.get("APP_API_KEY", "")
+    name = "serve.api_key" if config.api_key else "APP_API_KEY"
     if key and (not key.strip() or any(ord(letter) < 32 or ord(letter) == 127 for letter in key)):
-        name = "serve.api_key" if config.api_key else "APP_API_KEY"
         raise InputError(f"{name} must hold something other than blanks, and no line break or other control character")
+    if key != key.strip():
+        raise InputError(f"{name} must not begin or end with a blank, which gets lost on the way")
+    if any("\ud800" <= letter <= "\udfff" for letter in key):
+        raise InputError(f"{name} must be UTF-8 text")
     return key

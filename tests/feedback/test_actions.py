@@ -108,6 +108,22 @@ def test_a_version_that_people_agree_with_too_seldom_is_taken_back(run, store):
     assert check(run, store)[0] == []  # what was said of version 2 is not held against version 1
 
 
+@pytest.mark.parametrize(("label", "then", "expected"), [("stable", 0, (2, 0)), ("canary", 1, (2, 1))])
+def test_what_another_server_takes_back_meanwhile_is_not_taken_back_again(run, store, label, then, expected):
+    set_label(run.path, label, 3)
+    judge(store, version=3, accepted=3, fixed=17)
+    other = []
+
+    def tell(sentence: str) -> None:
+        if sentence.startswith(f"version 3 ({label})") and not other:
+            other.extend(check(run, store)[0])
+            set_label(run.path, "canary", then)
+
+    check_agreement(run, store, UpdateConfig(rollback_answers=20), model="ner", tell=tell)
+    labels = read_labels(run.path)
+    assert len(other) == 1 and (labels.stable, labels.canary) == expected
+
+
 def test_a_canary_that_people_agree_with_too_seldom_is_not_on_trial_any_more(run, store):
     judge(store, version=3, accepted=3, fixed=17)
     (done,), _ = check(run, store)

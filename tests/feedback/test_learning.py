@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.config import InputError
+from app.config import InputError, RunError
 from app.config.loading import load_config
 from app.evaluation.manifest import PROVENANCE_FILE
 from app.feedback.learning import (
@@ -13,7 +13,7 @@ from app.feedback.learning import (
     select_again,
     select_corrections,
 )
-from app.feedback.lineage import find_live, find_serving, name_live
+from app.feedback.lineage import describe_live, find_live, find_serving, name_live, require_live
 from app.feedback.replay import BLOCK, count_replayed, sample_examples, without
 from app.feedback.store import Correction, Store
 from app.feedback.versions import set_label
@@ -129,6 +129,12 @@ def test_what_stays_when_an_update_of_an_update_is_refused_is_what_is_live(tmp_p
     assert name_live(find_serving(third)) == str(first)
     set_label(first.path, "stable", 2)
     assert name_live(find_serving(third)) == str(second)
+    third.write_json(third.update_json, {"serving": "../ner", "live": describe_live(first, third)})
+    require_live(first, third)
+    set_label(first.path, "stable", 1)  # somebody rolls back while `third` trains
+    with pytest.raises(RunError, match=f"passed against {second}, .*and {first} is live now"):
+        require_live(first, third)
+    set_label(first.path, "stable", 2)
     second.model_sums.unlink()
     assert name_live(find_serving(third)) == f"version 2 of {first}"
 
@@ -155,3 +161,16 @@ def test_the_sample_is_drawn_by_seed_in_corpus_order_and_by_neighbours():
 def test_a_corrected_text_is_not_replayed():
     examples = [("a", "b"), ("c",), ("a", "b", "c")]
     assert list(without(examples, {("a", "b")}, list)) == [("c",), ("a", "b", "c")]
+    spellings = [("ADA", "caf\u00e9"), ("ada", "cafe\u0301"), ("\uff21da", "Caf\u00e9")]
+    assert list(without([*spellings, ("Ada",)], {("Ada", "caf\u00e9")}, list)) == [("Ada",)]
+
+
+def test_what_is_held_out_is_not_learnt_in_another_spelling(small, capsys):
+    texts = [f"Caf\u00e9 number {number}" for number in range(40)]
+    small.add([correction(text) for text in texts])
+    small.add([correction(each) for text in texts for each in (text.upper(), f"\uff23{text[1:]}")])
+    found = select(small, 0.3)
+    assert len(found.held_out) > 20 and len(found.learnt) > 20
+    folded = [{each.text.upper().replace("\uff23", "C") for each in part} for part in (found.learnt, found.held_out)]
+    assert folded[0].isdisjoint(folded[1])
+    assert "held out in another spelling" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -500,3 +501,14 @@ def test_a_store_whose_file_was_deleted_or_replaced_says_so_and_takes_nothing(tm
 def test_a_correction_from_the_future_would_be_the_last_word_for_ever():
     with pytest.raises(InputError, match="time of the correction must not be in the future"):
         check_correction(Correction("Ada", "tagging", {"entities": []}, time="9999-12-31T23:59:59Z"))
+
+
+def test_what_is_said_now_is_the_last_word_even_if_a_clock_was_ahead(tmp_path):
+    ahead = (datetime.now(timezone.utc) + timedelta(hours=5)).isoformat()
+    with Store.open(f"sqlite:///{tmp_path}/clocks.sqlite") as store:
+        store.add([Correction("Ada", "classification", {"label": "early"}, time=ahead)])
+        store.add([Correction("Ada", "classification", {"label": label}) for label in ("later", "last")])
+        store.add([Correction("Bob", "classification", {"label": "other"})])
+        store.add([Correction("Ada", "classification", {"label": "old"}, time="2026-01-01")])
+        found = {each.text: each for each in store.latest()}
+    assert found["Ada"].answer == {"label": "last"} and found["Bob"].time < found["Ada"].time

@@ -162,6 +162,18 @@ def test_what_was_taken_is_answered_when_the_batcher_is_closed():
     run(scenario)
 
 
+def test_who_chose_a_version_before_it_was_retired_is_answered_by_it_at_once():
+    async def scenario(engine, batcher):
+        engine.let.set()
+        batcher.close()
+        batcher.join()
+        for _ in range(2):
+            assert await batcher.ask(texts=["a", "b"], as_rows=True, seconds=2) == ["A", "B"]
+            await asyncio.to_thread(batcher.join)
+
+    run(scenario, threads=2)
+
+
 def test_outputs_of_parts_are_padded_to_the_widest():
     parts = [
         {"count": np.array([1]), "label": np.array([[b"a"]], object), "score": np.array([[0.5]])},

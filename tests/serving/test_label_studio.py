@@ -116,6 +116,9 @@ def test_other_webhooks_are_ignored_and_wrong_ones_refused(url):
     assert status == 400 and '"action" must be the name' in answer["error"]
     status, answer = ask(url, "/webhook", {"action": "ANNOTATION_CREATED", "project": PROJECT})
     assert status == 400 and "Send payload" in answer["error"]
+    skipped = {"action": "ANNOTATION_CREATED", "annotation": {"id": 1, "was_cancelled": True}, "task": {"data": [1]}}
+    status, answer = ask(url, "/webhook", skipped)
+    assert status == 400 and "must be a text that is not empty" in answer["error"]
     status, answer = ask(url, "/webhook", event("ANNOTATION_CREATED", 3, 12, "somebody else"))
     assert status == 400 and "annotation 5 cannot be used" in answer["error"] and stored(url) == []
 

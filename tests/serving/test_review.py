@@ -8,7 +8,7 @@ import pytest
 from served import ask, predictor_of, serving
 
 from app.evaluation.ranking import rank_texts
-from app.serving import review  # noqa: F401  it adds its routes
+from app.serving import label_studio, review  # noqa: F401  they add their routes
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +159,28 @@ def test_what_cannot_be_done_is_said_in_a_sentence(url, path, body, message):
     assert status == 400 and message in answer["error"]
 
 
+def test_versions_whose_files_are_gone_are_listed_while_they_answer(served_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(served_run, run)
+    with serving(run, runtime="tflite") as url:
+        shutil.rmtree(run / "export")
+        status, found = ask(url, "/versions")
+    assert status == 200 and found["versions"] == [{"version": 1, "labels": ["stable"], "time": ""}]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("DELETE", "/feedback", b'{"author": "\\ud800"}'),
+        ("POST", "/rollback", b'{"label": "canary", "author": "\\ud800"}'),
+        ("POST", "/webhook", b'{"action": "ANNOTATION_DELETED", "project": "\\ud800", "annotation": {"id": 1}}'),
+    ],
+)
+def test_a_name_that_nobody_can_have_is_refused(url, method, path, body):
+    status, answer = ask(url, path, body, method=method)
+    assert status == 400 and "half of a surrogate pair" in answer["error"]
+
+
 def test_the_key_may_be_the_password_of_a_url(served_run):
     with serving(served_run, runtime="tflite", key="secret") as url:
         for password, expected in (("secret", 200), ("other", 401)):
@@ -167,7 +189,9 @@ def test_the_key_may_be_the_password_of_a_url(served_run):
         assert ask(url, "/about", Authorization="Basic é"[:6] + "%%")[0] == 401
 
 
-@pytest.mark.parametrize("headers", [{"Origin": "http://elsewhere.example"}, {"Sec_Fetch_Site": "cross-site"}])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "http://elsewhere.example"}, {"Origin": "null"}, {"Sec_Fetch_Site": "cross-site"}]
+)
 def test_a_page_of_another_site_cannot_write_into_the_store(url, headers):
     body = {"corrections": [correction("Bob")]}
     status, answer = ask(url, "/feedback", body, **headers)

@@ -17,9 +17,11 @@ import toy
 from served import CONFIG, ask, fetch, make_server, serving
 from texts import EXAMPLES
 
+from app.config import InputError, ServeConfig
+from app.serving import connections
 from app.serving.http import JsonResponse
 from app.serving.openapi import OPENAPI
-from app.serving.server import ROUTES, listening
+from app.serving.server import ROUTES, find_key, listening
 from app.tasks.classification.light import LIGHT_CLASSIFICATION
 from app.tasks.classification.task import CLASSIFICATION
 from app.tasks.tagging.light import LIGHT_TAGGING
@@ -343,6 +345,39 @@ def test_what_is_no_http_is_refused_as_json(light_url, request_line):
     assert json.loads(body) == {"error": "the request is not valid HTTP"}
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"", b""), (b"GET /healthz HTTP/1.1\r\nX-More: ", b"408"), (b"X" * 300, b"400")]
+)
+def test_whoever_never_ends_a_head_loses_the_connection(light_url, monkeypatch, sent, status):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    assert raw(light_url, sent, until_closed=True)[9:12] == status
+    answered, told = raw(light_url, whole + whole[:-4], until_closed=True).split(b'{"status":"ok"}')
+    assert answered[9:12] == b"200" and told[9:12] == b"408"
+
+
+def test_a_head_that_is_too_long_is_refused(light_url):
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 1000) for number in range(1000))
+    try:
+        answer = raw(light_url, b"GET /healthz HTTP/1.1\r\n" + lines, until_closed=True)
+    except ConnectionError:  # more was on its way than the server took
+        return
+    assert b" 431 " in answer.partition(b"\r\n")[0]
+
+
+def test_a_client_that_leaves_is_no_fault_of_the_server(light_url):
+    head = b"POST /entities HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n"
+    place = urlsplit(light_url)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        connection.sendall(head + b"{")
+        time.sleep(0.2)
+    counted = 'app_requests_total{path="/entities",status="%d"}'
+    deadline = time.monotonic() + 5
+    while (found := fetch(light_url, "/metrics")[2].decode()).count(counted % 499) == 0:
+        assert time.monotonic() < deadline
+    assert counted % 500 not in found
+
+
 def test_a_fault_of_the_server_is_told_as_json_and_logged_without_texts(served_run, capfd):
     server = make_server(served_run, runtime="tflite")
 
@@ -467,6 +502,14 @@ def test_a_key_guards_all_but_the_page_and_the_probes(served_run, capfd):
         assert ask(url, "/entities", {"texts": ["a"]}, Authorization=f"Bearer {right}")[0] == 200
         assert ask(url, "/entities", {"texts": ["a"]}, X_Api_Key=right)[0] == 200
     assert "sesam" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(("key", "message"), [("key ", "begin or end"), ("\udcff", "UTF-8"), (" ", "other than")])
+def test_a_key_that_no_client_could_send_is_refused(monkeypatch, key, message):
+    monkeypatch.setenv("APP_API_KEY", key)
+    with pytest.raises(InputError, match=f"APP_API_KEY must .*{message}"):
+        find_key(ServeConfig())
+    assert find_key(ServeConfig(api_key="two words é")) == "two words é"
 
 
 @pytest.mark.parametrize("shows", [False, True])

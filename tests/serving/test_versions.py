@@ -60,6 +60,18 @@ def test_labelled_versions_are_served_and_a_file_that_is_not_of_the_stable_one_i
     assert plan(run) == ({2: "tflite"}, {"stable": 2})
 
 
+def test_a_version_is_looked_at_again_when_its_weights_have_come(run):
+    def content():
+        return plan_versions(RunDirectory(run), ServeConfig(runtime="saved_model")).stable.content
+
+    weights = run / "export" / "saved_model" / "1" / "variables" / "variables.data-00000-of-00001"
+    seen, whole = [content()], weights.read_bytes()
+    for change in (weights.unlink, lambda: weights.write_bytes(whole[:9]), lambda: weights.write_bytes(whole)):
+        change()
+        seen.append(content())
+    assert len(set(seen)) == 4
+
+
 def change_head(run):
     """Another model of the same network: its head is what answers need beyond the TFLite file."""
     with open(run / "model" / "SHA256SUMS", "a") as file:
