@@ -162,7 +162,9 @@ def settle(connection: Connection, corrections: Sequence[Correction]) -> None:
     settled: list[dict[str, str]] = []
     for each in {(each.model, each.text): each for each in corrections}.values():  # of several, the last word counts
         if each.verdict == "flagged":
-            item = Waiting(each.text, each.model, each.version, "flagged", uncertainty=_unsure(each.prediction), answer=each.prediction)
+            item = Waiting(
+                each.text, each.model, each.version, "flagged", _unsure(each.prediction), answer=each.prediction
+            )
             flagged.append(_row(item, "the correction"))
         else:
             state = "done" if each.verdict in JUDGED else "skipped"

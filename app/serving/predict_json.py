@@ -162,7 +162,7 @@ def parse_texts(values: Any, *, where: str) -> list[str]:
         RequestError: it is none.
     """
     if not isinstance(values, list) or not values:
-        refuse(f"{where} must be a list of strings that is not empty, received {shown(values)}")
+        refuse(f"{where} must hold string, a list of texts that is not empty, received {shown(values)}")
     texts = []
     for number, value in enumerate(values):
         if isinstance(value, dict) and value.keys() == {"b64"}:

@@ -221,7 +221,7 @@ def test_a_wrong_path_or_method_is_told_so(light_url, method, path, status, mess
     ("body", "message"),
     [
         ({"text": "a"}, '"texts" is missing'),
-        ({"texts": "a"}, "must be a list of strings"),
+        ({"texts": "a"}, "must hold string, a list"),
         ({"texts": []}, "not empty"),
         ({"texts": [5]}, "received 5 at 0"),
         ({"texts": ["a"], "top": 1}, 'there is no field "top"'),
