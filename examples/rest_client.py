@@ -15,36 +15,47 @@ import urllib.request
 from typing import Any
 
 
-def find_entities(texts: list[str], *, url: str, timeout_seconds: float = 60.0) -> list[list[dict[str, Any]]]:
+def find_entities(
+    texts: list[str], *, url: str, model: str = "ner", timeout_seconds: float = 60.0
+) -> list[list[dict[str, Any]]]:
     """The entities of each text: `{"start", "end", "label", "text", "score"}`, offsets in characters.
 
     Raises:
         OSError: the server does not answer, or refuses the request; the message says why.
     """
-    rows = ask(texts, url=url, model="ner", timeout_seconds=timeout_seconds)
-    return [
-        [
-            {
-                "start": row["start"][i],
-                "end": row["end"][i],
-                "label": row["label"][i],
-                "text": text[row["start"][i] : row["end"][i]],
-                "score": row["score"][i],
-            }
-            for i in range(row["count"])
-        ]
-        for text, row in zip(texts, rows, strict=True)
-    ]
+    rows = ask(texts, url=url, model=model, timeout_seconds=timeout_seconds)
+    return [entities_of(text, row) for text, row in zip(texts, rows, strict=True)]
 
 
-def find_labels(texts: list[str], *, url: str, timeout_seconds: float = 60.0) -> list[dict[str, Any]]:
+def find_labels(
+    texts: list[str], *, url: str, model: str = "classify", timeout_seconds: float = 60.0
+) -> list[dict[str, Any]]:
     """The label of each text: `{"label", "score"}`; the label is empty where the model is not sure enough.
 
     Raises:
         OSError: as in `find_entities`.
     """
-    rows = ask(texts, url=url, model="classify", timeout_seconds=timeout_seconds)
-    return [{"label": row["label"], "score": row["score"]} for row in rows]
+    rows = ask(texts, url=url, model=model, timeout_seconds=timeout_seconds)
+    return [label_of(row) for row in rows]
+
+
+def entities_of(text: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entities in the row of a tagger."""
+    return [
+        {
+            "start": row["start"][i],
+            "end": row["end"][i],
+            "label": row["label"][i],
+            "text": text[row["start"][i] : row["end"][i]],
+            "score": row["score"][i],
+        }
+        for i in range(row["count"])
+    ]
+
+
+def label_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The label in the row of a classifier."""
+    return {"label": row["label"], "score": row["score"]}
 
 
 def ask(texts: list[str], *, url: str, model: str, timeout_seconds: float) -> list[dict[str, Any]]:
@@ -67,16 +78,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Answers texts by a server.")
     parser.add_argument("text", nargs="*", help="texts; without any, the lines of standard input")
     parser.add_argument("--url", default="http://localhost:8501")
-    parser.add_argument("--model", default="ner", choices=("ner", "classify"), help="name of the model on the server")
+    parser.add_argument("--model", default="ner", help="name of the model on the server (default: ner)")
     arguments = parser.parse_args()
-    answer = find_entities if arguments.model == "ner" else find_labels
     texts = arguments.text or [line.rstrip("\r\n") for line in sys.stdin]
     try:
-        found = answer(texts, url=arguments.url) if texts else []
+        rows = ask(texts, url=arguments.url, model=arguments.model, timeout_seconds=60.0) if texts else []
     except OSError as error:
         sys.exit(f"error: {error}")
-    for text, row in zip(texts, found, strict=True):
-        print(json.dumps({"text": text, **({"entities": row} if isinstance(row, list) else row)}, ensure_ascii=False))
+    for text, row in zip(texts, rows, strict=True):
+        answer = {"entities": entities_of(text, row)} if "start" in row else label_of(row)
+        print(json.dumps({"text": text, **answer}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,13 @@ def utf16_hint(content: bytes) -> str:
     return "; it looks like UTF-16, as Excel and Windows write it: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)"
 
 
+def require_file(path: Path) -> None:
+    """Raises InputError unless there is a file."""
+    if not path.is_file():
+        kind = "a folder, not a file" if path.is_dir() else "missing"
+        raise InputError(f"{path} is {kind}")
+
+
 def read_lines(
     path: str | Path, *, max_line_bytes: int = MAX_LINE_BYTES, at_most_bytes: int = 0
 ) -> Iterator[tuple[int, str]]:
@@ -38,9 +45,7 @@ def read_lines(
         InputError: the file is missing, unreadable, not gzip, not UTF-8, or has an overlong line.
     """
     path = Path(path)
-    if not path.is_file():
-        kind = "a folder, not a file" if path.is_dir() else "missing"
-        raise InputError(f"{path} is {kind}")
+    require_file(path)
     number = size = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:

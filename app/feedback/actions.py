@@ -184,7 +184,7 @@ def read_in(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     with open_store_of(config, run_dir) as store:
         store.add(found, labels=labels, several=several)
         say(
-            f"{count_of(len(found), 'correction')} of {settings.import_path} {_is(len(found))} in {store.name}, "
+            f"{count_of(len(found), 'correction')} of {settings.import_path} {_is(len(found))} in {_place(store)}, "
             f"{len(refused):,} {_was(len(refused))} left out"
         )
     return {"update/imported": len(found), "update/left_out": len(refused)}
@@ -201,8 +201,13 @@ def write_out(config: Config, run_dir: RunDirectory) -> dict[str, float]:
         refused = write_corrections(path, found, form=form, task=config.task)
         _say_refused(refused)
         kept = len(found) - len(refused)
-        say(f"{count_of(kept, 'correction')} of {store.name} {_is(kept)} in {path}, as {form}")
+        say(f"{count_of(kept, 'correction')} of {_place(store)} {_is(kept)} in {path}, as {form}")
     return {"update/exported": len(found) - len(refused), "update/left_out": len(refused)}
+
+
+def _place(store: Store) -> str:
+    """Where the corrections are: the file, or the URL of another database."""
+    return store.name.removeprefix("sqlite:///")
 
 
 def _is(number: int) -> str:
@@ -225,7 +230,7 @@ def delete(config: Config, run_dir: RunDirectory) -> dict[str, float]:
     settings = config.update
     with open_store_of(config, run_dir, made=False) as store:
         deleted = store.delete(author=settings.delete_author, text=settings.delete_text)
-        say(f"{count_of(deleted, 'correction')} {_is(deleted)} deleted from {store.name}")
+        say(f"{count_of(deleted, 'correction')} {_is(deleted)} deleted from {_place(store)}")
         say("models that have learnt from them, and the reports of these runs, are what they were")
     return {"update/deleted": deleted}
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from app.config import InputError
+from app.evaluation.uncertainty import measure_row
 from app.feedback.correction import JUDGED, Correction, check_correction, utc_time
 from app.feedback.database import Database, insert_into, text_key
 from app.feedback.database import queue as _TABLE
@@ -146,13 +147,24 @@ def compute_disagreement(answer: Mapping[str, Any], other: Mapping[str, Any]) ->
     return 1 - len(ours & theirs) / len(ours | theirs) if ours | theirs else 0.0
 
 
+def _unsure(prediction: Mapping[str, Any]) -> float | None:
+    """How unsure the model was of a prediction that a client sent; None where it came without usable scores."""
+    try:
+        found = measure_row(prediction)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return None
+    return found if found is not None and 0 <= found <= 1 else None
+
+
 def settle(connection: Connection, corrections: Sequence[Correction]) -> None:
     """Has the queue know what people said: judged and skipped texts wait no longer, flagged ones wait."""
     flagged: list[dict[str, Any]] = []
     settled: list[dict[str, str]] = []
     for each in {(each.model, each.text): each for each in corrections}.values():  # of several, the last word counts
         if each.verdict == "flagged":
-            item = Waiting(each.text, each.model, each.version, "flagged", answer=each.prediction)
+            item = Waiting(
+                each.text, each.model, each.version, "flagged", _unsure(each.prediction), answer=each.prediction
+            )
             flagged.append(_row(item, "the correction"))
         else:
             state = "done" if each.verdict in JUDGED else "skipped"

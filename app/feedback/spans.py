@@ -85,6 +85,8 @@ def _in_characters(text: str, words: Sequence[Word], spans: Sequence[Span]) -> l
         if not says and all(each.start in starts and each.end in ends for each in found):
             return found
     for each in spans:
+        if each.start >= each.end:
+            raise InputError(f"{each.label} at {each.start} to {each.end} is empty: the end must be after the start")
         if not 0 <= each.start < each.end <= len(text):
             raise InputError(
                 f"{each.label} at {each.start} to {each.end} is outside the text, which has {len(text)} characters"

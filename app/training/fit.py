@@ -195,7 +195,8 @@ class RunKeeper(keras.callbacks.Callback):
         name = self.plan.score.replace("_f1", " F1").replace("_", " ")
         valid = f" | valid {name} {row[score]:.4f}" if score in row else ""
         unit = self.plan.unit
-        best = " (best)" if self.position.best_epoch == row["epoch"] else ""
+        mark = "best" if self.plan.first_kept_epoch == 1 else "kept"  # an earlier epoch may have scored better
+        best = f" ({mark})" if self.position.best_epoch == row["epoch"] else ""
         self.progress.say(
             f"{self.plan.name}epoch {row['epoch']}/{self.config.epochs} | loss {row['loss']:.4f}{valid}{best} | "
             f"{row[f'{unit}_per_second']:,.0f} {unit}/s | {row['seconds']:.0f} s of training"

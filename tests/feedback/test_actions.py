@@ -189,3 +189,9 @@ def test_what_somebody_said_is_deleted_by_author_or_text(run, store):
     assert do(run, delete_author="ann") == {"update/deleted": 2}
     assert do(run, delete_text="Dan") == {"update/deleted": 1}
     assert [each.text for each in store.read()] == ["Cleo"]
+
+
+def test_the_store_is_named_by_its_file(run, store, tmp_path, capfd):
+    judge(store, version=1, accepted=1, fixed=0)
+    do(run, export_path=str(tmp_path / "f.jsonl"))
+    assert f"1 correction of {run.path}/feedback.sqlite is in {tmp_path}/f.jsonl, as jsonl" in capfd.readouterr().err

@@ -76,6 +76,24 @@ def test_what_was_reviewed_stays_so_until_somebody_flags_it(queue):
         queue.mark(["a"], model="m", state="gone")
 
 
+@pytest.mark.parametrize(
+    ("prediction", "uncertainty"),
+    [
+        ({"label": "y", "score": 0.7, "scores": {"x": 0.3, "y": 0.7}}, 0.6),
+        ({"label": "y"}, None),
+        ({"scores": [0.3, 0.7]}, None),
+        ({"label": "y", "scores": {"x": "much", "y": 0.7}}, None),
+    ],
+)
+def test_a_flagged_text_waits_with_how_sure_the_model_was_where_that_is_known(queue, store, prediction, uncertainty):
+    queue.add([Waiting("sure", "m", uncertainty=0.1)])
+    flagged = Correction("flag", "classification", {}, prediction, "m", 2, verdict="flagged")
+    store.add([flagged])
+    found = {each.text: each.uncertainty for each in queue.next(model="m")}
+    assert found == {"sure": 0.1, "flag": None if uncertainty is None else pytest.approx(uncertainty)}
+    assert texts(queue, model="m")[0] == ("sure" if uncertainty is None else "flag")
+
+
 def test_corrections_settle_the_queue(queue, store):
     def said(text: str, verdict: str, name: str = "") -> Correction:
         return Correction(text, "classification", label("x"), label("y"), "m", 2, verdict=verdict, id=name)

@@ -288,6 +288,32 @@ def test_the_queue_is_worked_off_by_keys(site, page):
     page.wait_for_selector("#item-other mark, #queue-empty:not([hidden])")
 
 
+def test_only_what_is_known_is_said_of_texts_that_were_flagged_and_skipped(site, page):
+    entity = {"start": 0, "end": 4, "label": "PER"}
+    flagged = {"text": "Olga left the old house .", "prediction": {"entities": [entity]}}  # without a score
+    skipped = {"text": "the old house was empty .", "prediction": {"entities": []}}
+    sent = [
+        {**each, "verdict": verdict, "model": "ner", "version": 1, "answer": {}}
+        for each, verdict in ((flagged, "flagged"), (skipped, "skipped"))
+    ]
+    assert ask(site.url, "/feedback", {"corrections": sent})[0] == 201
+    unscored = {"reason": "flagged", "uncertainty": None, "answer": flagged["prediction"]}
+    assert page.evaluate("each => reasonOf(each)", unscored) == "Somebody flagged this text."
+    nothing = {"reason": "added", "uncertainty": None, "answer": {"entities": []}}
+    assert page.evaluate("each => reasonOf(each)", nothing) == "The model found nothing here."
+    page.get_by_role("tab", name="Versions").click()
+    page.wait_for_selector("#recent li")
+    lines = page.locator("#recent li").all_inner_texts()
+    for verdict in ("flagged", "skipped"):
+        assert not any(f"{verdict} · nothing" in line for line in lines) and any(verdict in line for line in lines)
+    until(page, "/^[0-9,]+ entr(y|ies) in /.test(document.querySelector('#stored-in').textContent)")
+    page.get_by_role("tab", name="Review").click()
+    texts = ["Nina saw it .", "Nina saw it ."]
+    page.locator("#more").fill("\n".join(texts))
+    page.get_by_role("button", name="Add", exact=True).click()
+    until(page, "document.querySelector('#added').textContent === '1 text added, 1 was there already'")
+
+
 def test_judgements_that_could_not_be_saved_wait_for_one_button(site, page):
     texts = [f"the old house {number} was in Oslo ." for number in range(2)]
     assert ask(site.url, "/queue", {"texts": texts, "model": "ner"})[0] == 201

@@ -1,6 +1,7 @@
 """The clients in examples/ against real servers over a real SavedModel."""
 
 import importlib.util
+import json
 from concurrent import futures
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def test_the_rest_client_finds_what_predict_finds(url, saved_model):
 def test_the_rest_client_says_why_a_request_was_refused(url):
     with pytest.raises(OSError, match=r"404 .*there is no /else/v1"):
         load_example("rest_client").find_entities(["Rome"], url=f"{url}/else")
+
+
+def test_the_rest_client_asks_a_model_of_any_name(served_run, monkeypatch, capsys):
+    with serving(served_run, names=("staff",), runtime="tflite") as url:
+        monkeypatch.setattr("sys.argv", ["rest_client.py", f"--url={url}", "--model=staff", TEXTS[0]])
+        load_example("rest_client").main()
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["text"] == TEXTS[0] and set(answer["entities"][0]) == {"start", "end", "label", "text", "score"}
 
 
 @pytest.mark.parametrize("task", [TAGGING, CLASSIFICATION], ids=lambda task: task.name)

@@ -171,6 +171,12 @@ def test_the_weights_of_the_best_validation_are_kept_and_an_equal_score_later_do
     assert same_bits(weights_of(run.tagger), seen[1]) and not same_bits(seen[1], seen[3])
 
 
+def test_where_only_late_weights_may_be_kept_no_epoch_is_called_the_best(start, capfd):
+    start(replace(CONFIG, epochs=2)).fit(validate=scores(0.8, 0.3), first_kept_epoch=2)
+    first, last = [line for line in capfd.readouterr().err.splitlines() if "valid entity F1" in line]
+    assert "0.8000 |" in first and "0.3000 (kept) |" in last
+
+
 def test_the_averages_are_what_is_validated_and_kept_and_training_goes_on_from_the_weights(start):
     plain, averaged = start(name="plain"), start(replace(CONFIG, average_weights_decay=0.9), name="averaged")
     seen = []

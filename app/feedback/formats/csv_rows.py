@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from app.config import InputError
-from app.data.text_lines import utf16_hint
+from app.data.text_lines import require_file, utf16_hint
 from app.feedback.correction import Correction
 from app.feedback.formats.record import (
     Found,
@@ -65,6 +65,7 @@ def _entities_in_cell(where: str, text: str, cell: str) -> Iterator[Item]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(line where it begins, fields) of each row; line ends inside quotes are kept as they are."""
+    require_file(path)
     csv.field_size_limit(max(csv.field_size_limit(), _MOST_FIELD_CHARACTERS))
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig", newline="") as file:

@@ -65,6 +65,8 @@ def finish(
             found.whole, author=found.whole.author or author, source=found.whole.source or source
         )
         return _checked(whole, labels=labels, several=several)
+    if found.text is None:
+        raise InputError("it has no text")
     if not isinstance(found.text, str):
         raise InputError(f"the text must be a text, received {found.text!r}")
     correction = Correction(found.text, task, author=found.author or author, source=source, time=found.time)

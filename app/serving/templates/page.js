@@ -885,8 +885,9 @@ function showItem() {
   drawItemButtons();
 }
 
-function reasonOf({reason, uncertainty, other_answer}) {
-  const sure = uncertainty === null ? "The model found nothing here." : `The model is ${Math.round(100 * (1 - uncertainty))} % sure.`;
+function reasonOf({reason, uncertainty, answer, other_answer}) {
+  const unknown = isTagging() && !answer.entities?.length ? "The model found nothing here." : "";
+  const sure = uncertainty === null ? unknown : `The model is ${Math.round(100 * (1 - uncertainty))} % sure.`;
   return [reason === "flagged" ? "Somebody flagged this text." : "", other_answer ? "Two versions answer differently." : "", sure].filter(Boolean).join(" ");
 }
 
@@ -967,7 +968,7 @@ $("add").addEventListener("click", async () => {
       added += (await ask("/queue", {texts: texts.slice(at, at + 100), model: model.name})).added;
     }
     $("more").value = "";
-    show($("added"), `${plural(added, "text")} added${added < texts.length ? `, ${texts.length - added} were there already` : ""}`);
+    show($("added"), `${plural(added, "text")} added${added < texts.length ? `, ${texts.length - added} ${texts.length - added === 1 ? "was" : "were"} there already` : ""}`);
     openQueue();
   } catch (error) { show($("added"), error.message, true); }
 });
@@ -1021,7 +1022,7 @@ async function openVersions() {
 const agreementOf = counts => counts?.judged ? `${Math.round(100 * counts.accepted / counts.judged)} % (${counts.accepted} of ${counts.judged})` : "not judged yet";
 
 function drawVersions({versions, agreement}) {
-  const head = element("thead", {}, element("tr", {}, ...["Version", "Label", "Made", "Agreement", ""].map(name => element("th", {scope: "col"}, name || element("span", {class: "unseen"}, "Action")))));
+  const head = element("thead", {}, element("tr", {}, ...["Version", "Label", "Made (UTC)", "Agreement", ""].map(name => element("th", {scope: "col"}, name || element("span", {class: "unseen"}, "Action")))));
   const rows = [...versions].sort((a, b) => b.version - a.version).map(({version, labels, time}) => {
     const try_out = labels.length ? "" : element("button", {type: "button", onclick: () => promote(version, "canary", agreement)}, "Try out as canary");
     return element("tr", {}, ...[String(version), labels.join(", ") || "–", time?.replace("T", " ").slice(0, 16) ?? "", agreementOf(agreement[version]), try_out].map(cell => element("td", {}, cell)));
@@ -1073,7 +1074,7 @@ async function drawRecent(offset) {
   const found = await ask(`/feedback?model=${encodeURIComponent(model.name)}&limit=10&offset=${offset}`);
   const lines = found.corrections.map(each => {
     const right = each.answer.entities?.map(({start, end, label}) => `${[...each.text].slice(start, end).join("")} (${label})`).join(", ") ?? each.answer.labels?.join(", ") ?? each.answer.label;
-    const line = element("li", {}, element("div", {}, each.text.slice(0, 300), element("div", {class: "quiet"}, [each.verdict, right || "nothing", each.author, `version ${each.version}`, each.time.replace("T", " ").slice(0, 16)].filter(Boolean).join(" · "))),
+    const line = element("li", {}, element("div", {}, each.text.slice(0, 300), element("div", {class: "quiet"}, [each.verdict, right || (["accepted", "fixed"].includes(each.verdict) ? "nothing" : ""), each.author, `version ${each.version}`, each.time.replace("T", " ").slice(0, 16)].filter(Boolean).join(" · "))),
       element("button", {type: "button", "aria-label": `Delete: ${each.text.slice(0, 60)}`, onclick: async () => {
         if (!await askWhetherSure("Delete what was said about this text?", each.text.slice(0, 300), "Delete")) return;
         try { await ask("/feedback", {text: each.text}, "DELETE"); await drawRecent(0); }
@@ -1083,7 +1084,7 @@ async function drawRecent(offset) {
   });
   if (offset) $("recent").append(...lines);
   else $("recent").replaceChildren(...lines);
-  show($("stored-in"), `${plural(found.count, "correction")} in ${found.stored_in}`);
+  show($("stored-in"), `${found.count === 1 ? "1 entry" : `${found.count.toLocaleString("en")} entries`} in ${found.stored_in}; flagged and skipped texts count too`);
   $("recent-more").hidden = $("recent").children.length >= found.count;
   $("recent-more").onclick = () => drawRecent($("recent").children.length);
 }

@@ -166,7 +166,7 @@ def test_entities_lie_on_whole_words(spans, expected):
     [
         ([0, 40, "PER"], "PER at 0 to 40 is outside the text, which has 29 characters"),
         ([-1, 3, "PER"], "PER at -1 to 3 is outside the text"),
-        ([5, 5, "PER"], "PER at 5 to 5 is outside the text"),
+        ([5, 5, "PER"], "PER at 5 to 5 is empty: the end must be after the start"),
         ([3, 4, "PER"], "PER at 3 to 4 covers no word, only ' '"),
         ([0, 3, "DATE"], "must be one of LOC, PER, received 'DATE'"),
         ([0, 3, 5], "the label of an entity must be a text, received 5"),
@@ -189,17 +189,19 @@ def test_a_text_with_an_entity_that_cannot_be_used_is_listed_with_place_and_reas
 def test_lines_that_are_no_records_are_listed_and_the_others_used(tmp_path):
     path = tmp_path / "f.jsonl"
     good, number, half = (json.dumps({"text": text, "label": "x"}) + "\n" for text in ("a", 3, "\ud800"))
-    path.write_text(f'{good}{{"text": \n\n[1]\n{number}{half}')
+    path.write_text(f'{good}{{"text": \n\n[1]\n{number}{half}{{"label": "x"}}\n')
     found, refused = read_corrections(path, task="classification")
     assert [each.text for each in found] == ["a"]
-    assert [each.where.rpartition(" ")[2] for each in refused] == ["2", "4", "5", "6"]
-    assert "half of a surrogate pair" in refused[-1].reason
+    assert [each.where.rpartition(" ")[2] for each in refused] == ["2", "4", "5", "6", "7"]
+    assert "half of a surrogate pair" in refused[-2].reason
+    assert refused[-1].reason == "it has no text"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "task", "said"),
     [
         ("missing.jsonl", None, "tagging", "missing"),
+        ("missing.csv", None, "tagging", "missing.csv is missing"),
         ("f.jsonl", "", "tagging", "is empty"),
         ("f.json", "[{]", "tagging", "is not valid JSON"),
         ("f.json", '{"a": 1}', "tagging", "name its form"),
