@@ -69,9 +69,18 @@ def ask(texts: list[str], *, url: str, model: str, timeout_seconds: float) -> li
         with urllib.request.urlopen(request, timeout=timeout_seconds) as response:
             return list(json.load(response)["predictions"])
     except urllib.error.HTTPError as error:
-        raise OSError(f"{url}: {error.code} {error.read().decode('utf-8', 'replace')}") from error
+        raise OSError(f"{url}: {error.code} {reason_of(error.read())}") from error
     except urllib.error.URLError as error:
         raise OSError(f"no answer from {url} ({error.reason}): start a server with --mode=serve") from error
+
+
+def reason_of(body: bytes) -> str:
+    """What a server says is wrong: its "error", else the body as it came."""
+    said = body.decode("utf-8", "replace")
+    try:
+        return str(json.loads(said)["error"])
+    except (ValueError, KeyError, TypeError):
+        return said
 
 
 def main() -> None:

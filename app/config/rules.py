@@ -422,5 +422,5 @@ def require_numbers(config: Config) -> None:
 
 
 def describe_taken_port(host: str, port: int, error: OSError) -> str:
-    return f"serve.host={host}, serve.port={port} cannot be listened on: {error}"
+    return f"serve.host={host}, serve.port={port} cannot be listened on: {error.strerror or error}"
 

@@ -73,7 +73,7 @@ MODES = {
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
     "predict": Mode(
         "app.modes.predict",
-        "find the entities of plain text: lines, JSON lines or whole files",
+        "answer plain text (its entities, its label): lines, JSON lines, CSV or whole files",
         works_on="finetune",
         accepts=("input", "output"),
     ),

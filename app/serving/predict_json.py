@@ -162,20 +162,22 @@ def parse_texts(values: Any, *, where: str) -> list[str]:
         RequestError: it is none.
     """
     if not isinstance(values, list) or not values:
-        refuse(f"{where} must hold string, a list of texts that is not empty, received {shown(values)}")
+        refuse(f"{where} must be a list of texts that is not empty, received {shown(values)}")
+    if len(values) > MOST_TEXTS:
+        refuse(f"{where} may hold {MOST_TEXTS:,} texts at most, received {len(values):,}")
     texts = []
     for number, value in enumerate(values):
         if isinstance(value, dict) and value.keys() == {"b64"}:
             value = _decode(value["b64"], where=f"{where}, text {number}")
         if isinstance(value, list):
-            refuse(f"{where} must have the shape (texts,), received a list at {number}")
+            refuse(f"text {number} of {where} must be a string, received a list")
         if not isinstance(value, str):
-            refuse(f"{where} must hold string, received {shown(value)} at {number}")
+            refuse(f"text {number} of {where} must be a string, received {shown(value)}")
         if not value.isascii():
             try:
                 value.encode("utf-8")
             except UnicodeEncodeError:
-                refuse(f"{where} must hold string, text {number} has half of a surrogate pair")
+                refuse(f"text {number} of {where} has half of a surrogate pair, which is no character")
         texts.append(value)
     return texts
 
@@ -253,6 +255,7 @@ def _decoded(value: Any) -> Any:
 
 # TensorFlow Serving's other answers.
 
+MOST_TEXTS = 10_000  # of one request: they are computed for nobody else meanwhile
 _DTYPES = {"string": "DT_STRING", "int32": "DT_INT32", "float32": "DT_FLOAT", "bool": "DT_BOOL", "int64": "DT_INT64"}
 
 

@@ -199,7 +199,8 @@ def _find_file(folder: Path, model: Path, config: ServeConfig) -> tuple[Path, st
     try:
         path, manifest = find_export(folder, config.tflite_file, setting="serve.tflite_file")
     except InputError:
-        if config.runtime == "tflite":
+        named = config.tflite_file != ServeConfig.tflite_file and (folder / MANIFEST).is_file()
+        if config.runtime == "tflite" or named:
             raise
         return None
     entry = manifest["files"][path.name]

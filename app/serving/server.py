@@ -195,14 +195,19 @@ async def read_object(request: Request, *, required: Sequence[str], optional: Se
     found = await read_json(request)
     allowed = (*required, *optional)
     if not isinstance(found, dict):
-        raise RequestError(400, f"the request must be an object with {', '.join(allowed)}, received {shown(found)}")
+        raise RequestError(400, f"{_must_be(required, optional)}, received {shown(found)}")
     for name in required:
         if name not in found:
-            raise RequestError(400, f'"{name}" is missing, the request must be an object with {", ".join(allowed)}')
+            raise RequestError(400, f'"{name}" is missing: {_must_be(required, optional)}')
     for name in found:
         if name not in allowed:
             raise RequestError(400, f"there is no field {shown(name)}, the fields are {', '.join(allowed)}")
     return found
+
+
+def _must_be(required: Sequence[str], optional: Sequence[str]) -> str:
+    more = f" ({', '.join(optional)} may be left out)" if optional else ""
+    return f"the request must be an object with {', '.join(required)}{more}"
 
 
 # What is asked.
@@ -264,7 +269,7 @@ def find_version(request: Request) -> Version:
 
 async def show_status(request: Request) -> Response:
     if request.url.path.endswith((":predict", ":classify", ":regress")):
-        raise RequestError(405, f"{request.url.path[:200]} does not take GET", {"Allow": "POST"})
+        raise RequestError(405, f"{request.url.path[:200]} takes POST, not GET", {"Allow": "POST"})
     model = server_of(request).find(request.path_params["name"])
     if "version" in request.path_params or "label" in request.path_params:
         return JsonResponse(describe_status([find_version(request).number]))
@@ -321,7 +326,8 @@ ROUTES: list[Route] = [
 async def _refuse_path(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:200]
-    said = f"there is no {path}" if error.status_code == 404 else f"{path} does not take {request.method}"
+    taken = (error.headers or {}).get("Allow", "other methods")
+    said = f"there is no {path}" if error.status_code == 404 else f"{path} takes {taken}, not {request.method}"
     return JsonResponse({"error": said}, status_code=error.status_code, headers=error.headers)
 
 

@@ -710,6 +710,7 @@ async function refresh() {
         showAnswers();
         const [source, texts] = missing();
         if (!texts.length) break;
+        show($("saved"), "");  // that was about another text
         show($("note"), asked ? `${plural(asked, "text")} answered …` : "…");
         await fetchAnswers(source, texts);
         asked += texts.length;
