@@ -210,6 +210,7 @@ def test_backbones_of_one_process_do_not_share_weights(tmp_path):
     assert compute_difference(second, TENSORS) < 1e-4
 
 
+@pytest.mark.slow
 def test_keras_nlp_loads_a_saved_preset_outside_this_project(tmp_path):
     original = build_backbone(BackboneConfig(source=str(write_huggingface(tmp_path / "hf", TENSORS))))
     save_preset(original, tmp_path / "preset")

@@ -51,6 +51,7 @@ def measured(exported, tmp_path_factory):
     return metrics, {f"{names[each['run']]} {each['variant']}": each for each in report["contestants"]}
 
 
+@pytest.mark.slow
 def test_every_export_of_every_run_and_keras_are_measured_in_every_setting(measured):
     _, found = measured
     exports = {f"{run} {variant}" for run in ("one", "two") for variant in ("float32", "int8")}
@@ -62,6 +63,7 @@ def test_every_export_of_every_run_and_keras_are_measured_in_every_setting(measu
         assert each["words_per_second"] > 0 and each["batch_size"] in (1, 4)
 
 
+@pytest.mark.slow
 def test_sizes_are_those_of_the_files_and_f1_is_what_the_export_was_scored(exported, measured):
     _, found = measured
     files = json.loads((exported / "export" / "tflite" / "model.json").read_text())["files"]
@@ -73,6 +75,7 @@ def test_sizes_are_those_of_the_files_and_f1_is_what_the_export_was_scored(expor
     assert found["one Keras"]["bytes"] > (exported / "model" / "backbone.weights.h5").stat().st_size
 
 
+@pytest.mark.slow
 def test_table_picture_and_page_are_there_and_name_everyone(exported, measured):
     metrics, found = measured
     table = (exported / "reports" / "frontier.txt").read_text()
@@ -89,6 +92,7 @@ def test_table_picture_and_page_are_there_and_name_everyone(exported, measured):
     assert {name: written[name] for name in metrics} == metrics
 
 
+@pytest.mark.slow
 def test_scores_are_remembered_by_the_checksums_of_model_and_corpus(exported, measured):
     scores = json.loads((exported / "reports" / "scores.json").read_text())
     assert len(scores) == 3  # float32, int8, Keras: the second run has the same files

@@ -24,7 +24,7 @@ EXITS = (1, 2)
 TEXTS = [*random_texts(40, seed=3), "", "Ada Smith met Bob in Rome . " * 40, "Rome"]
 
 
-@pytest.fixture(scope="module", params=["crf", "mean"])
+@pytest.fixture(scope="module", params=["crf", pytest.param("mean", marks=pytest.mark.slow)])
 def exported(request, vocabulary, tmp_path_factory):
     if request.param == "crf":
         settings = ModelConfig(head="crf", head_dropout=0.0, exit_layers=EXITS)

@@ -71,6 +71,7 @@ def test_each_text_leaves_at_the_head_that_is_sure(model, rows, tmp_path):
     assert len(left) > 1
 
 
+@pytest.mark.slow
 def test_kernels_above_an_exit_are_rounded_too(model, rows, tmp_path):
     writer = TFLiteWriter(model, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [])
     path = tmp_path / "int8.tflite"

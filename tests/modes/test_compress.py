@@ -68,6 +68,7 @@ def kernels_of(folder: Path) -> list[np.ndarray]:
     return [*layers, model.token_embedding.embeddings.numpy()]
 
 
+@pytest.mark.slow
 def test_every_step_has_a_row_and_the_run_leaves_no_stages(compressed, rows):
     assert list(rows) == ["(nothing)", *STEPS]
     assert not (compressed / "stages").exists() and not list(compressed.rglob(".tmp-*"))
@@ -106,6 +107,7 @@ def test_steps_on_weights_work_in_mixed_precision(trained_run, tmp_path, app_pro
     assert pruned["sparsity"] == pytest.approx(0.6, abs=0.01) and clustered["distinct_values"] <= 8
 
 
+@pytest.mark.slow
 def test_a_finished_compression_is_scored_again(trained_run, compressed, tmp_path, capfd):
     run = Path(shutil.copytree(compressed, tmp_path / "run"))
     assert compress.run(request(trained_run, run)) == metrics_of(compressed) == metrics_of(run)
@@ -113,6 +115,7 @@ def test_a_finished_compression_is_scored_again(trained_run, compressed, tmp_pat
     assert "this run is finished" in said.err and (run / "compression.txt").read_text() in said.out
 
 
+@pytest.mark.slow
 def test_each_step_does_what_it_is_for(rows):
     assert rows["trim_vocabulary"]["parameters"] < rows["(nothing)"]["parameters"]
     assert rows["prune_structured"]["parameters"] < rows["trim_vocabulary"]["parameters"]
@@ -121,12 +124,14 @@ def test_each_step_does_what_it_is_for(rows):
     assert rows["prune_magnitude"]["gzip_mb"] < rows["prune_structured"]["gzip_mb"]
 
 
+@pytest.mark.slow
 def test_zeros_survive_the_steps_after_them(rows):
     before = rows["prune_magnitude"]["sparsity"]
     assert rows["cluster"]["sparsity"] == before
     assert rows["quantize_aware"]["sparsity"] >= before
 
 
+@pytest.mark.slow
 def test_the_model_is_an_ordinary_one_whose_weights_are_what_the_table_says(trained_run, compressed, rows):
     config = load_config(None, defaults=str(compressed / "config.yaml"))
     found = evaluate.run(Request(config, RunDirectory(compressed)))

@@ -130,6 +130,7 @@ def test_texts_are_not_ranked_by_a_regression(trained, tmp_path):
         run_mode("predict", trained.path, "predict.rank=uncertainty", input=[str(tmp_path / "texts.txt")])
 
 
+@pytest.mark.slow
 def test_exports_answer_as_keras_does(trained):
     found = run_mode("export", trained.path, "export.formats=int8,saved_model", "export.vectors=8")
     for name in ("int8", "saved_model"):

@@ -44,6 +44,7 @@ def test_as_few_parts_as_fit_are_chosen_and_a_resumed_run_keeps_them(config, tmp
     assert "trial" in capsys.readouterr().err.splitlines()[0]
 
 
+@pytest.mark.slow
 def test_finetune_tries_a_step_of_its_own(config, tmp_path, capsys):
     found = decide(Request(limited(config, 100_000), RunDirectory(tmp_path / "run")), mode="finetune").config
     assert found.training.accumulation_steps == 1
