@@ -142,7 +142,7 @@ REFUSED = [
     (b'{"instances": ["\xc3"]}', "is not UTF-8"),
     (b'{"instances": [NaN]}', "NaN is no JSON value"),
     (b'{"instances": ' + b"[" * 50_000, "not JSON: it is nested too deeply"),
-    (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "text 0 of the input \"text\" must be a string, received a list"),
+    (b'{"instances": ' + b"[" * 500 + b"]" * 500 + b"}", "must be a string, received a list"),
     (b'{"inputs": {"text": ' + b"9" * 5000 + b"}}", "not JSON: it has a number of too many digits"),
     ([], "an object"),
     ("text", "an object"),
