@@ -21,7 +21,7 @@ from app.serving.batching import Batcher
 from app.serving.engines import SavedModelEngine, TFLiteEngine, limits_of
 from app.serving.errors import RequestError
 from app.serving.predict_json import Limits
-from app.serving.runs import Plan, Source, describe_source, model_of, plan_versions
+from app.serving.runs import Plan, Source, check_named_file, describe_source, model_of, plan_versions
 from app.tasks.light import LightModel, load_light_model, read_model_facts
 
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
@@ -129,6 +129,7 @@ class ServedModel:
         Raises:
             InputError: it offers nothing, or something that cannot be loaded.
         """
+        check_named_file(self.run_dir, self.settings)
         plan = plan_versions(self.run_dir, self.settings)
         self._take(plan, {source.version: self._open(source) for source in plan.sources.values()})
 

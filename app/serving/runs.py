@@ -18,6 +18,7 @@ from app.evaluation.manifest import (
     is_of_run,
     newest_version,
     read_about,
+    read_manifest,
     versions,
 )
 from app.feedback.versions import LABELS, read_labels
@@ -169,6 +170,17 @@ def plan_versions(run_dir: RunDirectory, config: ServeConfig) -> Plan:
     return Plan(sources, {name: version for name, version in labels.items() if version in sources})
 
 
+def check_named_file(run_dir: RunDirectory, config: ServeConfig) -> None:
+    """Raises InputError if `serve.tflite_file` is set to what a run with TFLite files has not, of no version."""
+    if config.runtime != "auto" or config.tflite_file == ServeConfig.tflite_file:
+        return
+    folders = [run_dir.tflite, *(find_version_files(run_dir, version) for version in versions(run_dir.saved_model))]
+    folders = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    name = f"{config.tflite_file}.tflite"
+    if folders and not any(name in read_manifest(folder)["files"] for folder in folders):
+        find_export(folders[0], config.tflite_file, setting="serve.tflite_file")  # says which there are
+
+
 def _saved_model(run_dir: RunDirectory, version: int) -> Source:
     path = run_dir.saved_model / str(version)
     graph = path / "saved_model.pb"
@@ -199,8 +211,7 @@ def _find_file(folder: Path, model: Path, config: ServeConfig) -> tuple[Path, st
     try:
         path, manifest = find_export(folder, config.tflite_file, setting="serve.tflite_file")
     except InputError:
-        named = config.tflite_file != ServeConfig.tflite_file and (folder / MANIFEST).is_file()
-        if config.runtime == "tflite" or named:
+        if config.runtime == "tflite":
             raise
         return None
     entry = manifest["files"][path.name]

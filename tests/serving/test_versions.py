@@ -127,7 +127,7 @@ def test_a_file_of_an_earlier_model_is_not_taken_for_the_new_one(run):
 def test_a_file_that_is_asked_for_by_name_must_be_there(served_run):
     said = r"serve\.tflite_file must be one of the exports in .* \(float32\), received 'int9'"
     with pytest.raises(InputError, match=said):
-        plan_versions(RunDirectory(served_run), ServeConfig(tflite_file="int9"))
+        make_server(served_run, tflite_file="int9").models["ner"].load()
     assert plan_versions(RunDirectory(served_run), ServeConfig()).stable.runtime == "saved_model"
 
 
