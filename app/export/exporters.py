@@ -145,6 +145,7 @@ def write_saved_model(
     Raises:
         Refused: see `Scoring.check`.
     """
+    say("saved_model  converting")
     scores: list[Comparison] = []
 
     def check(path: Path) -> None:
@@ -165,17 +166,22 @@ def write_saved_model(
         note(path)
 
     path = save_as_saved_model(job.model, job.encoder, job.config.predict, folder, check=check)
-    return path, scores[0]
+    found = scores[0]
+    size = _size_of(path) / 1e6
+    say(f"{'saved_model':<12} {size:8.2f} MB  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
+    return path, found
 
 
 def export_saved_model(job: Exporting) -> dict[str, float]:
     """Writes the next version of `export/saved_model`."""
-    say("saved_model  converting")
     path, found = write_saved_model(job, job.run_dir.saved_model)
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    say(f"{'saved_model':<12} {size / 1e6:8.2f} MB  {found.task.headline_name} {found.f1:.4f} ({found})  {path}")
     prefix = f"export/saved_model/{job.config.evaluation.split}"
-    return {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix), "export/saved_model/bytes": size}
+    scores = {f"{prefix}/{found.task.headline}": found.f1, **found.metrics(prefix)}
+    return {**scores, "export/saved_model/bytes": _size_of(path)}
+
+
+def _size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def export_text(job: Exporting) -> dict[str, float]:
