@@ -158,51 +158,48 @@ def compute_row_marginals(
     return _posterior(emissions, forward, backward, lengths), tf.gather(words, order, batch_dims=1) & inside
 
 
+MESSAGES = 10  # words that a message travels in `infer_row_marginals`; what is further away changes nothing to speak of
+_LEAST = 1e-20  # a chance that is nearly none stays above 0, so that no message is without any
+
+
 def infer_row_marginals(
     logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
 ) -> tf.Tensor:
-    """What `compute_row_marginals` gives, at the places of the words, in operations that every TFLite runtime has.
+    """What `compute_row_marginals` gives, at the places of the words, in few operations that every TFLite runtime has.
 
-    Arguments as there; positions outside the chain are passed over.
+    Arguments as there; positions outside the chain are passed over. All rows are one chain, since a boundary cuts it in
+    two. The messages of all places are computed at once, `MESSAGES` times, which is exact where a word is no further
+    from a boundary, and very nearly so elsewhere; one place after the other would take longer than a layer.
 
     Returns:
         float32 [batch, length, labels]; only those at words mean anything.
     """
-    only_outside = tf.one_hot([[0]], logits.shape[-1], on_value=0.0, off_value=FORBIDDEN)
-    emissions = tf.transpose(tf.where(tf.expand_dims(boundaries, -1), only_outside, logits), [1, 0, 2])
-    in_chain = tf.expand_dims(tf.transpose(tf.cast(boundaries | words, tf.float32)), -1)  # [length, batch, 1]
-    between = tf.convert_to_tensor(transitions)
-    length = tf.shape(emissions)[0]
-    numbers = tf.reshape(tf.range(length), [-1, 1, 1])
+    shape = tf.shape(logits)
+    count = logits.shape[-1]
+    only_outside = tf.one_hot([[0]], count, on_value=0.0, off_value=FORBIDDEN)
+    emissions = tf.reshape(tf.where(tf.expand_dims(boundaries, -1), only_outside, logits), [-1, count])
+    in_chain = tf.reshape(boundaries | words, [-1])
+    numbers, last = tf.range(tf.size(in_chain)), tf.size(in_chain) - 1
+    in_chain |= tf.equal(numbers, 0) | tf.equal(numbers, last)  # no kernel takes a chain of fewer than two places
+    places = tf.cast(tf.where(in_chain), tf.int32)
+    chances = tf.gather_nd(emissions, places)  # [places, labels]
+    chances = tf.maximum(tf.exp(chances - tf.reduce_max(chances, axis=-1, keepdims=True)), _LEAST)
+    moves = tf.exp(tf.convert_to_tensor(transitions))
+    start = tf.ones_like(chances[:1])
 
-    def pass_messages(moves: tf.Tensor, place: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """The messages of all positions in one direction, [length, batch, labels]."""
+    def normalize(messages: tf.Tensor) -> tf.Tensor:
+        return messages / tf.reduce_sum(messages, axis=-1, keepdims=True)
 
-        def step(
-            count: tf.Tensor, message: tf.Tensor, begun: tf.Tensor, messages: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-            at = place(count)
-            scores = tf.expand_dims(message, -1) + moves  # [batch, from, to]
-            largest = tf.reduce_max(scores, axis=1, keepdims=True)
-            arriving = tf.math.log(tf.reduce_sum(tf.exp(scores - largest), axis=1)) + tf.squeeze(largest, 1)
-            new = begun * arriving + tf.gather(emissions, at)
-            new -= tf.reduce_max(new, axis=-1, keepdims=True)
-            active = tf.gather(in_chain, at)
-            message = tf.where(active > 0, new, message)
-            messages = tf.where(tf.equal(numbers, at), tf.expand_dims(message, 0), messages)
-            return count + 1, message, tf.maximum(begun, active), messages
+    def pass_on(messages: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
+        """[places, from] and [from, to] -> [places, to]; a product of matrices would have rounded weights in int8."""
+        return tf.maximum(tf.reduce_sum(tf.expand_dims(messages, -1) * tf.expand_dims(by, 0), axis=1), _LEAST)
 
-        nothing = tf.zeros_like(emissions)
-        found = tf.while_loop(
-            lambda count, *_: count < length,
-            step,
-            (tf.constant(0), tf.zeros_like(logits[:, 0]), tf.zeros_like(tf.gather(in_chain, 0)), nothing),
-        )
-        return found[3]
-
-    forward = pass_messages(tf.expand_dims(between, 0), lambda count: count)
-    backward = pass_messages(tf.expand_dims(tf.transpose(between), 0), lambda count: length - 1 - count)
-    return tf.transpose(tf.nn.softmax(forward + backward - emissions), [1, 0, 2])
+    forward, backward, back = normalize(chances), tf.ones_like(chances), tf.transpose(moves)
+    for _ in range(MESSAGES):
+        forward = normalize(tf.concat([start, pass_on(forward[:-1], moves)], axis=0) * chances)
+        backward = normalize(tf.concat([pass_on((chances * backward)[1:], back), start], axis=0))
+    found = normalize(tf.maximum(forward * backward, _LEAST))
+    return tf.reshape(tf.scatter_nd(places, found, [tf.size(in_chain), count]), shape)
 
 
 def compute_chain_divergence(
