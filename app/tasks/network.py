@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.config import DataConfig, InputError, ModelConfig
+from app.config import DataConfig, ModelConfig
 from app.config.rules import check_exits, check_row_length
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
