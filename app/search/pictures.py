@@ -120,7 +120,8 @@ def _restyle(drawn: Any) -> None:
     figure = (drawn.ravel()[0] if isinstance(drawn, np.ndarray) else drawn).figure
     figure.suptitle("")
     for axes in figure.axes:
-        axes.set_title("")
+        for place in ("left", "center", "right"):
+            axes.set_title("", loc=place)
         axes.set_facecolor("white")
         for axis in (axes.xaxis, axes.yaxis):
             if axis.get_label_text() in _COUNTED:

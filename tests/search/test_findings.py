@@ -138,7 +138,8 @@ def test_pictures_count_trials_in_whole_numbers_and_repeat_no_heading(run_dir, m
     headings = [each.heading for each in pictures.draw_study(study, find(config, run_dir, study.trials, ()))]
     figures = [(each.ravel()[0] if isinstance(each, np.ndarray) else each).figure for each in drawn]
     assert len(figures) == len(headings) >= 4
-    assert not any(figure.get_suptitle() or axes.get_title() for figure in figures for axes in figure.axes)
+    titles = {axes.get_title(loc=place) for each in figures for axes in each.axes for place in ("left", "center")}
+    assert titles == {""} and not any(figure.get_suptitle() for figure in figures)
     axes = figures[headings.index("History")].axes[0]
     assert all(float(tick).is_integer() for tick in axes.get_xticks()) and axes.get_facecolor()[:3] == (1, 1, 1)
 
