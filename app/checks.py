@@ -15,6 +15,7 @@ from pathlib import Path
 
 from app.config import TASK_DEFAULTS, Config, DataConfig, InputError
 from app.config.rules import (
+    check_exits,
     check_lengths,
     check_row_length,
     describe_taken_port,
@@ -32,7 +33,7 @@ from app.config.tune import trial_mode
 from app.config.update import chosen_actions
 from app.data.documents import check_count, find_inputs, text_keys
 from app.data.tfds import PREFIX
-from app.encoder.sources import TaggerFacts, check_source, check_tagger
+from app.encoder.sources import TaggerFacts, check_source, check_tagger, count_layers
 from app.evaluation.manifest import find_export, newest_version, require_exports
 from app.evaluation.other_run import check_other_run
 from app.run import surroundings
@@ -40,6 +41,7 @@ from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
 from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_kind_head, check_settings, check_split_head
+from app.tasks.exit_table import FACT as EXITS
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.teachers import check_same_labels, check_student_layers, check_teachers
@@ -72,6 +74,8 @@ def check_finetune(request: Request) -> None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     start = _tagger_of(config.init_from, "init_from") if config.init_from else None
     _check_length(config.data, start.positions if start else check_source(config.backbone), found_by_trial=True)
+    if not start:
+        _check_exits(config, [config.model.exit_layers])
     _check_splits(config, SPLITS, start.labels if start else None, start=start)
     _check_training(request, "finetune", found_by_trial=True)
 
@@ -84,6 +88,7 @@ def check_distill(request: Request) -> None:
         check_same_labels(config.init_from, _tagger_of(config.init_from, "init_from").labels, labels)
     elif config.distill.student == "backbone":
         _check_length(data, check_source(config.backbone))
+        _check_exits(config, [config.model.exit_layers])
     if labels is not None:
         teachers = [check_tagger(RunDirectory(source).model) for source in config.distill.teachers]
         for teacher in teachers:
@@ -162,6 +167,8 @@ def check_tune(request: Request) -> None:
         start = _tagger_of(config.init_from, "init_from")
     positions = start.positions if start else check_source(config.backbone)
     _check_length(config.data, positions, found_by_trial=trial_mode(config.tune) == "finetune")
+    if not start:
+        _check_exits(config, config.tune.space.get("model.exit_layers", [config.model.exit_layers]))
     _check_splits(config, ("train", "valid"), start.labels if start else None, start=start)
     if choose_strategy(config.training)[0] == "multi_worker":
         raise InputError(
@@ -217,7 +224,14 @@ def check_export(request: Request) -> None:
     config = request.config
     require_formats(config)
     purpose = f"exports are scored on evaluation.split={config.evaluation.split} before they are kept"
-    labels = _check_scored(request, purpose).labels
+    facts = _check_scored(request, purpose)
+    labels = facts.labels
+    early = [name for name in config.export.formats if name.endswith("_early")]
+    if early and EXITS not in facts.facts:
+        raise InputError(
+            f"export.formats must not name {' and '.join(early)}: the model has no exits (model.exit_layers), or no "
+            "validation corpus measured them"
+        )
     if "full_int8" in config.export.formats:
         if not config.data.train_path:
             raise InputError("data.train_path is empty; the ranges of export.formats=full_int8 are read from it")
@@ -364,6 +378,13 @@ def _check_graph(path: Path) -> None:
 def _check_length(data: DataConfig, positions: int | None, *, found_by_trial: bool = False) -> None:
     if not (found_by_trial and not data.max_length):
         check_row_length(data, positions=positions)
+
+
+def _check_exits(config: Config, choices: Sequence[Sequence[int]]) -> None:
+    """Raises InputError if exits would stand at layers that `backbone.source` has not, as far as that is known."""
+    layers = count_layers(config.backbone) if any(choices) else None
+    for exits in choices if layers else ():
+        check_exits(exits, layers=layers)
 
 
 def _check_writable(folder: Path, name: str) -> None:

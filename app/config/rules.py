@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +349,15 @@ def require_update(config: Config, *, run_dir: Path) -> None:
             "update.replay_fraction=0"
         )
 
+
+def check_exits(exits: Sequence[int], *, layers: int) -> None:
+    """Raises InputError unless exits stand after inner layers, in strictly rising order."""
+    if list(exits) != sorted(set(exits)) or any(not 0 < layer < layers for layer in exits):
+        allowed = f"1 to {layers - 1}" if layers > 1 else "none"
+        raise InputError(
+            f"model.exit_layers must name inner layers of the backbone, which has {layers}, in strictly rising order: "
+            f"{allowed}; received {list(exits)}"
+        )
 
 
 # What makes one search of all its trials: the corpora, how they are read and scored, and where training starts.

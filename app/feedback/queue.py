@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from app.config import InputError
-from app.evaluation.uncertainty import measure_row
 from app.feedback.correction import JUDGED, Correction, check_correction, utc_time
 from app.feedback.database import Database, insert_into, text_key
 from app.feedback.database import queue as _TABLE
@@ -149,6 +148,8 @@ def compute_disagreement(answer: Mapping[str, Any], other: Mapping[str, Any]) ->
 
 def _unsure(prediction: Mapping[str, Any]) -> float | None:
     """How unsure the model was of a prediction that a client sent; None where it came without usable scores."""
+    from app.evaluation.uncertainty import measure_row  # NumPy, which nobody needs who looks before an update
+
     try:
         found = measure_row(prediction)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):

@@ -78,7 +78,8 @@ class Spread:
 
     def __str__(self) -> str:
         others = "".join(f", {name} {shown(name, value)}" for name, value in self.others.items())
-        return f"{self.mean:.4f} ± {self.deviation:.4f}{others}"
+        around = f" ± {self.deviation:.4f}" if len(self.by_seed) > 1 else ""
+        return f"{self.mean:.4f}{around}{others}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ matplotlib.use("agg")  # before pyplot, which Optuna draws with
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
@@ -25,6 +26,8 @@ from app.search.findings import Findings, Row
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)
 _DPI = 110
+_GRID = "#e1e5eb"
+_COUNTED = ("Trial", "Step")  # what Optuna writes at the axes that count
 _OF_OBJECTIVES: tuple[tuple[str, str, int, Callable[..., Any]], ...] = (  # heading, caption, fewest trials, by what
     ("History", "Each trial in its order, and the best so far", 1, draw.plot_optimization_history),
     ("Importance", "How much each setting explains of the differences between trials (fANOVA)", 2,
@@ -52,6 +55,7 @@ def draw_study(study: optuna.Study, found: Findings) -> list[Picture]:
             warnings.simplefilter("ignore")
             try:
                 drawn = make()
+                _restyle(drawn)
                 pictures.append(Picture(heading, caption, _as_png(drawn)))
             except (ValueError, RuntimeError) as error:  # Optuna's, of a study with too few or too equal trials
                 logging.getLogger(__name__).debug("%s is left out: %s", heading, error)
@@ -109,6 +113,21 @@ def _draw_front(found: Findings, name: str) -> Any:
     axes.grid(alpha=0.3)
     axes.legend()
     return axes
+
+
+def _restyle(drawn: Any) -> None:
+    """Takes away what the page says already, Optuna's titles and its grey, and fractions of trials and epochs."""
+    figure = (drawn.ravel()[0] if isinstance(drawn, np.ndarray) else drawn).figure
+    figure.suptitle("")
+    for axes in figure.axes:
+        for place in ("left", "center", "right"):
+            axes.set_title("", loc=place)
+        axes.set_facecolor("white")
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_label_text() in _COUNTED:
+                axis.set_major_locator(MaxNLocator(integer=True))
+            for line in axis.get_gridlines():
+                line.set_color(_GRID)
 
 
 def _as_png(drawn: Any) -> str:

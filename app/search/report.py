@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,13 @@ def print_summary(found: Findings) -> None:
     run_dir = found.run_dir
     say(f"report       {run_dir.report_html}")
     if found.best:
-        say(f"best         python -m app.main --mode={trial_mode(found.config.tune)} --config={run_dir.best_yaml}")
+        say(f"best         {_command(found)}")
+
+
+def _command(found: Findings) -> str:
+    """What trains with the best settings; without a run directory, it would be that of any other run."""
+    where = shlex.quote(shown_path(found.run_dir.best_yaml))
+    return f"python -m app.main --mode={trial_mode(found.config.tune)} --config={where} --run_dir=runs/best"
 
 
 def summarize(found: Findings) -> str:
@@ -95,10 +102,8 @@ def best_config(config: Config, best: Row) -> Config:
 def _best(found: Findings) -> str:
     """`best.yaml`: a configuration that runs as it stands, and what is known of it."""
     assert found.best
-    mode = trial_mode(found.config.tune)
-    where = shown_path(found.run_dir.best_yaml)
     lines = [
-        f"python -m app.main --mode={mode} --config={where} --run_dir=runs/best",
+        _command(found),
         "",
         f"The best of {len(found.rows)} trials, trial {found.best.number}: {_values(found.best)} on the validation "
         "corpus, which chose it.",
@@ -183,7 +188,8 @@ def _seed_cells(spread: Spread) -> list[str]:
         return [spread.name, "–", "–", f"{spread.failed} failed"]
     scores = ", ".join(f"{seed}: {score:.4f}" for seed, score in sorted(spread.by_seed.items()))
     others = [shown(name, value) for name, value in spread.others.items()]
-    return [spread.name, f"{spread.mean:.4f}", f"{spread.deviation:.4f}", scores, *others]
+    deviation = f"{spread.deviation:.4f}" if len(spread.by_seed) > 1 else "–"
+    return [spread.name, f"{spread.mean:.4f}", deviation, scores, *others]
 
 
 def _cells(row: Row, objectives: Sequence[str], keys: Sequence[str]) -> list[str]:

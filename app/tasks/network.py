@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from app.config import DataConfig, InputError, ModelConfig
-from app.config.rules import check_row_length
+from app.config import DataConfig, ModelConfig
+from app.config.rules import check_exits, check_row_length
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
 from app.encoder.bert import Backbone, find_depths
@@ -137,16 +137,6 @@ def build_model(
         return head
 
     return _assemble(backbone, config, shapes, make_head, task=task, facts=facts)
-
-
-def check_exits(exits: Sequence[int], *, layers: int) -> None:
-    """Raises InputError unless exits stand after inner layers, in strictly rising order."""
-    if list(exits) != sorted(set(exits)) or any(not 0 < layer < layers for layer in exits):
-        allowed = f"1 to {layers - 1}" if layers > 1 else "none"
-        raise InputError(
-            f"model.exit_layers must name inner layers of the backbone, which has {layers}, in strictly rising order: "
-            f"{allowed}; received {list(exits)}"
-        )
 
 
 def with_layers(tagger: TaskModel, replace: Replace) -> TaskModel:

@@ -5,6 +5,7 @@ import csv
 import re
 from xml.etree import ElementTree
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
@@ -12,8 +13,9 @@ from optuna.trial import TrialState, create_trial
 from app.config import flatten
 from app.config.loading import load_config
 from app.run.directory import RunDirectory
+from app.search import pictures
 from app.search.findings import find, rank
-from app.search.report import summarize, write_findings
+from app.search.report import print_summary, summarize, write_findings
 from app.search.space import build_distribution, without_search
 
 SPACE = "tune.space={training.learning_rate: {low: 1e-5, high: 1e-1, log: true}, model.head: [crf, softmax]}"
@@ -114,6 +116,32 @@ def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir)
     changed = {key: value for key, value in flatten(best).items() if value != flatten(without_search(config))[key]}
     assert changed == {"training.learning_rate": 2e-4, "model.head": "softmax"}
     assert best.data.test_path and "s3cret" not in text + read_page(run_dir)
+
+
+def test_the_last_words_name_a_run_directory_and_a_single_seed_has_no_spread(run_dir, capsys):
+    config = search_config()
+    study = make_study(config, [0.5, 0.9])
+    found = find(config, run_dir, study.trials, seeds({1: [0.8], -1: [0.7]}))
+    print_summary(found)
+    said = "".join(capsys.readouterr())
+    assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir=runs/best$", said, re.MULTILINE)
+    assert "over 1 other seed(s): 0.8000 (1: 0.8000)" in said and "±" not in said
+    write_findings(found, study)
+    assert "±" not in read_page(run_dir) + run_dir.best_yaml.read_text(encoding="utf-8")
+
+
+def test_pictures_count_trials_in_whole_numbers_and_repeat_no_heading(run_dir, monkeypatch):
+    config = search_config()
+    study = make_study(config, [0.5, 0.7, 0.9])
+    drawn = []
+    monkeypatch.setattr(pictures, "_as_png", lambda each: drawn.append(each) or "")
+    headings = [each.heading for each in pictures.draw_study(study, find(config, run_dir, study.trials, ()))]
+    figures = [(each.ravel()[0] if isinstance(each, np.ndarray) else each).figure for each in drawn]
+    assert len(figures) == len(headings) >= 4
+    titles = {axes.get_title(loc=place) for each in figures for axes in each.axes for place in ("left", "center")}
+    assert titles == {""} and not any(figure.get_suptitle() for figure in figures)
+    axes = figures[headings.index("History")].axes[0]
+    assert all(float(tick).is_integer() for tick in axes.get_xticks()) and axes.get_facecolor()[:3] == (1, 1, 1)
 
 
 def test_the_table_has_a_line_for_each_trial_with_its_reason(run_dir):
