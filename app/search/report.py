@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def print_summary(found: Findings) -> None:
     run_dir = found.run_dir
     say(f"report       {run_dir.report_html}")
     if found.best:
-        say(f"best         python -m app.main --mode={trial_mode(found.config.tune)} --config={run_dir.best_yaml}")
+        say(f"best         python -m app.main --mode={trial_mode(found.config.tune)} --config={_where(found)}")
 
 
 def summarize(found: Findings) -> str:
@@ -92,13 +93,17 @@ def best_config(config: Config, best: Row) -> Config:
     return with_values(trial, {key: own[key] for key in kept})
 
 
+def _where(found: Findings) -> str:
+    """`best.yaml` as a shell takes it."""
+    return shlex.quote(shown_path(found.run_dir.best_yaml))
+
+
 def _best(found: Findings) -> str:
     """`best.yaml`: a configuration that runs as it stands, and what is known of it."""
     assert found.best
     mode = trial_mode(found.config.tune)
-    where = shown_path(found.run_dir.best_yaml)
     lines = [
-        f"python -m app.main --mode={mode} --config={where} --run_dir=runs/best",
+        f"python -m app.main --mode={mode} --config={_where(found)} --run_dir=runs/best",
         "",
         f"The best of {len(found.rows)} trials, trial {found.best.number}: {_values(found.best)} on the validation "
         "corpus, which chose it.",
