@@ -17,8 +17,10 @@ from app.config.loading import load_config
 from app.config.rules import require_search
 from app.run.directory import Request, RunDirectory
 from app.search import study as study_module
+from app.search.job import ForkServer
 from app.search.search import check_folders, open_directory
 from app.search.study import LostTrialError, SharedStudy, most_epochs, open_studies
+from app.search.trial import run_trial
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = ["tune.space={training.learning_rate: {low: 1e-5, high: 1e-3, log: true}}", "tune.trials=5"]
@@ -111,6 +113,22 @@ def test_a_process_of_another_machine_is_given_time(config, monkeypatch):
         monkeypatch.setattr(study_module, "GRACE_SECONDS", 0.0)
         taken = here.claim(lambda _: None)
         assert taken.number == claim.number and taken.resumed
+
+
+def test_an_interruption_counts_though_another_process_has_the_trial_by_now(tmp_path):
+    config = load_config(None, SETTINGS)
+    with open_studies(config, file=tmp_path / "study.db", name="a") as (study, _):
+        claim = study.claim(new)
+
+        class SlowToStop(ForkServer):
+            def start(self, *_, **__):
+                study.release(claim)
+                assert study.claim(new).number == claim.number
+                raise KeyboardInterrupt
+
+        server, log = SlowToStop("finetune", tmp_path / "server.txt"), tmp_path / "log.txt"
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(server, study, claim, config, folder=tmp_path / "0", log=log, on_epoch=lambda *_: False)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
