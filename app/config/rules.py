@@ -386,7 +386,9 @@ def require_search(config: Config, *, run_dir: Path) -> None:
         raise InputError(f"tune.space: {rule}, received task={config.task} and {keys[0]}")
     require_split(config.data, "valid", "a search needs a validation corpus, by which it judges (data.valid_path)")
     scheme, found, rest = tune.storage.partition("://")
-    if tune.storage and (scheme not in ("sqlite", "postgresql") or not found or not rest.strip("/")):
+    # SQLite without a file, or with options, which can do without one: nothing would be left to go on with.
+    fleeting = scheme == "sqlite" and ("?" in rest or rest.strip("/") == ":memory:")
+    if tune.storage and (fleeting or scheme not in ("sqlite", "postgresql") or not found or not rest.strip("/")):
         raise InputError(f"tune.storage must be {STORAGES}, received {mask(tune.storage)}")
     if mode == "compress" and run_dir.resolve() == Path(config.init_from).resolve():
         raise InputError(f"--run_dir must not be the run that is compressed, {config.init_from}")

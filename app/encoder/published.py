@@ -363,7 +363,7 @@ def _build_from_folder(folder: Path, config: BackboneConfig, *, sha256: str) -> 
         with safe_open(weights, framework="numpy") as file:
             names = file.keys()
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            read = partial(_read_tensor, file)
+            read = partial(_read_tensor, file, where=str(weights))
             model, vocabulary = fill(settings, pieces, shapes, read=read, where=str(weights))
     except SafetensorError as error:
         raise InputError(f"{weights} is truncated or not a safetensors file: {error}") from None
@@ -419,10 +419,10 @@ def _plain_name(name: str) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _read_tensor(file: safe_open, name: str) -> np.ndarray:
+def _read_tensor(file: safe_open, name: str, *, where: str) -> np.ndarray:
     kind = file.get_slice(name).get_dtype()
     if kind not in ("F64", "F32", "F16", "BF16"):
-        raise InputError(f"tensor {name} must be F64, F32, F16 or BF16, received {kind}")
+        raise InputError(f"{where}: tensor {name} must be F64, F32, F16 or BF16, received {kind}")
     return file.get_tensor(name)
 
 

@@ -40,6 +40,7 @@ def search(request: Request) -> dict[str, float]:
     open_directory(request)
     name = run_dir.path.resolve().name
     with open_studies(config, file=run_dir.study, name=name, anew=request.overwrite) as (trials, seeds):
+        check_folders(run_dir, trials)
         mode = trial_mode(config.tune)
         run_dir.logs.mkdir(exist_ok=True)
         with ForkServer(mode, run_dir.logs / "server.txt") as server:
@@ -77,6 +78,21 @@ def open_directory(request: Request) -> None:
                 say(f"going on with the search in {run_dir}")
 
     when_free(open_it)
+
+
+def check_folders(run_dir: RunDirectory, study: SharedStudy) -> None:
+    """Raises InputError if trials lie in a run directory that its study knows nothing of.
+
+    New trials would get their numbers, and with them their folders.
+    """
+    # The folders first: a trial is in the study before it has one.
+    folders = {path.name for path in run_dir.trials.glob("*") if path.name.isdigit()}
+    strange = folders - {str(trial.number) for trial in study.trials()}
+    if strange:
+        raise InputError(
+            f"{run_dir.trials} holds trials of another search, such as {min(strange)}: its study had another name or "
+            "database (tune.study, tune.storage), or is lost; give another --run_dir, or --overwrite"
+        )
 
 
 @contextmanager
@@ -186,16 +202,15 @@ class Worker:
             outcome = Outcome(failed=str(error))
         else:
             folder = self.run_dir.trials / str(claim.number)
-            watcher = self._watcher(study, claim)
+            watcher = self._watcher(study, claim, epochs=config.training.epochs)
             outcome = self._train(study, claim, config, folder, label=f"trial {claim.number}", on_epoch=watcher)
         self._finish(study, claim, outcome, names=self.config.tune.objectives)
         say(f"trial {claim.number} | {_describe(outcome)} | {_best_so_far(study, self.config)}")
         tidy(find(self.config, self.run_dir, study.trials(), ()))
 
-    def _watcher(self, study: SharedStudy, claim: Claim) -> OnEpoch:
+    def _watcher(self, study: SharedStudy, claim: Claim, *, epochs: int) -> OnEpoch:
         """Reports each epoch and asks whether the trial is to go on."""
         known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
-        epochs = self.config.training.epochs
 
         def on_epoch(epoch: int, score: float) -> bool:
             if epoch not in known:

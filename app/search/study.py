@@ -95,7 +95,7 @@ class SharedStudy:
     def load(self, number: int = 0) -> optuna.Study:
         """The study as Optuna has it, with the sampler of one trial, whose choices depend on its number alone."""
         sampler = build_sampler(self._config.tune, seed=zlib.crc32(f"{self._config.seed}/{number}".encode()))
-        pruner = build_pruner(self._config.tune, epochs=self._config.training.epochs)
+        pruner = build_pruner(self._config.tune, epochs=most_epochs(self._config))
         return optuna.load_study(study_name=self._name, storage=self._storage, sampler=sampler, pruner=pruner)
 
     def owners(self) -> list[str]:
@@ -182,6 +182,12 @@ class SharedStudy:
         return time.monotonic() - since > GRACE_SECONDS
 
 
+def most_epochs(config: Config) -> int:
+    """Of the longest trial; the number of epochs may be searched itself."""
+    searched = config.tune.space.get("training.epochs", [config.training.epochs])
+    return int(max(searched) if isinstance(searched, list) else searched["high"])
+
+
 def build_sampler(config: TuneConfig, *, seed: int) -> optuna.samplers.BaseSampler:
     if config.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -260,7 +266,7 @@ def open_studies(
         lock = StudyLock(url, name)
         names = (name, f"{name}, other seeds")
         with lock.held():
-            storage = _open_storage(url)
+            storage = _open_storage(url, shown=shown)
             if anew:
                 _forget(storage, names, config, lock)
             for each, goals in zip(names, (_directions(config.tune), [StudyDirection.MAXIMIZE]), strict=True):
@@ -290,7 +296,7 @@ def _parse(text: str) -> URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
 
 
-def _open_storage(url: URL) -> RDBStorage:
+def _open_storage(url: URL, *, shown: str) -> RDBStorage:
     options: dict[str, Any] = {"hide_parameters": True}
     if url.drivername == "sqlite":
         options["connect_args"] = {"timeout": _BUSY_SECONDS}
@@ -302,6 +308,10 @@ def _open_storage(url: URL) -> RDBStorage:
         raise InputError(
             "tune.storage names PostgreSQL, but the package psycopg is not installed: pip install 'psycopg[binary]'"
         ) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"tune.storage: {shown} was made by another version of Optuna and is not read: {first_line(error)}"
+        ) from error
 
 
 def _make_study(
@@ -312,6 +322,10 @@ def _make_study(
     ours = json.loads(json.dumps({key: value for key, value in flatten(config).items() if key in counted}))
     theirs = study.user_attrs.get(_SETTINGS)
     if theirs is None:
+        if study.directions != list(directions) or study.get_trials(deepcopy=False):
+            raise InputError(
+                f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
+            )
         study.set_user_attr(_SETTINGS, ours)
         return
     different = [key for key in ours if theirs.get(key) != ours[key]]

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,12 +62,12 @@ def run_trial(
         if job.result and job.result.get("kind") == "disk":
             raise DiskFullError(job.result["failed"])
         return outcome
-    except BaseException as error:
+    except BaseException:
         try:
             if job:
                 job.stop()
         finally:
-            if not isinstance(error, LostTrialError):
+            with suppress(LostTrialError):  # another has it by now; what ended it here counts all the same
                 study.release(claim)
         raise
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.tasks.exit_table import FACT, choose_row, read_table
 
 CALM = 0.5  # part of the target latency below which the bar is raised again
 PATIENCE = 8  # batches in a row that must be calm for that: down at once, up slowly, so that it does not swing
+REST_SECONDS = 10.0  # without a batch, after which a peak is over
 
 
 def find_thresholds(facts: Mapping[str, Any], *, max_f1_loss: float) -> list[float]:
@@ -26,12 +28,16 @@ class LoadAdapter:
     Args:
         thresholds: at which texts leave the network, ascending, the first with nothing to do.
         target_ms: latency of a request above which the next one is taken; 0 = never.
+        clock: seconds that only rise.
     """
 
-    def __init__(self, thresholds: Sequence[float], *, target_ms: float) -> None:
+    def __init__(
+        self, thresholds: Sequence[float], *, target_ms: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._thresholds = list(thresholds)
         self._target = target_ms / 1000
         self._level = self._calm = 0
+        self._clock, self._noted = clock, clock()
         self._lock = threading.Lock()
 
     @property
@@ -42,16 +48,19 @@ class LoadAdapter:
     @property
     def level(self) -> int:
         """How many thresholds further than with nothing to do."""
-        return self._level
+        with self._lock:
+            self._rest()
+            return self._level
 
     @property
     def threshold(self) -> float:
         """At which texts leave now."""
-        return self._thresholds[self._level]
+        return self._thresholds[self.level]
 
     def note(self, seconds: float) -> None:
         """A batch has been answered, whose oldest request took so long from its arrival on."""
         with self._lock:
+            self._noted = self._clock()
             if seconds > self._target:
                 self._level = min(self._level + 1, len(self._thresholds) - 1)
                 self._calm = 0
@@ -61,3 +70,8 @@ class LoadAdapter:
                     self._level, self._calm = max(0, self._level - 1), 0
             else:
                 self._calm = 0
+
+    def _rest(self) -> None:
+        """Forgets a peak that nothing followed: calm batches, which would end it, do not come by themselves."""
+        if self._clock() - self._noted > REST_SECONDS:
+            self._level = self._calm = 0

@@ -157,7 +157,9 @@ class EarlyNetwork:
         result = step.network(inputs, training=False)
         asked = tf.ones([tf.shape(places)[0]], tf.int32)
         units = tf.scatter_nd(places, asked, tf.shape(windows)) > 0
-        stays = ~(step.head.measure_doubt(result[LOGITS], units, boundaries) < self._threshold)  # [rows]
+        leaves = step.head.measure_doubt(result[LOGITS], units, boundaries) < self._threshold  # [rows]
+        # Not ~leaves, which TensorFlow turns into >=: who compares with what is not a number would leave then.
+        stays = tf.equal(tf.cast(leaves, tf.int32), 0)
         still = tf.gather(stays, places[:, 0])  # [left]
         done = tf.boolean_mask(places, ~still)
         found = put(tf.gather_nd(result[LOGITS], done), tf.boolean_mask(order, ~still))

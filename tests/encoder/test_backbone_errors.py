@@ -62,7 +62,7 @@ def test_tensor_that_is_not_finite_is_named(tmp_path, value):
 
 def test_integer_tensor_is_named(tmp_path):
     write_huggingface(tmp_path, TENSORS | {QUERY: np.zeros((24, 24), np.int8)})
-    refuse(tmp_path, QUERY, "received I8")
+    refuse(tmp_path, "model.safetensors", QUERY, "received I8")
 
 
 def test_truncated_safetensors_file_is_named(tmp_path):

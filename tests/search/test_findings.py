@@ -3,6 +3,7 @@
 import base64
 import csv
 import re
+import shlex
 from xml.etree import ElementTree
 
 import numpy as np
@@ -109,6 +110,7 @@ def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir)
     write_findings(found, study)
     text = run_dir.best_yaml.read_text(encoding="utf-8")
     head = text[: text.index("\n\n")]
+    assert f"--config={run_dir.best_yaml}" in shlex.split(head.splitlines()[0])
     assert head.startswith("# python -m app.main --mode=finetune --config=") and "trial 1: score 0.9000" in head
     assert "trial 1, validation score over 2 other seed(s): 0.8500 ± 0.0707" in head
     assert "unchanged, validation score over 2 other seed(s): 0.7500 ± 0.0707" in head

@@ -2,19 +2,25 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
 from app.config import InputError, with_values
 from app.config.loading import load_config
+from app.config.rules import require_search
 from app.run.directory import Request, RunDirectory
 from app.search import study as study_module
-from app.search.search import open_directory
-from app.search.study import LostTrialError, SharedStudy, open_studies
+from app.search.job import ForkServer
+from app.search.search import check_folders, open_directory
+from app.search.study import LostTrialError, SharedStudy, most_epochs, open_studies
+from app.search.trial import run_trial
 
 PROJECT = Path(__file__).parents[2]
 SETTINGS = ["tune.space={training.learning_rate: {low: 1e-5, high: 1e-3, log: true}}", "tune.trials=5"]
@@ -109,6 +115,22 @@ def test_a_process_of_another_machine_is_given_time(config, monkeypatch):
         assert taken.number == claim.number and taken.resumed
 
 
+def test_an_interruption_counts_though_another_process_has_the_trial_by_now(tmp_path):
+    config = load_config(None, SETTINGS)
+    with open_studies(config, file=tmp_path / "study.db", name="a") as (study, _):
+        claim = study.claim(new)
+
+        class SlowToStop(ForkServer):
+            def start(self, *_, **__):
+                study.release(claim)
+                assert study.claim(new).number == claim.number
+                raise KeyboardInterrupt
+
+        server, log = SlowToStop("finetune", tmp_path / "server.txt"), tmp_path / "log.txt"
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(server, study, claim, config, folder=tmp_path / "0", log=log, on_epoch=lambda *_: False)
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_what_a_trial_tries_depends_on_its_number_and_not_on_the_process(tmp_path, sampler):
     def first_values(folder: Path, *, seed: int) -> list[float]:
@@ -171,3 +193,48 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
     with pytest.raises(InputError, match=r"study.db cannot be used: .*not a database"):
         with open_studies(load_config(None, SETTINGS), file=tmp_path / "study.db", name="a"):
             pass
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "minimize"], ["maximize"]])
+def test_a_study_that_is_not_ours_is_left_alone(tmp_path, directions):
+    file = tmp_path / "study.db"
+    theirs = optuna.create_study(study_name="a", storage=f"sqlite:///{file}", directions=directions)
+    theirs.ask()  # a trial under way, which nobody is to take over
+    with pytest.raises(InputError, match=r"study.db holds a study 'a' that --mode=tune has not made; .*tune.study"):
+        with open_studies(load_config(None, SETTINGS), file=file, name="a"):
+            pass
+    assert [trial.user_attrs for trial in theirs.trials] == [{}]
+
+
+def test_a_database_of_another_optuna_is_named(tmp_path):
+    file, config = tmp_path / "study.db", load_config(None, SETTINGS)
+    with open_studies(config, file=file, name="a"):
+        pass
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+    with pytest.raises(InputError, match=r"tune.storage: .*study.db was made by another version of Optuna"):
+        with open_studies(config, file=file, name="a"):
+            pass
+
+
+@pytest.mark.parametrize("storage", ["sqlite:///:memory:", "sqlite:///?mode=memory", "sqlite:///file:x?uri=true"])
+def test_a_database_without_a_file_keeps_no_search(storage, tmp_path):
+    with pytest.raises(InputError, match=r"tune.storage must be sqlite:///FILE or"):
+        require_search(load_config(None, [*SETTINGS, f"tune.storage={storage}"]), run_dir=tmp_path)
+
+
+def test_trials_of_a_study_that_is_lost_are_not_mixed_with_new_ones(tmp_path):
+    run_dir = RunDirectory(tmp_path / "run")
+    with open_studies(load_config(None, SETTINGS), file=tmp_path / "study.db", name="a") as (study, _):
+        study.claim(new)
+        for number in (0, 1):
+            check_folders(run_dir, study)
+            (run_dir.trials / str(number)).mkdir(parents=True)
+        with pytest.raises(InputError, match=r"trials holds trials of another search, such as 1: .*--overwrite"):
+            check_folders(run_dir, study)
+
+
+@pytest.mark.parametrize(("epochs", "most"), [("[2, 9, 4]", 9), ("{low: 1, high: 7}", 7)])
+def test_epochs_can_be_searched_themselves(epochs, most):
+    config = load_config(None, [f"tune.space={{training.epochs: {epochs}}}", "training.epochs=3"])
+    assert most_epochs(config) == most and most_epochs(load_config(None, ["training.epochs=3"])) == 3

@@ -9,7 +9,7 @@ from app.evaluation.exits import ALL_LEAVE
 from app.export.metadata import write_companions
 from app.export.tflite import TFLiteWriter
 from app.run.directory import RunDirectory, sha256_of_file
-from app.serving.adaptive import PATIENCE, LoadAdapter, find_thresholds
+from app.serving.adaptive import PATIENCE, REST_SECONDS, LoadAdapter, find_thresholds
 from app.serving.metrics import Metrics
 from app.tasks.exit_table import ExitRow, choose_row, describe_table, make_fact, read_table
 from app.tasks.network import build_encoder
@@ -36,6 +36,19 @@ def test_slow_requests_lower_the_bar_row_by_row_and_calm_raises_it_again():
     for _ in range(PATIENCE):
         adapter.note(0.01)
     assert adapter.threshold == 0.1 and adapter.level == 0
+
+
+def test_a_peak_that_nothing_follows_is_over():
+    now = [0.0]
+    adapter = LoadAdapter([0.1, 0.3, 2.0], target_ms=100, clock=lambda: now[0])
+    for level in (1, 2):
+        now[0] += 1.5 * REST_SECONDS
+        adapter.note(1.5 * REST_SECONDS)  # a batch that took longer than a rest: the server was busy all the while
+        assert adapter.level == level
+    now[0] += REST_SECONDS / 2
+    assert adapter.threshold == 2.0
+    now[0] += REST_SECONDS
+    assert adapter.level == 0 and adapter.threshold == 0.1
 
 
 def test_without_a_target_or_exits_nothing_is_chosen():
