@@ -74,8 +74,7 @@ def check_finetune(request: Request) -> None:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     start = _tagger_of(config.init_from, "init_from") if config.init_from else None
     _check_length(config.data, start.positions if start else check_source(config.backbone), found_by_trial=True)
-    if not start:
-        _check_exits(config, [config.model.exit_layers])
+    _check_exits(config, [config.model.exit_layers], start=start)
     _check_splits(config, SPLITS, start.labels if start else None, start=start)
     _check_training(request, "finetune", found_by_trial=True)
 
@@ -85,7 +84,9 @@ def check_distill(request: Request) -> None:
     labels = check_teachers(config.distill)
     require_text(data, teachers_tag=labels is not None)
     if config.init_from:
-        check_same_labels(config.init_from, _tagger_of(config.init_from, "init_from").labels, labels)
+        start = _tagger_of(config.init_from, "init_from")
+        check_same_labels(config.init_from, start.labels, labels)
+        _check_exits(config, [config.model.exit_layers], start=start)
     elif config.distill.student == "backbone":
         _check_length(data, check_source(config.backbone))
         _check_exits(config, [config.model.exit_layers])
@@ -167,8 +168,8 @@ def check_tune(request: Request) -> None:
         start = _tagger_of(config.init_from, "init_from")
     positions = start.positions if start else check_source(config.backbone)
     _check_length(config.data, positions, found_by_trial=trial_mode(config.tune) == "finetune")
-    if not start:
-        _check_exits(config, config.tune.space.get("model.exit_layers", [config.model.exit_layers]))
+    if trial_mode(config.tune) == "finetune":
+        _check_exits(config, config.tune.space.get("model.exit_layers", [config.model.exit_layers]), start=start)
     _check_splits(config, ("train", "valid"), start.labels if start else None, start=start)
     if choose_strategy(config.training)[0] == "multi_worker":
         raise InputError(
@@ -380,9 +381,17 @@ def _check_length(data: DataConfig, positions: int | None, *, found_by_trial: bo
         check_row_length(data, positions=positions)
 
 
-def _check_exits(config: Config, choices: Sequence[Sequence[int]]) -> None:
-    """Raises InputError if exits would stand at layers that `backbone.source` has not, as far as that is known."""
-    layers = count_layers(config.backbone) if any(choices) else None
+def _check_exits(config: Config, choices: Sequence[Sequence[int]], *, start: TaggerFacts | None = None) -> None:
+    """Raises InputError if exits would stand at layers that the model has not, as far as that is known.
+
+    Args:
+        config: names the backbone.
+        choices: of layers with exits.
+        start: the model that is trained on; None = one on `backbone.source`.
+    """
+    layers = None
+    if any(choices):
+        layers = start.layers if start else count_layers(config.backbone)
     for exits in choices if layers else ():
         check_exits(exits, layers=layers)
 

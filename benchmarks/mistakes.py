@@ -126,6 +126,8 @@ def mistakes(port: int) -> list[Call]:
              "must be at most 64"),
         Call("exit above the layers", ("--mode=finetune", *CORPORA, "--set=model.exit_layers=[2,12]"),
              "of the backbone, which has 6, in strictly rising order: 1 to 5; received [2, 12]"),
+        Call("exit above the layers of a run", (*TRAIN, "--set=init_from=finished", "--set=model.exit_layers=[2]"),
+             "of the backbone, which has 2, in strictly rising order: 1 to 1; received [2]"),
         Call("start that is no run", (*TRAIN, "--set=init_from=runs/none"), "init_from: runs/none does not exist"),
         Call("start that did not finish", (*TRAIN, "--set=init_from=unfinished"), "the run has not finished"),
         Call("run below a file", (*TRAIN, "--run_dir=good.conll/run"), "good.conll is not a folder"),

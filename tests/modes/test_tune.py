@@ -128,7 +128,7 @@ def test_a_finished_search_is_reported_again_and_more_trials_may_be_asked_for(se
     shutil.copytree(folder, tmp_path / "copy")
     began = (run / "metrics.json").read_text()
     status, _, messages = finish(app_process(*flags, cwd=tmp_path / "copy"))
-    assert status == 0 and "loading TensorFlow" not in messages, messages
+    assert status == 0 and "loading TensorFlow" not in messages and "training trial" not in messages, messages
     assert (tmp_path / "copy" / "run" / "metrics.json").read_text() == began
     status, _, messages = finish(app_process(*flags, "--set=training.batch_size=8", cwd=tmp_path / "copy"))
     assert status == 2 and "training.batch_size was 4, now 8" in messages
