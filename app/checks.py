@@ -389,11 +389,12 @@ def _check_exits(config: Config, choices: Sequence[Sequence[int]], *, start: Tag
         choices: of layers with exits.
         start: the model that is trained on; None = one on `backbone.source`.
     """
-    layers = None
-    if any(choices):
-        layers = start.layers if start else count_layers(config.backbone)
-    for exits in choices if layers else ():
-        check_exits(exits, layers=layers)
+    if not any(choices):
+        return
+    layers = start.layers if start else count_layers(config.backbone)
+    if layers:
+        for exits in choices:
+            check_exits(exits, layers=layers)
 
 
 def _check_writable(folder: Path, name: str) -> None:
