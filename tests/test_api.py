@@ -263,6 +263,7 @@ def test_an_export_that_was_refused_says_so(tagger, tmp_path, capsys):
 # Training.
 
 
+@pytest.mark.slow
 def test_a_run_of_train_is_one_of_the_command_line(trained_run, tmp_path):
     settings = dict(flag.removeprefix("--set=").split("=", 1) for flag in trained_run.flags)
     metrics = train(run_dir=tmp_path / "run", **settings)

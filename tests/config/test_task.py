@@ -158,7 +158,7 @@ def test_the_default_of_the_other_task_may_stand_in_a_file_but_not_in_set(write)
         (["data.format=csv"], ["tagging have the format auto or conll or jsonl", "data.format=csv (--set)"]),
         ([CLASSIFY, "data.format=conll"], ["format auto or csv or tsv or jsonl or folder", "task=classification"]),
         ([CLASSIFY, "data.format=cvs"], ["data.format must be one of", "did you mean csv?"]),
-        ([CLASSIFY, "data.pair_columns=a"], ["the names of two columns, or none", "data.pair_columns=('a',)"]),
+        ([CLASSIFY, "data.pair_columns=a"], ["the names of two columns, or none", "data.pair_columns=[a]"]),
         ([CLASSIFY, "data.pair_columns=a,b,c"], ["the names of two columns"]),
         ([CLASSIFY, "data.pair_columns=a,a"], ["the names of two columns"]),
         ([CLASSIFY, "data.label_column=text"], ["the label needs a column of its own", "data.text_column=text"]),

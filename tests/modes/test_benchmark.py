@@ -138,6 +138,7 @@ def test_steps_and_the_peak_are_measured_in_turn(vocabulary):
     assert done == [2, 3, 4, 6, 7, 9] and seconds > 0 and words > 0
 
 
+@pytest.mark.slow
 def test_the_step_of_pretraining_is_measured_on_rows_of_its_own_text(tmp_path, vocabulary):
     toy.write_corpora(tmp_path)
     flags = ["--mode=benchmark", "--run_dir=run", *toy.run_settings(tmp_path, vocabulary)]

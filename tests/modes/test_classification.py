@@ -216,6 +216,7 @@ def test_two_replicas_end_with_the_weights_of_one_device(trained, tmp_path, app_
 
 
 @pytest.mark.parametrize("kind", ["several", "pairs"])
+@pytest.mark.slow
 def test_a_student_learns_from_two_teachers_and_from_unlabelled_text(trained, tmp_path, kind):
     text, teacher = tmp_path / "text.txt", trained[kind]
     text.write_text("Ada saw Rome. Bob met Cleo in Oslo.\nDan went to Lima.\n\n" * 8)
@@ -230,6 +231,7 @@ def test_a_student_learns_from_two_teachers_and_from_unlabelled_text(trained, tm
     assert load_model(tmp_path / "student" / "model").facts["pairs"] == (kind == "pairs")
 
 
+@pytest.mark.slow
 def test_a_student_of_fewer_labels_than_its_teacher_learns_the_right_ones(trained, tmp_path):
     rows = [row for row in toy.make_texts(120, seed=3, kind="several") if "person" not in row["label"]]
     path = toy.write_table(tmp_path / "places.csv", rows)

@@ -190,6 +190,7 @@ def test_a_target_of_0_or_1_or_more_is_bad_input(key, value):
         load_config(None, [f"compression.{key}={value}"])
 
 
+@pytest.mark.slow
 def test_a_target_that_cannot_be_reached_says_how_far_it_went(trained_run, tmp_path):
     def one_step(name, **settings):
         settings = {f"prune_structured.{key}": value for key, value in settings.items()}

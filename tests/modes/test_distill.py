@@ -102,6 +102,7 @@ def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, traine
     assert metrics["weights_sha256"] == metrics_of(students / "one")["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_unlabelled_text_alone_teaches_a_student_of_other_size_from_several_teachers(
     trained_run, students, text, tmp_path
 ):
@@ -115,6 +116,7 @@ def test_unlabelled_text_alone_teaches_a_student_of_other_size_from_several_teac
     assert "test/entity_f1" in metrics
 
 
+@pytest.mark.slow
 def test_a_run_may_be_the_student_and_a_backbone_the_teacher(trained_run, students, tmp_path):
     backbone = tmp_path / "backbone" / "model"
     backbone.mkdir(parents=True)

@@ -115,6 +115,7 @@ def test_evaluate_scores_an_export_by_its_runtime_beside_the_scores_of_the_run(e
     assert list((exported / "evaluations").glob("*tflite-int8/metrics.json"))
 
 
+@pytest.mark.slow
 def test_a_file_that_loses_too_much_is_refused_and_the_older_one_and_the_other_formats_stay(
     exported, tmp_path, monkeypatch, capsys
 ):

@@ -37,6 +37,7 @@ def test_it_is_scored_as_it_was(old_run):
     }
 
 
+@pytest.mark.slow
 def test_it_is_exported(old_run):
     export.run(request(old_run, mode="export"))
     assert (old_run.tflite / "int8.tflite").is_file() and (old_run.saved_model / "1" / "saved_model.pb").is_file()

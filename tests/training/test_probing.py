@@ -69,6 +69,7 @@ def test_several_machines_are_asked_for_a_number(config, tmp_path, monkeypatch):
         decide(Request(config, RunDirectory(tmp_path / "run")), mode="pretrain")
 
 
+@pytest.mark.slow
 def test_a_length_nearly_as_fast_as_any_is_chosen_said_and_kept_by_a_resumed_run(config, tmp_path, capsys):
     training = dataclasses.replace(config.training, batch_size=2, accumulation_steps=1)
     config = dataclasses.replace(
