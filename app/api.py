@@ -168,8 +168,7 @@ def load(
     checks.check_model(resolved, run)
     _check_export(run, runtime, file)
     with heartbeat(f"loading {run}"), _precision_kept():
-        from app.evaluation.runtimes import RUNTIMES as OPENERS
-        from app.evaluation.runtimes import build_predictor
+        from app.evaluation.runtimes import OPENERS, build_predictor
         from app.tasks.bundle import load_model
         from app.tasks.network import build_encoder
 

@@ -1,6 +1,6 @@
 """Evaluation room: what can compute the logits of a run's model: Keras, a `.tflite` file in LiteRT, a SavedModel.
 
-Each is a `Forward` of the one predictor, by its name in `RUNTIMES`.
+Each is a `Forward` of the one predictor, by its name in `OPENERS`.
 """
 
 from collections.abc import Callable
@@ -137,7 +137,7 @@ def _open_saved_model(run_dir: RunDirectory, file: str, model: TaskModel, config
 # What the setting `predictor` may name, to the forward passes of a run's model by it; none for the Keras network, which
 # `build_predictor` makes itself. Takes the run, the name of the TFLite file without its ending, the model of the run,
 # and how early a SavedModel may be left; a TFLite file with exits has its threshold.
-RUNTIMES: dict[str, Callable[[RunDirectory, str, TaskModel, PredictConfig], Runtime]] = {
+OPENERS: dict[str, Callable[[RunDirectory, str, TaskModel, PredictConfig], Runtime]] = {
     "keras": lambda run_dir, file, model, config: (None, None),
     "tflite": _open_tflite,
     "saved_model": _open_saved_model,

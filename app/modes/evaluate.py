@@ -4,7 +4,7 @@ import sys
 from dataclasses import replace
 
 from app.config import Config, PredictConfig
-from app.evaluation.runtimes import RUNTIMES, build_predictor, mention_refused
+from app.evaluation.runtimes import OPENERS, build_predictor, mention_refused
 from app.evaluation.scoring import score_split, show_results
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
@@ -33,7 +33,7 @@ def run(request: Request) -> dict[str, float]:
     purpose = f"evaluation.split is {split}, so it must name a corpus"
     corpus, summary = read_scored_split(config, split, model=tagger, purpose=purpose)
     say_oddities(summary, config, labels=tagger.labels)
-    forward, early = RUNTIMES[config.predictor](run_dir, config.evaluation.tflite_file, tagger, config.predict)
+    forward, early = OPENERS[config.predictor](run_dir, config.evaluation.tflite_file, tagger, config.predict)
     encoder = build_encoder(tagger, config.data)
     predictor = build_predictor(
         tagger,

@@ -141,6 +141,7 @@ class Worker:
             for more in range(self.config.tune.seeds)
         ]
         params = read_params(best[0].params, self.config.tune.space)
+
         def make_next(made: Sequence[FrozenTrial]) -> Attributes | None:
             there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
             return next((each for each in wanted if each not in there), None)

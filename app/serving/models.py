@@ -165,10 +165,12 @@ class ServedModel:
         """The model of a version without its network, for what its answers do not say; None if it is not at hand."""
         key = (version.number, version.source.content)
         if key not in self._light:
-            folder = model_of(version.source, self.run_dir)
-            with suppress(InputError):  # a task of one's own, or a run that has only its exports
-                self._light = {key: load_light_model(folder, self.config.data) if folder else None}
-            self._light.setdefault(key, None)
+            folder, found = model_of(version.source, self.run_dir), None
+            if folder:
+                with suppress(InputError):  # a task of one's own, or a run that has only its exports
+                    found = load_light_model(folder, self.config.data)
+            self._light = {key: found}
+            return found
         return self._light[key]
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ class Described:
     title: ClassVar[str] = "Model"
     sample_text: ClassVar[str] = ""
     model_name: ClassVar[str] = ""
+    unit_input: ClassVar[str] = ""
+    unsure_by: ClassVar[str] = "least_confidence"
 
     def about(self, labels: Sequence[str]) -> dict[str, Any]:
         """What a server says of a model, JSON values."""

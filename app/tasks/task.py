@@ -169,13 +169,11 @@ class Task(Described, ABC):
         "- On text unlike the training corpus it is right less often: measure it\n  with `--mode=evaluate` on text of "
         "your own."
     )
-    unit_input: ClassVar[str] = ""
     unit_input_meaning: ClassVar[str] = ""
     pieces_meaning: ClassVar[str] = "word pieces: [CLS] text [SEP], 0 after the end"
     warmup_text: ClassVar[str] = "Ann Smith met Bob Jones on Monday. It rained. "
     averages_windows: ClassVar[bool] = False
     labels_words: ClassVar[bool] = False
-    unsure_by: ClassVar[str] = "least_confidence"
 
     # Corpora.
 

@@ -30,7 +30,6 @@ class ClassificationBasics(Described):
     model_name = "classify"
     unit = "texts"
     averages_windows = True
-    unit_input = ""
     unsure_by = "margin"  # of many classes, which Joshi et al. 2009 found to be better than the entropy
 
     def build_encoder(

@@ -30,7 +30,6 @@ class TaggingBasics(Described):
     model_name = "ner"
     unit = "words"
     averages_windows = False
-    unsure_by = "least_confidence"
     unit_input = "word_starts"
 
     def build_encoder(
