@@ -28,7 +28,8 @@ from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.distillation import build_distillation, load_teachers
+from app.training.answers import keep_answers
+from app.training.distillation import DistillationTuner, build_distillation, load_teachers
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.sessions import TaskTraining
@@ -140,8 +141,10 @@ class Workbench:
                 settle()
             return score()
 
+        with self._training.strategy.scope():
+            tuner = self._tuner(trained, encoder, settings)
         plan = self._training.plan(
-            self._rows(tagger),
+            self._rows_for(tuner, tagger, settings),
             settings,
             depths=trained.layer_depths(),
             validate=validate if score else None,
@@ -149,10 +152,23 @@ class Workbench:
         )
         plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
         with self._training.strategy.scope():
-            run_fit(self._tuner(trained, encoder, settings), settings, plan)
+            run_fit(tuner, settings, plan)
         if settle:
             settle()
         return tagger
+
+    def _rows_for(self, tuner: FineTuner, tagger: TaskModel, settings: TrainingConfig) -> RowStore:
+        """The training rows, with the answers of the run that is compressed if the tuner learns from it."""
+        rows = self._rows(tagger)
+        if not isinstance(tuner, DistillationTuner):
+            return rows
+        return keep_answers(
+            rows,
+            tuner,
+            strategy=self._training.strategy,
+            batch_size=settings.batch_size,
+            epochs=settings.epochs,
+        )
 
     def _tuner(self, student: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""

@@ -27,7 +27,7 @@ class RowStore:
     Attributes:
         rows: how many there are.
         max_length: pieces in each.
-        empty_row: a row that weighs nothing, {name: int32}; a batch has its features.
+        empty_row: a row that weighs nothing, {name: int32, or float32 of added columns}; a batch has its features.
     """
 
     def __init__(
@@ -70,24 +70,43 @@ class RowStore:
         return batches.with_options(options).prefetch(tf.data.AUTOTUNE)
 
 
-def store_in_memory(examples: Iterable[Example]) -> RowStore:
-    """Holds all rows in memory; every epoch is a full permutation."""
+class RowsInMemory(RowStore):
+    """Rows that are all in memory; every epoch is a full permutation.
+
+    Attributes:
+        columns: {name: array [rows, max_length, ...]}.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, np.ndarray | tf.Tensor], *, empty_row: Mapping[str, tf.Tensor] | None = None
+    ) -> None:
+        rows, max_length = columns["token_ids"].shape
+        super().__init__(rows, max_length, self._shuffled_rows, empty_row=empty_row)
+        self.columns = columns
+
+    def with_columns(self, columns: Mapping[str, np.ndarray]) -> "RowsInMemory":
+        """The same rows with more in each, 0 in an empty one: float32 [rows, max_length, ...]."""
+        with tf.device("CPU:0"):  # outside the graph of the batches, which would hold a copy for every epoch
+            added = {name: tf.constant(values) for name, values in columns.items()}
+            empty = {name: tf.zeros(values.shape[1:], values.dtype) for name, values in columns.items()}
+        return RowsInMemory({**self.columns, **added}, empty_row={**self.empty_row, **empty})
+
+    def _shuffled_rows(self, number: tf.Tensor, seed: int) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(self.rows, dtype=tf.int64), seed=tf.stack([tf.cast(seed, tf.int64), number])
+        )
+        return tf.data.Dataset.from_tensor_slices(order).map(
+            lambda i: {name: tf.gather(values, i) for name, values in self.columns.items()}
+        )
+
+
+def store_in_memory(examples: Iterable[Example]) -> RowsInMemory:
+    """Holds all rows in memory."""
     columns: dict[str, list[np.ndarray]] = {name: [] for name in FIELDS}
     for example in examples:
         for name in FIELDS:
             columns[name].append(getattr(example, name))
-    arrays = {name: np.stack(values) for name, values in columns.items()}
-    count, max_length = arrays["token_ids"].shape
-
-    def epoch(number: tf.Tensor, seed: int) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count, dtype=tf.int64), seed=tf.stack([tf.cast(seed, tf.int64), number])
-        )
-        return tf.data.Dataset.from_tensor_slices(order).map(
-            lambda i: {name: tf.gather(array, i) for name, array in arrays.items()}
-        )
-
-    return RowStore(count, max_length, epoch)
+    return RowsInMemory({name: np.stack(values) for name, values in columns.items()})
 
 
 def store_in_records(

@@ -31,6 +31,7 @@ from app.tasks.network import TaskModel, build_encoder, build_model
 from app.tasks.running_text import Source, find_sources
 from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
+from app.training.answers import keep_answers
 from app.training.distillation import (
     DistillationTuner,
     build_distillation,
@@ -229,7 +230,13 @@ class _Subject:
 
 def _train(subject: _Subject, text: _Text, training: TaskTraining) -> dict:
     settings = training.config.training
-    store = text.store(subject.encoder, training)
+    store = keep_answers(
+        text.store(subject.encoder, training),
+        subject.tuner,
+        strategy=training.strategy,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+    )
     validate = build_validation(subject.student, subject.encoder, training.config)
     plan = training.plan(store, settings, depths=subject.depths, validate=validate)
     with training.strategy.scope():

@@ -17,6 +17,7 @@ from app.config import (
     RelationConfig,
     TrainingConfig,
 )
+from app.data.packing import FEATURES
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.encoder.bert import Backbone, find_depths, keep_layers, make_bert_backbone, read_settings
@@ -34,6 +35,7 @@ from app.training.step import KeptStructure
 from app.training.teachers import check_teachers, has_tagger
 
 LOGITS = "logits"
+ANSWER = "answer_"  # and the number of a teacher: its logits in a batch, float32 [batch, length, labels]
 
 
 def hidden_name(layer: int) -> str:
@@ -219,7 +221,8 @@ class DistillationTuner(FineTuner):
 
     Each loss is a sum divided by its own global count: labelled words, all words, or pieces. The teachers read the
     text as it is, also where the student has words hidden (`training.word_mask_fraction`). On rows that have
-    `unit_ids`, every word with a number is compared, labelled or not; else every labelled word.
+    `unit_ids`, every word with a number is compared, labelled or not; else every labelled word. A batch that brings
+    `answer_N`, the logits of every teacher, is compared with these and no teacher is asked.
 
     Args:
         network: the student, features -> logits, or a dictionary of outputs as in `Teacher`. All its trainable
@@ -269,10 +272,19 @@ class DistillationTuner(FineTuner):
             raise ValueError("distill.chain_weight needs a ChainLoss and the transition scores of every teacher")
         self.distill = distill
         # A closure and plain dataclasses: Keras would track the networks and write them into every checkpoint.
-        self._ask = lambda features: [teacher.answer(features) for teacher in teachers]
+        self._teachers = lambda: teachers
         self._teacher_scores = [teacher.chain_scores for teacher in teachers]
         self._chain = chain
         self._compared = compared
+
+    @property
+    def compares_labels_alone(self) -> bool:
+        """Whether the logits of the teachers are all that is asked of them."""
+        return not (self._compared.hidden or self._compared.relations)
+
+    def ask(self, features: Tensors) -> list[dict[str, tf.Tensor]]:
+        """What each teacher says."""
+        return [teacher.answer(features) for teacher in self._teachers()]
 
     def _scored(self, batch: Tensors) -> tf.Tensor:
         """Pieces that are compared, those that labels sit at, bool [batch, length]."""
@@ -288,10 +300,11 @@ class DistillationTuner(FineTuner):
         return tf.stack([labelled, self._words(batch), pieces])
 
     def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
-        features = {name: value for name, value in batch.items() if name not in ("labels", "unit_ids")}
+        features = {name: batch[name] for name in FEATURES}
         pieces, words = features["token_ids"], self._scored(batch)
         boundaries = (pieces == self.special.start) | (pieces == self.special.end)
-        answers = self._ask(features)
+        kept = [batch[name] for name in sorted(batch) if name.startswith(ANSWER)]
+        answers = [{LOGITS: logits} for logits in kept] or self.ask(features)
         if self.hides_words:
             features = {**features, "token_ids": self._with_hidden_words(batch, boundaries)}
         student = _named(self.network(features, training=True))

@@ -310,7 +310,9 @@ SOME = {
     **{f"training.masked_lm.{name}": {"finetune", "tune"} for name in ("epochs", "learning_rate", "fraction")},
     **{
         f"distill.{name}": {"distill", "compress", "tune"}
-        for name in ("temperature", "labels_weight", "soft_weight", "chain_weight", "unlabelled_limit_words")
+        for name in (
+            "temperature", "labels_weight", "soft_weight", "chain_weight", "keep_answers", "unlabelled_limit_words"
+        )
     },
     "evaluation.batch_size": {"pretrain"},
     **{
