@@ -80,7 +80,7 @@ class Runtimes:
             config = replace(self.config.predict, max_f1_loss=loss)
             threshold = find_threshold(self.model.facts, self.model.config.exit_layers, config)
             for size in self.batch_sizes:
-                early = SavedModelEarlyForward(loaded, self.model, threshold)
+                early = SavedModelEarlyForward(loaded, threshold)
                 name = f"SavedModel with exits, {loss:g} points, {size} rows"
                 found.append(Contestant(name, replace(self._predictor, early=early, batch_size=size), early))
         return found

@@ -6,6 +6,7 @@ Keras inputs, which makes a functional model, and on tensors. Others reach in at
     added        something is added to the input embeddings (word shapes)
     replace      another Keras layer is called in place of one of the backbone's (simulated rounding, pruning masks)
     places       the last layer is computed for chosen pieces alone (a tagger in a SavedModel)
+    only         all layers are, and the other pieces stay as they are (words that have left by an exit)
     depth        the layers above are left out (exits at inner layers); `run_layers` goes on from there
     arithmetic   operations are computed in another way (rounded weights, constants for an export)
 
@@ -261,6 +262,7 @@ def run_layers(
     *,
     begin: int = 0,
     replace: Replace = lambda layer: layer,
+    only: tf.Tensor | None = None,
     places: tf.Tensor | None = None,
     depth: int | None = None,
     arithmetic: Arithmetic = KERAS,
@@ -274,6 +276,9 @@ def run_layers(
         windows: int32 [batch, length], of these rows.
         begin: number of layers that have been run.
         replace: see `run_encoder`; so are `places`, `depth`, `arithmetic` and `training`.
+        only: int32 [computed, 2] as row and piece, rows ascending: these layers are computed for these pieces alone,
+            and nothing replaces them. The others keep the states they have, in which they are still read ("halt and
+            copy", Li et al. 2021, section 3.3).
         places: the last of these layers is computed for these pieces alone.
         depth: number of layers after which to stop, those before `begin` included; None = after all.
         arithmetic: how operations are computed.
@@ -288,10 +293,16 @@ def run_layers(
     if bias is not None:
         mask = Reading(mask, arithmetic.relate(bias, windows))
     layers = model.transformer_layers[begin:depth]
+    rows = tf.shape(windows)[0]
+    going_on = None if only is None else Chosen(only, rows)
     for layer in layers if places is None else layers[:-1]:
-        states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
+        if going_on is None:
+            states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
+        else:
+            moved = run_layer(layer, states[-1], mask, arithmetic=arithmetic, chosen=going_on, training=training)
+            states.append(tf.tensor_scatter_nd_update(states[-1], only, moved[0]))
     if places is not None:
-        chosen = Chosen(places, tf.shape(windows)[0])
+        chosen = Chosen(places, rows)
         last = run_layer(layers[-1], states[-1], mask, arithmetic=arithmetic, chosen=chosen, training=training)
         states.append(last[0])
     return states

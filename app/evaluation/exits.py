@@ -1,4 +1,4 @@
-"""Evaluation room: the Keras network with exits, and what its thresholds cost on validation."""
+"""Evaluation room: networks with exits in all runtimes, and what their thresholds cost on validation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import tensorflow as tf
 from app.config import PredictConfig
 from app.data.packing import FEATURES
 from app.evaluation.litert import RowByRow
-from app.evaluation.predictor import EarlyForward, Features, Predictor
+from app.evaluation.predictor import Features, Predictor
 from app.tasks.exit_table import ExitRow, make_fact
-from app.tasks.exits import STATES, WINDOWS, Step, build_steps, measure_costs
+from app.tasks.exits import EarlyNetwork, measure_costs
 from app.tasks.network import LOGITS, TaskModel
 
 # Parts of the rows of all exits together whose doubt a threshold of the table lies above.
@@ -23,85 +23,60 @@ ALL_LEAVE = 2.0  # no doubt is above 1
 
 
 class _Counted:
-    """Counts the pieces that left at each layer.
+    """Counts at which layers units left, and what share of the operations their rows took."""
 
-    Args:
-        model: whose layers they are.
-    """
-
-    def __init__(self, model: TaskModel) -> None:
-        self._costs = measure_costs(model)
+    def __init__(self) -> None:
         self.begin()
 
-    def count(self, layers: np.ndarray, features: Features) -> None:
-        """Adds rows to what `measure` tells; padding does not count."""
-        np.add.at(self._pieces, layers, np.count_nonzero(features["padding_mask"], axis=1))
+    def count(self, layers: np.ndarray, spent: np.ndarray, features: Features, units: np.ndarray) -> None:
+        """Adds rows to what `measure` tells; padding does not count.
+
+        Args:
+            layers: int [batch, length].
+            spent: float [batch], share of the encoder's operations.
+            features: of the rows.
+            units: bool [batch, length].
+        """
+        pieces = np.count_nonzero(features["padding_mask"], axis=1)
+        self._sums += [pieces.sum(), pieces @ np.asarray(spent, np.float64), units.sum(), layers[units].sum()]
 
     def begin(self) -> None:
-        self._pieces = np.zeros(len(self._costs), np.int64)
+        self._sums = np.zeros(4)
 
     def measure(self) -> dict[str, float]:
-        total = max(1, int(self._pieces.sum()))
-        return {
-            "exit_operations": float(self._pieces @ self._costs / total),
-            "exit_layer": float(self._pieces @ np.arange(len(self._costs)) / total),
-        }
+        pieces, spent, units, layers = self._sums
+        return {"exit_operations": float(spent / max(pieces, 1)), "exit_layer": float(layers / max(units, 1))}
 
 
 class KerasEarlyForward(_Counted):
-    """The Keras network, which rows leave when it is sure of them: gathered, computed further, put back.
+    """The Keras network, which rows, or their units one by one, leave when it is sure of them.
 
     Args:
         model: with exits.
-        threshold: a row leaves at the first exit whose doubt is below it; 0 = none leaves early.
+        threshold: see `EarlyNetwork`, also for by_unit.
     """
 
-    def __init__(self, model: TaskModel, threshold: float) -> None:
+    def __init__(self, model: TaskModel, threshold: float, *, by_unit: bool | None = None) -> None:
+        super().__init__()
         self.threshold = np.float32(threshold)
-        self.labels = len(model.labels)
-        self.steps = build_steps(model)
-        self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
-        self._functions = [_trace(step, is_last=step is self.steps[-1]) for step in self.steps]
-        super().__init__(model)
+        network = EarlyNetwork(model, threshold, by_unit=by_unit)
+        spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
+
+        @tf.function(
+            input_signature=[spec, tf.TensorSpec([None, None], tf.bool), tf.TensorSpec([])], autograph=False
+        )
+        def compute(features: dict[str, tf.Tensor], units: tf.Tensor, threshold: tf.Tensor) -> Any:
+            with network.at(threshold):
+                return network.answer_rows(features, units)
+
+        self._compute = compute.get_concrete_function()  # TensorFlow warns of many functions made in one place
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        batch, length = features["token_ids"].shape
-        logits = np.zeros((batch, length, self.labels), np.float32)
-        layers = np.zeros(batch, np.int64)
-        for step, rows, found, doubt in self.walk(features, units):
-            left = np.ones(len(rows), bool) if step is self.steps[-1] else doubt < self.threshold
-            logits[rows[left]], layers[rows[left]] = found[left], step.layer
-        self.count(layers, features)
+        inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
+        found = self._compute(inputs, tf.constant(units), tf.constant(self.threshold))
+        logits, layers, spent = (each.numpy() for each in found)
+        self.count(layers, spent, features, units)
         return logits, layers
-
-    def walk(
-        self, features: Features, units: np.ndarray
-    ) -> Iterator[tuple[Step, np.ndarray, np.ndarray, np.ndarray]]:
-        """Each step with the rows it computes: their numbers, their logits [rows, length, labels], their doubt [rows].
-
-        The last step has no doubt, float32 [0].
-        """
-        boundaries = np.isin(features["token_ids"], self._boundary_ids) & (features["padding_mask"] > 0)
-        rows = np.arange(len(units))
-        inputs = {name: tf.constant(value, tf.int32) for name, value in features.items()}
-        asked, edges = tf.constant(units), tf.constant(boundaries)
-        for number, (step, compute) in enumerate(zip(self.steps, self._functions, strict=True)):
-            states, found, measured = compute(inputs, asked, edges)
-            doubt = measured.numpy()
-            yield step, rows, found.numpy(), doubt
-            if number + 1 == len(self.steps):
-                return
-            stay = np.flatnonzero(~(doubt < self.threshold))
-            if not len(stay):
-                return
-            if len(stay) < len(rows):
-                rows = rows[stay]
-                states, asked, edges, windows = (
-                    tf.gather(each, stay) for each in (states, asked, edges, inputs[WINDOWS])
-                )
-                inputs = {STATES: states, WINDOWS: windows}
-            else:
-                inputs = {STATES: states, WINDOWS: inputs[WINDOWS]}
 
 
 class SavedModelEarlyForward(_Counted):
@@ -109,12 +84,11 @@ class SavedModelEarlyForward(_Counted):
 
     Args:
         loaded: from `load_version`; a signature alone would not keep its weights.
-        model: that it was made of.
         threshold: see `KerasEarlyForward`.
     """
 
-    def __init__(self, loaded: Any, model: TaskModel, threshold: float) -> None:
-        super().__init__(model)
+    def __init__(self, loaded: Any, threshold: float) -> None:
+        super().__init__()
         self._loaded, self._threshold = loaded, tf.constant(threshold, tf.float32)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +96,7 @@ class SavedModelEarlyForward(_Counted):
         asked = tf.constant(units.astype(np.int32))
         found = self._loaded.signatures["tokenized_early"](**inputs, units=asked, threshold=self._threshold)
         layers = found["layer"].numpy()
-        self.count(layers, features)
+        self.count(layers, found["operations"].numpy(), features, units)
         return found["logits"].numpy(), layers
 
 
@@ -138,29 +112,15 @@ class TFLiteEarlyForward(_Counted):
     def __init__(
         self, run: Callable[[Features], dict[str, np.ndarray]], model: TaskModel, *, unit_input: str
     ) -> None:
-        super().__init__(model)
+        super().__init__()
+        self._costs = measure_costs(model)
         self._rows = RowByRow(run, labels=len(model.labels), unit_input=unit_input)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, layers = self._rows(features, units)
-        self.count(layers, features)
+        logits, by_row = self._rows(features, units)
+        layers = np.where(units, by_row[:, np.newaxis], 0)
+        self.count(layers, self._costs[by_row], features, units)
         return logits, layers
-
-
-def _trace(step: Step, *, is_last: bool) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """A step, traced for all shapes: (inputs, units, boundaries) -> states, logits, doubt."""
-    spec = {name: tf.TensorSpec(each.shape, each.dtype) for name, each in step.network.input.items()}
-    flags = tf.TensorSpec([None, None], tf.bool)
-
-    @tf.function(input_signature=[spec, flags, flags], autograph=False)
-    def compute(
-        inputs: dict[str, tf.Tensor], units: tf.Tensor, boundaries: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        found = step.network(inputs, training=False)
-        doubt = tf.zeros([0]) if is_last else step.head.measure_doubt(found[LOGITS], units, boundaries)
-        return found[STATES], found[LOGITS], doubt
-
-    return compute.get_concrete_function()  # TensorFlow warns of many functions made in one place
 
 
 @dataclasses.dataclass
@@ -171,43 +131,57 @@ class _Recorded:
     doubts: list[np.ndarray]
 
 
-class _Recorder:
+class _Recorder(_Counted):
     """Computes every row to the end, keeps what all heads say, and can then answer for any threshold.
 
+    So for networks that rows leave as a whole: what an exit says of a row does not depend on who left below.
+
     Args:
-        inner: whose network it is.
+        model: with exits.
     """
 
-    def __init__(self, inner: KerasEarlyForward) -> None:
-        self._inner = inner
+    def __init__(self, model: TaskModel) -> None:
+        super().__init__()
+        self._layers = np.array([*(each.layer for each in model.exits), len(model.backbone.model.transformer_layers)])
+        self._spent = measure_costs(model)[self._layers]
+        self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
+        spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
+        flags = tf.TensorSpec([None, None], tf.bool)
+
+        @tf.function(input_signature=[spec, flags, flags], autograph=False)
+        def compute(features: dict[str, tf.Tensor], units: tf.Tensor, boundaries: tf.Tensor) -> Any:
+            found = model.whole(features, training=False)
+            doubts = [
+                tf.reduce_max(each.head.measure_doubts(found[each.name], units, boundaries), axis=1)
+                for each in model.exits
+            ]
+            return [*(found[each.name] for each in model.exits), found[LOGITS]], doubts
+
+        self._compute = compute.get_concrete_function()
         self._batches: list[_Recorded] = []
         self._replayed: Iterator[_Recorded] | None = None
         self._threshold = np.float32(0)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._replayed is None:
-            found = [(logits, doubt) for _, _, logits, doubt in self._inner.walk(features, units)]
-            each = _Recorded([logits for logits, _ in found], [doubt for _, doubt in found[:-1]])
+            boundaries = np.isin(features["token_ids"], self._boundary_ids) & (features["padding_mask"] > 0)
+            inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
+            logits, doubts = self._compute(inputs, tf.constant(units), tf.constant(boundaries))
+            each = _Recorded([found.numpy() for found in logits], [doubt.numpy() for doubt in doubts])
             self._batches.append(each)
         else:
             each = next(self._replayed)
         depth = np.full(len(units), len(each.doubts))
         for number in reversed(range(len(each.doubts))):
             depth[each.doubts[number] < self._threshold] = number
-        layers = np.array([step.layer for step in self._inner.steps])[depth]
-        self._inner.count(layers, features)
+        layers = np.where(units, self._layers[depth][:, np.newaxis], 0)
+        self.count(layers, self._spent[depth], features, units)
         return np.stack(each.logits)[depth, np.arange(len(units))], layers
 
     def replay(self, threshold: float) -> None:
         """From here on, the same batches are asked for again, in their order."""
         self._replayed, self._threshold = iter(self._batches), np.float32(threshold)
-        self._inner.begin()
-
-    def begin(self) -> None:
-        self._inner.begin()
-
-    def measure(self) -> dict[str, float]:
-        return self._inner.measure()
+        self.begin()
 
     def thresholds(self) -> list[float]:
         """Ascending: 0, some between the doubts that were measured, and one below which every doubt is."""
@@ -229,7 +203,9 @@ def measure_exits(
     learn: Callable[[Sequence[Any]], TaskModel],
     config: PredictConfig,
 ) -> tuple[TaskModel, list[ExitRow]]:
-    """What thresholds cost on a validation split, whose network is run once.
+    """What thresholds cost on a validation split.
+
+    The network is run once for rows that leave as a whole, and once for each threshold for units that leave one by one.
 
     Args:
         predictor: of a model with exits.
@@ -238,25 +214,34 @@ def measure_exits(
         config: which answers count.
 
     Returns:
-        the model that `learn` gives with the table among its facts, and the table.
+        the model that `learn` gives with the tables among its facts, and the table of what leaves first.
     """
-    model = predictor.model
-    recorder = _Recorder(KerasEarlyForward(model, 0.0))
+    recorder = _Recorder(predictor.model)
     kept: list[list[Any]] = []
 
     def keep_rows(part: Iterable[Any]) -> Iterator[Any]:
         kept.append(list(predictor.make_rows(part)))
         return iter(kept[-1])
 
-    early: EarlyForward = recorder
-    recording = dataclasses.replace(predictor, make_rows=keep_rows, early=early)
+    recording = dataclasses.replace(predictor, make_rows=keep_rows, early=recorder)
     model = learn(list(recording.answer(examples)))
+
+    def measure(threshold: float, early: _Recorder | KerasEarlyForward) -> ExitRow:
+        replaying = dataclasses.replace(recording, model=model, make_rows=_repeat(kept), early=early)
+        scored = model.task.score(model, examples, list(replaying.answer(examples)), config)
+        found = early.measure()
+        return ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"])
+
     rows = []
     for threshold in recorder.thresholds():
         recorder.replay(threshold)
-        replaying = dataclasses.replace(recording, model=model, make_rows=_repeat(kept))
-        scored = model.task.score(model, examples, list(replaying.answer(examples)), config)
-        found = recorder.measure()
-        rows.append(ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"]))
-    fact = make_fact(model.config.exit_layers, model.task.headline, rows)
-    return dataclasses.replace(model, facts={**model.facts, **fact}), rows
+        rows.append(measure(threshold, recorder))
+    by_unit = []
+    if model.head.reach is not None:
+        early, by_unit = KerasEarlyForward(model, 0.0, by_unit=True), rows[:1]
+        for threshold in recorder.thresholds()[1:]:
+            early.threshold = np.float32(threshold)
+            early.begin()
+            by_unit.append(measure(threshold, early))
+    fact = make_fact(model.config.exit_layers, model.task.headline, rows, by_unit=by_unit)
+    return dataclasses.replace(model, facts={**model.facts, **fact}), by_unit or rows

@@ -28,13 +28,15 @@ class EarlyForward(Protocol):
     """The forward pass of a network with exits."""
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features and bool [batch, length], what is asked for -> logits, and int [batch], the layer of each row."""
+        """Features and bool [batch, length], what is asked for -> logits, and int [batch, length], the layer of each
+        unit, 0 where nothing is asked for.
+        """
 
     def begin(self) -> None:
         """From here on, what is computed is counted anew."""
 
     def measure(self) -> dict[str, float]:
-        """`exit_operations`, the share of the encoder's operations, and `exit_layer`, the mean layer of a piece."""
+        """`exit_operations`, the share of the encoder's operations, and `exit_layer`, the mean layer of a unit."""
 
 
 BUCKET = 32  # lengths are rounded up to a multiple, so that few shapes are compiled
@@ -108,8 +110,8 @@ class Predictor:
                 features, unit_ids = join_rows([group[i] for i in chosen], int(sizes[chosen].max()))
                 scored = unit_ids >= 0
                 if self.early:
-                    logits, by_row = self.early(features, scored)
-                    np.maximum.at(layers, unit_ids[scored], by_row[np.nonzero(scored)[0]])
+                    logits, by_piece = self.early(features, scored)
+                    np.maximum.at(layers, unit_ids[scored], by_piece[scored])
                 else:
                     logits = self.forward(features)
                 if self.task.averages_windows:

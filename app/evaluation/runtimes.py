@@ -130,7 +130,7 @@ def _open_saved_model(run_dir: RunDirectory, file: str, model: TaskModel, config
     loaded = load_saved_model(run_dir.saved_model)
     threshold = find_threshold(model.facts, model.config.exit_layers, config)
     has_exits = threshold and "tokenized_early" in loaded.signatures
-    early = SavedModelEarlyForward(loaded, model, threshold) if has_exits else None
+    early = SavedModelEarlyForward(loaded, threshold) if has_exits else None
     return SavedModelForward.of(loaded, labels=len(model.labels)), early
 
 

@@ -125,7 +125,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
 def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
     """What the manifest says of a file with exits."""
     config = job.model.config
-    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict)
+    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict, whole_rows=True)
     return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
 
 
@@ -153,7 +153,7 @@ def write_saved_model(
         forward = SavedModelForward.of(loaded, labels=len(job.model.labels))
         config = job.model.task.graph_settings(job.config.predict)
         threshold = find_threshold(job.model.facts, job.model.config.exit_layers, config)
-        early = SavedModelEarlyForward(loaded, job.model, threshold) if threshold else None
+        early = SavedModelEarlyForward(loaded, threshold) if threshold else None
         scores.append(job.check("saved_model", "saved_model", forward, early))
         if early:
             share = early.measure()["exit_operations"]

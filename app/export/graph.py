@@ -201,7 +201,7 @@ class EarlyModule(InferenceModule):
             )
             return self._go_on(number + 1, above[-1], windows, units, boundaries)
 
-        sure = tf.reduce_all(head.infer_doubt(logits, units, boundaries) < self._threshold)
+        sure = tf.reduce_all(head.infer_doubts(logits, units, boundaries) < self._threshold)
         return tf.cond(sure, lambda: (tf.identity(logits), tf.constant([layer])), go_on)
 
 

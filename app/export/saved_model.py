@@ -92,7 +92,7 @@ def export_saved_model(
 
 
 def _make_early(early: EarlyNetwork, tag_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]]) -> dict[str, Any]:
-    """The signatures that take the threshold, see `Head.measure_doubt`; 0 = no text leaves early."""
+    """The signatures that take the threshold, see `Head.measure_doubts`; 0 = no text leaves early."""
     threshold_spec = tf.TensorSpec([], tf.float32, name="threshold")
     rows = [tf.TensorSpec([None, None], tf.int32, name=name) for name in (*FEATURES, "units")]
 
@@ -107,8 +107,8 @@ def _make_early(early: EarlyNetwork, tag_texts: Callable[[tf.Tensor], dict[str, 
     ) -> dict[str, tf.Tensor]:
         features = {"token_ids": token_ids, "shape_ids": shape_ids, "padding_mask": padding_mask}
         with early.at(threshold):
-            logits, layers = early.answer_rows(features, units > 0)
-        return {"logits": logits, "layer": layers}
+            logits, layers, spent = early.answer_rows(features, units > 0)
+        return {"logits": logits, "layer": layers, "operations": spent}
 
     return {"early": at_threshold, "tokenized_early": tokenized_early}
 

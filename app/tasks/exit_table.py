@@ -2,9 +2,12 @@
 
 A model with exits keeps them among its facts, `exits`, as validation measured them:
 
-    {"layers": [2, 4], "headline": "entity_f1", "table": [[threshold, score, operations, layer], ...]}
+    {"layers": [2, 4], "headline": "entity_f1", "table": [[threshold, score, operations, layer], ...],
+     "by_unit": [...]}
 
-from the whole network (threshold 0) to the one where every text leaves at the first exit.
+from the whole network (threshold 0) to the one where every text leaves at the first exit. `table` is for runtimes in
+which rows leave as a whole, `by_unit` for those in which the units of a row, its words, leave one by one; models whose
+rows have one unit do not have it.
 """
 
 from __future__ import annotations
@@ -23,10 +26,11 @@ class ExitRow:
     """What a threshold costs.
 
     Attributes:
-        threshold: a row leaves at the first exit whose doubt is below it (`Head.measure_doubt`); 0 = at none.
+        threshold: what leaves, does so at the first exit where its doubt is below it (`Head.measure_doubts`); 0 = at
+            none.
         score: the headline of the validation split, 0 to 1.
         operations: share of the encoder's operations that were computed, each layer counted by its own, 0 to 1.
-        layer: mean number of layers of a piece.
+        layer: mean number of layers of a unit, a word or a text.
     """
 
     threshold: float
@@ -35,18 +39,35 @@ class ExitRow:
     layer: float
 
 
-def read_table(facts: Mapping[str, Any], exit_layers: Sequence[int]) -> list[ExitRow]:
-    """The rows, from threshold 0 on; empty if none were measured, or of other exits."""
+def leaves_by_unit(facts: Mapping[str, Any]) -> bool:
+    """Whether thresholds were measured for units that leave one by one."""
+    return bool((facts.get(FACT) or {}).get("by_unit"))
+
+
+def read_table(
+    facts: Mapping[str, Any], exit_layers: Sequence[int], *, whole_rows: bool = False
+) -> list[ExitRow]:
+    """The rows, from threshold 0 on; empty if none were measured, or of other exits.
+
+    Args:
+        facts: of a model.
+        exit_layers: of the model.
+        whole_rows: of a runtime in which rows leave as a whole.
+    """
     found = facts.get(FACT) or {}
     if not exit_layers or list(found.get("layers", ())) != list(exit_layers):
         return []
-    return [ExitRow(*map(float, row)) for row in found["table"]]
+    table = found["table"] if whole_rows or not leaves_by_unit(facts) else found["by_unit"]
+    return [ExitRow(*map(float, row)) for row in table]
 
 
-def make_fact(exit_layers: Sequence[int], headline: str, rows: Sequence[ExitRow]) -> dict[str, Any]:
+def make_fact(
+    exit_layers: Sequence[int], headline: str, rows: Sequence[ExitRow], *, by_unit: Sequence[ExitRow] = ()
+) -> dict[str, Any]:
     """What `read_table` reads."""
-    table = [list(astuple(row)) for row in rows]
-    return {FACT: {"layers": list(exit_layers), "headline": headline, "table": table}}
+    tables = {"table": rows, "by_unit": by_unit}
+    written = {name: [list(astuple(row)) for row in table] for name, table in tables.items() if table}
+    return {FACT: {"layers": list(exit_layers), "headline": headline, **written}}
 
 
 def choose_row(rows: Sequence[ExitRow], *, max_loss: float) -> ExitRow | None:
@@ -61,9 +82,11 @@ def choose_row(rows: Sequence[ExitRow], *, max_loss: float) -> ExitRow | None:
     return best if best.threshold > 0 else None
 
 
-def find_threshold(facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig) -> float:
-    """The threshold for `predict.max_f1_loss`; 0 = every text goes through all layers."""
-    row = choose_row(read_table(facts, exit_layers), max_loss=config.max_f1_loss)
+def find_threshold(
+    facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig, *, whole_rows: bool = False
+) -> float:
+    """The threshold for `predict.max_f1_loss`, see `read_table`; 0 = every text goes through all layers."""
+    row = choose_row(read_table(facts, exit_layers, whole_rows=whole_rows), max_loss=config.max_f1_loss)
     return row.threshold if row else 0.0
 
 

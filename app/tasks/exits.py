@@ -1,7 +1,8 @@
-"""Tasks room: a network cut at its exits, to be run from one to the next with the rows that are left.
+"""Tasks room: a network cut at its exits, to be run from one to the next with what is left.
 
-Rows that are sure leave the batch: Xin et al. 2020, "DeeBERT: Dynamic Early Exiting for Accelerating BERT Inference",
-and for tagging Li et al. 2021, "Accelerating BERT Inference for Sequence Labeling via Early-Exit" (SENTEE).
+Rows that are sure leave the batch: Xin et al. 2020, "DeeBERT: Dynamic Early Exiting for Accelerating BERT Inference".
+In tagging each word that is sure, with its neighbours, stops being computed, and the others read the state in which it
+stopped: Li et al. 2021, "Accelerating BERT Inference for Sequence Labeling via Early-Exit", their TOKEE.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ import tensorflow as tf
 from app.encoder.forward import run_layers
 from app.encoder.parts import parts_of
 from app.one_keras import keras
+from app.tasks.exit_table import leaves_by_unit
 from app.tasks.head import Head
 from app.tasks.network import LOGITS, TaskModel, connect
 
@@ -65,31 +67,78 @@ def measure_costs(model: TaskModel) -> np.ndarray:
 
     Of each layer its products of matrices count, for one piece; so layers whose heads or columns were cut count less.
     """
-    costs = [0.0]
+    return np.concatenate([[0.0], np.cumsum(_layer_costs(model).sum(axis=1))])
+
+
+def _layer_costs(model: TaskModel) -> np.ndarray:
+    """Of each layer for one piece: that of what others read of it (keys and values), and that of the rest.
+
+    Returns:
+        float64 [layers, 2], shares of the encoder's operations.
+    """
+    costs = []
     for layer in model.backbone.model.transformer_layers:
         parts = parts_of(layer)
-        products = (*parts.attention_parts.projections, parts.inner, parts.outer)
-        costs.append(sum(float(np.prod(each.kernel.shape)) for each in products))
-    return np.cumsum(costs) / sum(costs)
+        read = {"key", "value"}
+        attention = {name: _size(getattr(parts.attention_parts, name)) for name in ("query", "key", "value", "output")}
+        own = sum(size for name, size in attention.items() if name not in read)
+        costs.append([sum(attention[name] for name in read), own + _size(parts.inner) + _size(parts.outer)])
+    found = np.array(costs, np.float64)
+    return found / found.sum()
+
+
+def _size(dense: Any) -> int:
+    return int(np.prod(dense.kernel.shape))
+
+
+class _Left(NamedTuple):
+    """Rows that are still computed.
+
+    Attributes:
+        rows: int32 [left], their numbers in the batch.
+        states: float [left, length, width], each piece as it was when it stopped.
+        windows: int32 [left, length].
+        boundaries: bool [left, length], true at `[CLS]` and `[SEP]`.
+        units: bool [left, length], what was asked for, also what has left.
+        logits: float32 [left, length, labels], by the last head that each piece came to.
+        going: bool [left, length], pieces that are still computed.
+        places: int32 [asked, 2], what has not left, in these rows, rows ascending.
+        order: int32 [asked], which of all places these are.
+    """
+
+    rows: tf.Tensor
+    states: tf.Tensor
+    windows: tf.Tensor
+    boundaries: tf.Tensor
+    units: tf.Tensor
+    logits: tf.Tensor
+    going: tf.Tensor
+    places: tf.Tensor
+    order: tf.Tensor
 
 
 class EarlyNetwork:
-    """A network inside a graph, which rows leave when it is sure of them; `build_word_network` that says its layer.
+    """A network inside a graph, which is left early by what is sure; `build_word_network` that says its layer.
 
     Called as that is, with places to be asked for, it gives one column more than there are labels: the layer at which
-    the row of each place left.
+    each place left.
 
     Args:
         model: with exits.
-        threshold: a row leaves at the first exit whose doubt is below it, see `Head.measure_doubt`.
+        threshold: a place (or a row, see `Head.reach`) leaves at the first exit where its doubt is below it, see
+            `Head.measure_doubts`; 0 = none leaves early.
+        by_unit: whether the units of a row leave one by one where the head lets them; None = if that was measured.
     """
 
     columns = 1  # beside the labels
 
-    def __init__(self, model: TaskModel, threshold: float) -> None:
+    def __init__(self, model: TaskModel, threshold: float, *, by_unit: bool | None = None) -> None:
         self._model, self._steps = model, build_steps(model)
         self._threshold: Any = np.float32(threshold)
         self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
+        one_by_one = leaves_by_unit(model.facts) if by_unit is None else by_unit
+        self._reach = model.head.reach if one_by_one else None
+        self._costs = _layer_costs(model)
 
     @contextmanager
     def at(self, threshold: tf.Tensor) -> Iterator[None]:
@@ -100,17 +149,33 @@ class EarlyNetwork:
         finally:
             self._threshold = before
 
-    @tf.autograph.experimental.do_not_convert
     def __call__(self, features: dict[str, tf.Tensor], places: tf.Tensor) -> tf.Tensor:
         """Features int32 [rows, length], places int32 [chosen, 2], rows ascending -> float32 [chosen, labels + 1]."""
-        tokens, windows = features["token_ids"], features[WINDOWS]
-        start, end = self._boundary_ids
-        boundaries = (tf.equal(tokens, start) | tf.equal(tokens, end)) & (windows > 0)
-        count = tf.shape(places)[0]
-        found = tf.zeros([count, len(self._model.labels) + self.columns])
-        return self._go_on(0, features, boundaries, places, tf.range(count), found)
+        return self.run(features, places)[0]
 
-    def answer_rows(self, features: dict[str, tf.Tensor], units: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    @tf.autograph.experimental.do_not_convert
+    def run(self, features: dict[str, tf.Tensor], places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same, and float32 [rows], the share of the encoder's operations that each row took."""
+        windows, step = features[WINDOWS], self._steps[0]
+        rows, count = tf.shape(windows)[0], tf.shape(places)[0]
+        result = step.network(features, training=False)
+        first = _Left(
+            rows=tf.range(rows),
+            states=result[STATES],
+            windows=windows,
+            boundaries=self._find_boundaries(features),
+            units=tf.scatter_nd(places, tf.ones([count], tf.int32), tf.shape(windows)) > 0,
+            logits=result[LOGITS],
+            going=windows > 0,
+            places=places,
+            order=tf.range(count),
+        )
+        found = tf.zeros([count, len(self._model.labels) + self.columns])
+        return self._leave(0, first, found, tf.fill([rows], np.float32(self._costs[: step.layer].sum())))
+
+    def answer_rows(
+        self, features: dict[str, tf.Tensor], units: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Of whole rows.
 
         Args:
@@ -118,74 +183,116 @@ class EarlyNetwork:
             units: bool [rows, length], what is asked for.
 
         Returns:
-            (logits float32 [rows, length, labels], 0 where nothing is asked for; int32 [rows], the layer of each, 0
-            where nothing is asked for in the row).
+            (logits float32 [rows, length, labels], int32 [rows, length], the layer at which each unit left, both 0
+            where nothing is asked for; float32 [rows], the share of the encoder's operations that each took).
         """
         places = tf.cast(tf.where(units), tf.int32)
-        found = self(features, places)
-        shape = tf.concat([tf.shape(units), [len(self._model.labels)]], axis=0)
-        layers = tf.math.unsorted_segment_max(tf.cast(found[:, -1], tf.int32), places[:, 0], tf.shape(units)[0])
-        return tf.scatter_nd(places, found[:, :-1], shape), tf.maximum(layers, 0)
+        found, spent = self.run(features, places)
+        shape = tf.shape(units)
+        logits = tf.scatter_nd(places, found[:, :-1], tf.concat([shape, [len(self._model.labels)]], axis=0))
+        return logits, tf.scatter_nd(places, tf.cast(found[:, -1], tf.int32), shape), spent
 
-    def _go_on(
-        self,
-        number: int,
-        inputs: dict[str, tf.Tensor],
-        boundaries: tf.Tensor,
-        places: tf.Tensor,
-        order: tf.Tensor,
-        found: tf.Tensor,
-    ) -> tf.Tensor:
-        """A step for the rows that are left, and the steps above it for those that are left then.
+    def _find_boundaries(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
+        tokens = features["token_ids"]
+        start, end = self._boundary_ids
+        return (tf.equal(tokens, start) | tf.equal(tokens, end)) & (features[WINDOWS] > 0)
+
+    def _leave(
+        self, number: int, left: _Left, found: tf.Tensor, spent: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Lets those go that are sure at the exit of a step, and takes the others on from there.
 
         Args:
-            number: of the step.
-            inputs: of its network.
-            boundaries: bool [rows, length].
-            places: int32 [left, 2], in these rows.
-            order: int32 [left], which of all places these are.
+            number: of the step, which was computed.
+            left: up to that exit.
             found: float32 [chosen, labels + 1], filled in so far.
+            spent: float32 [all rows], so far.
+
+        Returns:
+            found and spent, complete.
         """
-        step, windows = self._steps[number], inputs[WINDOWS]
-
-        def put(logits: tf.Tensor, at: tf.Tensor) -> tf.Tensor:
-            layer = tf.fill([tf.shape(at)[0], 1], float(step.layer))
-            return tf.tensor_scatter_nd_update(found, at[:, tf.newaxis], tf.concat([logits, layer], axis=1))
-
-        if number + 1 == len(self._steps):
-            return put(self._run_last(inputs, places), order)
-        result = step.network(inputs, training=False)
-        asked = tf.ones([tf.shape(places)[0]], tf.int32)
-        units = tf.scatter_nd(places, asked, tf.shape(windows)) > 0
-        leaves = step.head.measure_doubt(result[LOGITS], units, boundaries) < self._threshold  # [rows]
+        step = self._steps[number]
+        doubts = step.head.measure_doubts(left.logits, left.units, left.boundaries)
+        leaves = tf.gather_nd(doubts, left.places) < self._threshold  # [asked]
         # Not ~leaves, which TensorFlow turns into >=: who compares with what is not a number would leave then.
         stays = tf.equal(tf.cast(leaves, tf.int32), 0)
-        still = tf.gather(stays, places[:, 0])  # [left]
-        done = tf.boolean_mask(places, ~still)
-        found = put(tf.gather_nd(result[LOGITS], done), tf.boolean_mask(order, ~still))
+        if self._reach is None:
+            row = left.places[:, 0]
+            stays_of_row = tf.math.unsorted_segment_max(tf.cast(stays, tf.int32), row, tf.shape(left.windows)[0])
+            stays = tf.gather(stays_of_row, row) > 0
+        done = tf.boolean_mask(left.places, ~stays)
+        logits = tf.gather_nd(left.logits, done)
+        found = _put(found, logits, tf.boolean_mask(left.order, ~stays), layer=step.layer)
+        return tf.cond(
+            tf.reduce_any(stays),
+            lambda: self._go_on(number + 1, self._keep(left, stays), found, spent),
+            lambda: (found, spent),
+        )
 
-        def go_on() -> tf.Tensor:
-            rows = tf.cast(tf.where(stays)[:, 0], tf.int32)
-            numbers = tf.cumsum(tf.cast(stays, tf.int32)) - 1  # of the rows among those that stay
-            row, piece = tf.unstack(tf.boolean_mask(places, still), axis=1)
-            return self._go_on(
-                number + 1,
-                {STATES: tf.gather(result[STATES], rows), WINDOWS: tf.gather(windows, rows)},
-                tf.gather(boundaries, rows),
-                tf.stack([tf.gather(numbers, row), piece], axis=1),
-                tf.boolean_mask(order, still),
-                found,
-            )
+    def _keep(self, left: _Left, stays: tf.Tensor) -> _Left:
+        """What is left when only some places stay, bool [asked]: the rows of these and the pieces about them."""
+        places = tf.boolean_mask(left.places, stays)
+        going = left.going
+        if self._reach is not None:
+            asked = tf.scatter_nd(places, tf.ones([tf.shape(places)[0]]), tf.shape(left.windows))
+            about = tf.nn.max_pool1d(asked[..., tf.newaxis], 2 * self._reach + 1, strides=1, padding="SAME")[..., 0]
+            some_leave = tf.convert_to_tensor(self._threshold) > 0  # at 0 it is the whole network, as at NaN, see above
+            going &= (about > 0) | tf.equal(tf.cast(some_leave, tf.int32), 0)
+        row_stays = tf.math.unsorted_segment_sum(
+            tf.ones_like(places[:, 0]), places[:, 0], tf.shape(left.windows)[0]
+        )
+        rows = tf.cast(tf.where(row_stays > 0)[:, 0], tf.int32)
+        numbers = tf.cumsum(tf.cast(row_stays > 0, tf.int32)) - 1  # of the rows among those that stay
+        row, piece = tf.unstack(places, axis=1)
+        return _Left(
+            rows=tf.gather(left.rows, rows),
+            states=tf.gather(left.states, rows),
+            windows=tf.gather(left.windows, rows),
+            boundaries=tf.gather(left.boundaries, rows),
+            units=tf.gather(left.units, rows),
+            logits=tf.gather(left.logits, rows),
+            going=tf.gather(going, rows),
+            places=tf.stack([tf.gather(numbers, row), piece], axis=1),
+            order=tf.boolean_mask(left.order, stays),
+        )
 
-        return tf.cond(tf.reduce_any(still), go_on, lambda: found)
+    def _go_on(
+        self, number: int, left: _Left, found: tf.Tensor, spent: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """A step for what is left, and the steps above it; see `_leave`."""
+        step, begin = self._steps[number], self._steps[number - 1].layer
+        spent = tf.tensor_scatter_nd_add(spent, left.rows[:, tf.newaxis], self._cost(left, begin, step.layer))
+        if number + 1 == len(self._steps):
+            return _put(found, self._run_last(left, begin), left.order, layer=step.layer), spent
+        if self._reach is None:
+            result = step.network({STATES: left.states, WINDOWS: left.windows}, training=False)
+            return self._leave(number, left._replace(states=result[STATES], logits=result[LOGITS]), found, spent)
+        only = tf.cast(tf.where(left.going), tf.int32)
+        states = self._run_layers(left, begin=begin, depth=step.layer, only=only)
+        logits = step.head(tf.gather_nd(states, only)[tf.newaxis], training=False)[0]
+        logits = tf.tensor_scatter_nd_update(left.logits, only, logits)
+        return self._leave(number, left._replace(states=states, logits=logits), found, spent)
 
-    def _run_last(self, inputs: dict[str, tf.Tensor], places: tf.Tensor) -> tf.Tensor:
+    def _cost(self, left: _Left, begin: int, depth: int) -> tf.Tensor:
+        """Share of the encoder's operations that some layers take of each row, float32 [left]."""
+        read, own = self._costs[begin:depth].sum(axis=0)
+        going, real = (tf.math.count_nonzero(each, axis=1, dtype=tf.float32) for each in (left.going, left.windows > 0))
+        return np.float32(read) + np.float32(own) * going / tf.maximum(real, 1.0)
+
+    def _run_layers(self, left: _Left, **settings: Any) -> tf.Tensor:
+        return run_layers(self._model.backbone.model, left.states, left.windows, training=False, **settings)[-1]
+
+    def _run_last(self, left: _Left, begin: int) -> tf.Tensor:
         """Logits of the last head at places, for which alone the last layer is computed if no head needs others."""
         model, step = self._model, self._steps[-1]
         if model.head.pools:
-            return tf.gather_nd(step.network(inputs, training=False)[LOGITS], places)
-        begin = self._steps[-2].layer
-        states = run_layers(
-            model.backbone.model, inputs[STATES], inputs[WINDOWS], begin=begin, places=places, training=False
-        )
-        return model.head(states[-1], training=False)
+            inputs = {STATES: left.states, WINDOWS: left.windows}
+            return tf.gather_nd(step.network(inputs, training=False)[LOGITS], left.places)
+        only = None if self._reach is None else tf.cast(tf.where(left.going), tf.int32)
+        return model.head(self._run_layers(left, begin=begin, only=only, places=left.places), training=False)
+
+
+def _put(found: tf.Tensor, logits: tf.Tensor, at: tf.Tensor, *, layer: int) -> tf.Tensor:
+    """Fills logits float32 [some, labels] and the layer in at places int32 [some] of [chosen, labels + 1]."""
+    layers = tf.fill([tf.shape(at)[0], 1], float(layer))
+    return tf.tensor_scatter_nd_update(found, at[:, tf.newaxis], tf.concat([logits, layers], axis=1))

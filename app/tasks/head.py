@@ -24,6 +24,9 @@ class Head(keras.layers.Layer, ABC):
     """Hidden states of all pieces to logits of all pieces; only those of labelled pieces mean anything."""
 
     labels: tuple[str, ...]
+    # Of a head whose units may leave the network one by one: how many pieces on either side of an unsure one go on with
+    # it. None: a row leaves as a whole.
+    reach: int | None = None
 
     @property
     def independent(self) -> bool:
@@ -94,11 +97,11 @@ class Head(keras.layers.Layer, ABC):
             each = tf.exp(log_taught) * (log_taught - tf.nn.log_softmax(logits))
         return tf.reduce_sum(tf.where(units, tf.reduce_sum(each, axis=-1), 0.0))
 
-    def measure_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
-        """How unsure this head is of each row: the entropy of its least sure unit, 0 (sure) to 1.
+    def measure_doubts(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        """How unsure this head is of each unit: the entropy of its labels, 0 (sure) to 1.
 
         The entropy is divided by the greatest there can be, so that one threshold means the same for any label set
-        (Li et al. 2021, equation 3, the maximum over the words of a sentence; Xin et al. 2020 for whole texts).
+        (Li et al. 2021, equation 3; Xin et al. 2020 for whole texts). A row is as unsure as its least sure unit.
 
         Args:
             logits: float32 [batch, length, labels].
@@ -106,18 +109,18 @@ class Head(keras.layers.Layer, ABC):
             boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
 
         Returns:
-            float32 [batch]; 0 of a row without units.
+            float32 [batch, length]; 0 where there is no unit.
         """
         if self.independent:
             log_yes, log_no = tf.math.log_sigmoid(logits), tf.math.log_sigmoid(-logits)
             entropy = -tf.reduce_mean(tf.exp(log_yes) * log_yes + tf.exp(log_no) * log_no, axis=-1) / math.log(2)
         else:
             entropy = compute_entropy(tf.nn.log_softmax(logits))
-        return tf.reduce_max(tf.where(units, entropy, 0.0), axis=1)
+        return tf.where(units, entropy, 0.0)
 
-    def infer_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
-        """What `measure_doubt` gives, for export: in operations that every TFLite runtime has."""
-        return self.measure_doubt(logits, units, boundaries)
+    def infer_doubts(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+        """What `measure_doubts` gives, for export: in operations that every TFLite runtime has."""
+        return self.measure_doubts(logits, units, boundaries)
 
 
 def compute_entropy(log_chances: tf.Tensor) -> tf.Tensor:

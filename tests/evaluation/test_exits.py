@@ -4,19 +4,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from leaving import middle_threshold
 from toy import LABELS, make_classifier, make_encoder, make_sentences, make_tagger, make_texts
 
 from app.config import DataConfig, ModelConfig, PredictConfig
+from app.encoder.forward import run_layers
 from app.evaluation.exits import ALL_LEAVE, KerasEarlyForward, measure_exits
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_keras_forward, build_predictor
 from app.evaluation.scoring import draw_exits
+from app.one_keras import keras
 from app.tasks.classification.labelled_text import LabelledText
 from app.tasks.exit_table import ExitRow, make_fact, read_table
 from app.tasks.exits import measure_costs
-from app.tasks.network import LOGITS, build_encoder
+from app.tasks.network import LOGITS, build_encoder, connect
 
 SENTENCES = make_sentences(30, seed=5, sentences_per_document=2)
 EXITS = (1, 2)
@@ -61,12 +64,14 @@ def layers_of(predictor: Predictor, examples) -> list[int]:
 
 
 def threshold_of(model, examples) -> float:
-    return middle_threshold(model, lambda early: logits_of(replace(predictor_of(model, 0.0), early=early), examples))
+    return middle_threshold(model, lambda early: logits_of(replace(predictor_of(model, None), early=early), examples))
 
 
 def test_at_threshold_0_the_answers_are_those_of_the_whole_network(model, examples):
     early = predictor_of(model, 0.0)
-    np.testing.assert_array_equal(logits_of(early, examples), logits_of(predictor_of(model, None), examples))
+    np.testing.assert_allclose(
+        logits_of(early, examples), logits_of(predictor_of(model, None), examples), rtol=1e-5, atol=1e-5
+    )
     assert set(layers_of(early, examples)) == {3}
     assert early.early.measure() == {"exit_operations": pytest.approx(1.0), "exit_layer": pytest.approx(3.0)}
 
@@ -91,9 +96,12 @@ def test_rows_that_leave_at_different_layers_keep_their_order(model, examples):
         def __call__(self, features, units):
             logits, layers = super().__call__(features, units)
             whole = model.whole(features, training=False)
-            for row, layer in enumerate(layers):
-                np.testing.assert_allclose(logits[row], whole[heads[int(layer)]][row], rtol=1e-4, atol=1e-4)
-            left.update(layers.tolist())
+            for row, layer in enumerate(layers.max(axis=1)):
+                asked = units[row]
+                assert set(layers[row, asked]) <= {layer}, "a row leaves as a whole"
+                expected = whole[heads.get(int(layer), LOGITS)].numpy()[row]
+                np.testing.assert_allclose(logits[row, asked], expected[asked], rtol=1e-4, atol=1e-4)
+                left.add(int(layer))
             return logits, layers
 
     found = layers_of(replace(early, early=Checked(model, threshold)), examples)
@@ -116,6 +124,8 @@ def test_the_table_tells_what_each_threshold_costs(model, examples):
     predictor = predictor_of(model, None)
     learnt, rows = measure_exits(predictor, examples, learn=lambda answers: model, config=PredictConfig())
     assert read_table(learnt.facts, EXITS) == rows
+    if model.labels == LABELS:
+        rows = read_table(learnt.facts, EXITS, whole_rows=True)
     assert rows[0].threshold == 0 and rows[0].operations == pytest.approx(1) and rows[0].layer == pytest.approx(3)
     assert rows[-1].operations == pytest.approx(1 / 3)
     assert [row.operations for row in rows] == sorted((row.operations for row in rows), reverse=True)
@@ -156,3 +166,115 @@ def test_layers_that_were_cut_count_less(vocabulary):
     cut = cut_layers(whole.backbone, [KeptLayer(0, (0,), (0, 1)), KeptLayer(1, (0, 1), tuple(range(32)))])
     half, full = 4 * 16 * 8 + 2 * 16 * 2, 4 * 16 * 16 + 2 * 16 * 32
     np.testing.assert_allclose(measure_costs(replace(whole, backbone=cut)), [0, half / (half + full), 1])
+
+
+# Words that leave one by one.
+
+
+@pytest.fixture(scope="module", params=["crf", pytest.param("softmax", marks=pytest.mark.slow)])
+def tagger(request, vocabulary):
+    settings = ModelConfig(head=request.param, head_dropout=0.0, exit_layers=EXITS)
+    return make_tagger(vocabulary, model=settings, num_layers=3)
+
+
+def by_word(model, threshold: float, *, batch_size: int = 7) -> Predictor:
+    early = KerasEarlyForward(model, threshold, by_unit=True)
+    return replace(predictor_of(model, None, batch_size=batch_size), early=early)
+
+
+def go_on_word_by_word(model, features, units, threshold: float):
+    """What an `EarlyNetwork` has to give: all layers of all pieces are computed, and most of it thrown away."""
+    encoder, windows = model.backbone.model, features["padding_mask"]
+    boundaries = np.isin(features["token_ids"], [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")])
+    boundaries &= windows > 0
+    heads = {each.layer: each.head for each in model.exits} | {3: model.head}
+    states = None
+    going, asked = windows > 0, units.copy()
+    logits, layers, operations = np.zeros((*units.shape, len(LABELS)), np.float32), np.zeros(units.shape, int), 0.0
+    said = np.zeros_like(logits)
+    for layer in (1, 2, 3):
+        if states is None:
+            inputs, hidden = connect(model.backbone, model.shapes, segments=False, depth=1)
+            first = keras.Model(inputs, hidden[-1])
+            new = first({name: tf.constant(value) for name, value in features.items()}, training=False).numpy()
+            states = new
+        else:
+            new = run_layers(encoder, tf.constant(states), tf.constant(windows), begin=layer - 1, depth=layer)[-1]
+            states = np.where(going[..., np.newaxis], new.numpy(), states)
+        real = (windows > 0).sum(axis=1)
+        read = 2 * 16 * 16 / (4 * 16 * 16 + 2 * 16 * 32)  # keys and values among all products
+        operations += np.where(going.any(axis=1), (read + (1 - read) * going.sum(axis=1) / real) / 3, 0.0)
+        fresh = heads[layer](tf.constant(states), training=False).numpy()
+        said = np.where(going[..., np.newaxis], fresh, said)
+        doubts = heads[layer].measure_doubts(tf.constant(said), tf.constant(units), tf.constant(boundaries)).numpy()
+        leaves = asked & ((doubts < threshold) | (layer == 3))
+        logits[leaves], layers[leaves] = said[leaves], layer
+        asked &= ~leaves
+        near = [np.pad(asked, ((0, 0), (4, 4)))[:, shift : shift + asked.shape[1]] for shift in range(9)]
+        going &= np.any(near, axis=0)
+    return logits, layers, operations
+
+
+def test_a_word_leaves_when_it_is_sure_and_is_read_by_the_others_as_it_left(tagger):
+    threshold = middle_threshold(
+        tagger, lambda early: logits_of(replace(predictor_of(tagger, None), early=early), SENTENCES), by_unit=True
+    )
+    left = set()
+
+    class Checked(KerasEarlyForward):
+        def __call__(self, features, units):
+            found = self._compute(dict(features), tf.constant(units), tf.constant(self.threshold))
+            logits, layers, operations = (each.numpy() for each in found)
+            expected = go_on_word_by_word(tagger, features, units, threshold)
+            np.testing.assert_array_equal(layers, expected[1])
+            np.testing.assert_allclose(logits, expected[0], rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(operations, expected[2], rtol=1e-5)
+            left.update(layers[units].tolist())
+            return super().__call__(features, units)
+
+    early = replace(predictor_of(tagger, None), early=Checked(tagger, threshold, by_unit=True))
+    found = layers_of(early, SENTENCES)
+    assert len(left) > 1, "all words left at one layer: nothing was compared"
+    assert found == layers_of(by_word(tagger, threshold, batch_size=1), SENTENCES)  # whatever is beside them
+    measured = early.early.measure()
+    assert 1 / 3 < measured["exit_operations"] < 1 and 1 < measured["exit_layer"] < 3
+
+
+@pytest.mark.parametrize("threshold", [0.0, float("nan")])
+def test_no_word_leaves_at_threshold_0_or_at_none(tagger, threshold):
+    whole = by_word(tagger, threshold)
+    np.testing.assert_allclose(
+        logits_of(whole, SENTENCES), logits_of(predictor_of(tagger, None), SENTENCES), rtol=1e-4, atol=1e-5
+    )
+    assert whole.early.measure() == {"exit_operations": pytest.approx(1.0), "exit_layer": 3.0}
+
+
+def test_there_is_a_table_for_words_beside_that_for_texts_and_it_is_the_one_in_use(tagger):
+    def learn(answers):
+        return tagger
+
+    learnt, rows = measure_exits(predictor_of(tagger, None), SENTENCES, learn=learn, config=PredictConfig())
+    texts = read_table(learnt.facts, EXITS, whole_rows=True)
+    assert read_table(learnt.facts, EXITS) == rows != texts
+    assert [row.threshold for row in rows] == [row.threshold for row in texts]
+    assert all(one.operations <= other.operations + 1e-6 for one, other in zip(rows, texts, strict=True))
+    middle = rows[len(rows) // 2]
+    early = replace(predictor_of(learnt, None), early=KerasEarlyForward(learnt, middle.threshold))
+    scored = learnt.task.score(learnt, SENTENCES, list(early.answer(SENTENCES)), PredictConfig())
+    assert scored.headline == middle.score
+    assert early.early.measure()["exit_operations"] == pytest.approx(middle.operations)
+
+
+def test_a_run_of_before_goes_on_with_texts_that_leave_as_a_whole(tagger):
+    rows = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(0.5, 0.9, 0.7, 2.1)]
+    known = replace(tagger, facts={**tagger.facts, **make_fact(EXITS, "entity_f1", rows)})
+    layers = []
+
+    class Noting(KerasEarlyForward):
+        def __call__(self, features, units):
+            found = super().__call__(features, units)
+            layers.extend(set(row[asked]) for row, asked in zip(found[1], units, strict=True))
+            return found
+
+    logits_of(replace(predictor_of(known, None), early=Noting(known, 0.5)), SENTENCES)
+    assert {len(each) for each in layers} <= {0, 1}

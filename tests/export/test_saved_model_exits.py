@@ -24,28 +24,33 @@ EXITS = (1, 2)
 TEXTS = [*random_texts(40, seed=3), "", "Ada Smith met Bob in Rome . " * 40, "Rome"]
 
 
-@pytest.fixture(scope="module", params=["crf", pytest.param("mean", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module", params=["words", *(pytest.param(name, marks=pytest.mark.slow) for name in ("crf", "mean"))]
+)
 def exported(request, vocabulary, tmp_path_factory):
-    if request.param == "crf":
+    by_unit = request.param == "words"
+    if request.param in ("crf", "words"):
         settings = ModelConfig(head="crf", head_dropout=0.0, exit_layers=EXITS)
         model = toy.make_tagger(vocabulary, model=settings, num_layers=3)
         encoder = toy.make_encoder(model)
     else:
         model = toy.make_classifier(vocabulary, pooling=request.param, exit_layers=EXITS, num_layers=3)
         encoder = build_encoder(model, DataConfig(max_length=32, overlap_tokens=8))
-    threshold = threshold_of(model, encoder)
+    threshold = threshold_of(model, encoder, by_unit=by_unit)
     table = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(threshold, 0.9, 0.5, 1.5)]
-    model = dataclasses.replace(model, facts={**model.facts, **make_fact(EXITS, "entity_f1", table)})
+    fact = make_fact(EXITS, "entity_f1", table, by_unit=table if by_unit else ())
+    model = dataclasses.replace(model, facts={**model.facts, **fact})
     folder = tmp_path_factory.mktemp("early") / "saved_model"
     path = save_as_saved_model(model, encoder, PredictConfig(), folder)
     loaded = load_saved_model(folder)
     return SimpleNamespace(model=model, encoder=encoder, threshold=threshold, path=path, loaded=loaded)
 
 
-def threshold_of(model, encoder) -> float:
+def threshold_of(model, encoder, *, by_unit: bool) -> float:
     return middle_threshold(
         model,
         lambda early: list(answer_with_layers(TEXTS, predictor_of(model, encoder, early), PredictConfig())),
+        by_unit=by_unit,
     )
 
 
@@ -85,16 +90,15 @@ def test_the_threshold_can_be_given_with_the_texts(exported, threshold):
     assert set(wanted) == ({0, 1} if threshold == ALL_LEAVE else {0, 3})  # 0: texts without a word
 
 
-def test_pieces_get_the_logits_of_the_head_at_which_their_row_left(exported):
+def test_pieces_get_the_logits_of_the_head_at_which_they_left(exported):
     model, rows = exported.model, None
     early = KerasEarlyForward(model, exported.threshold)
-    other = SavedModelEarlyForward(exported.loaded, model, exported.threshold)
+    other = SavedModelEarlyForward(exported.loaded, exported.threshold)
 
     class Both:
         def __call__(self, features, units):
             (logits, layers), (found, at) = early(features, units), other(features, units)
-            asked = units.any(axis=1)
-            assert at[asked].tolist() == layers[asked].tolist()
+            np.testing.assert_array_equal(at, layers)
             np.testing.assert_allclose(found[units], logits[units], rtol=1e-3, atol=1e-4)
             return logits, layers
 

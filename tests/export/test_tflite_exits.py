@@ -37,8 +37,8 @@ def doubts_of(model, rows) -> np.ndarray:
     found = model.whole({name: tf.constant(features[name]) for name in FEATURES}, training=False)
     boundaries = np.isin(features["token_ids"], (2, 3)) & (features["padding_mask"] > 0)
     args = tf.constant(units), tf.constant(boundaries)
-    measured = [each.head.measure_doubt(found[each.name], *args) for each in model.exits]
-    inferred = [each.head.infer_doubt(found[each.name], *args) for each in model.exits]
+    measured = [np.max(each.head.measure_doubts(found[each.name], *args), axis=1) for each in model.exits]
+    inferred = [np.max(each.head.infer_doubts(found[each.name], *args), axis=1) for each in model.exits]
     np.testing.assert_allclose(inferred, measured, atol=1e-4)
     return np.array(measured)
 
@@ -49,13 +49,12 @@ def check_rows(model, rows, path, *, tolerance: float) -> set[int]:
     logits, layers = early(features, words)
     whole = model.whole({name: tf.constant(features[name]) for name in FEATURES}, training=False)
     asked = words if model.task.labels_words else np.arange(words.shape[1]) == np.zeros((len(words), 1))
-    for row, layer in enumerate(layers.tolist()):
+    by_row = layers.max(axis=1)
+    for row, layer in enumerate(by_row.tolist()):
         expected = whole[HEADS[layer]].numpy()[row]
         assert np.abs(logits[row] - expected)[asked[row]].max() < tolerance
-    assert early.measure()["exit_layer"] == pytest.approx(
-        np.average(layers, weights=np.count_nonzero(features["padding_mask"], axis=1))
-    )
-    return set(layers.tolist())
+    assert early.measure()["exit_layer"] == pytest.approx(np.average(by_row, weights=words.sum(axis=1)))
+    return set(by_row.tolist())
 
 
 def test_each_text_leaves_at_the_head_that_is_sure(model, rows, tmp_path):

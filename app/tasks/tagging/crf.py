@@ -135,29 +135,6 @@ def _chain_order(in_chain: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return order, tf.reduce_sum(tf.cast(in_chain, tf.int32), axis=1)
 
 
-def compute_row_marginals(
-    logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Posterior probabilities of labels in packed rows, whose chains are those of `compute_chain_loss`.
-
-    Args:
-        logits: float32 [batch, length, labels].
-        words: bool [batch, length], true at the first piece of each word of the chain.
-        boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
-        transitions: float32 [labels, labels], constraints included.
-
-    Returns:
-        (probabilities float32 [batch, chain, labels] in the order of the chain, bool [batch, chain] of the words in
-        it). The chain is as long as the longest row's.
-    """
-    order, lengths = _chain_order(boundaries | words)
-    order = order[:, : tf.maximum(1, tf.reduce_max(lengths))]
-    emissions = tf.gather(_with_boundaries(logits, boundaries), order, batch_dims=1)
-    forward, backward, _ = _pass_messages(emissions, lengths, transitions)
-    inside = tf.sequence_mask(lengths, tf.shape(order)[1])
-    return _posterior(emissions, forward, backward, lengths), tf.gather(words, order, batch_dims=1) & inside
-
-
 MESSAGES = 10  # words that a message travels in `infer_row_marginals`; what is further away changes nothing to speak of
 _LEAST = 1e-20  # a chance that is nearly none stays above 0, so that no message is without any
 
@@ -165,11 +142,18 @@ _LEAST = 1e-20  # a chance that is nearly none stays above 0, so that no message
 def infer_row_marginals(
     logits: tf.Tensor, words: tf.Tensor, boundaries: tf.Tensor, transitions: tf.Tensor
 ) -> tf.Tensor:
-    """What `compute_row_marginals` gives, at the places of the words, in few operations that every TFLite runtime has.
+    """Posterior probabilities of labels in packed rows, whose chains are those of `compute_chain_loss`.
 
-    Arguments as there; positions outside the chain are passed over. All rows are one chain, since a boundary cuts it in
-    two. The messages of all places are computed at once, `MESSAGES` times, which is exact where a word is no further
-    from a boundary, and very nearly so elsewhere; one place after the other would take longer than a layer.
+    In few operations that every TFLite runtime has. Positions outside the chain are passed over. All rows are one
+    chain, since a boundary cuts it in two. The messages of all places are computed at once, `MESSAGES` times, which is
+    exact where a word is no further from a boundary, and very nearly so elsewhere; one place after the other would take
+    longer than a layer.
+
+    Args:
+        logits: float32 [batch, length, labels].
+        words: bool [batch, length], true at the first piece of each word of the chain.
+        boundaries: bool [batch, length], true at `[CLS]` and `[SEP]`.
+        transitions: float32 [labels, labels], constraints included.
 
     Returns:
         float32 [batch, length, labels]; only those at words mean anything.

@@ -15,7 +15,6 @@ from app.tasks.tagging.crf import (
     compute_chain_divergence,
     compute_chain_loss,
     compute_marginals,
-    compute_row_marginals,
     decode_tags,
     infer_row_marginals,
     score_tags,
@@ -34,6 +33,8 @@ class TaggingHead(Head):
         kind: `softmax` or `crf`.
         dropout: fraction of the input dropped while training.
     """
+
+    reach = 4  # the rest of an unsure word, and a word or two beside it, which often belong to one entity
 
     def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -101,21 +102,23 @@ class TaggingHead(Head):
         between = self.transitions + self.constraints
         return compute_chain_divergence(taught, logits, units, boundaries, between, between)
 
-    def measure_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+    def measure_doubts(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         """By the posterior probabilities of the chain where there is one."""
         if self.transitions is None:
-            return super().measure_doubt(logits, units, boundaries)
-        between = tf.convert_to_tensor(self.transitions) + self.constraints
-        chances, are_units = compute_row_marginals(logits, units, boundaries, between)
-        entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
-        return tf.reduce_max(tf.where(are_units, entropy, 0.0), axis=1)
+            return super().measure_doubts(logits, units, boundaries)
+        return self._chain_doubts(logits, units, boundaries, tf.convert_to_tensor(self.transitions))
 
-    def infer_doubt(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
+    def infer_doubts(self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor) -> tf.Tensor:
         if self.transitions is None:
-            return super().infer_doubt(logits, units, boundaries)
-        chances = infer_row_marginals(logits, units, boundaries, read_constant(self.transitions) + self.constraints)
+            return super().infer_doubts(logits, units, boundaries)
+        return self._chain_doubts(logits, units, boundaries, read_constant(self.transitions))
+
+    def _chain_doubts(
+        self, logits: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor, transitions: Any
+    ) -> tf.Tensor:
+        chances = infer_row_marginals(logits, units, boundaries, transitions + self.constraints)
         entropy = compute_entropy(tf.math.log(tf.maximum(chances, 1e-12)))
-        return tf.reduce_max(tf.where(units, entropy, 0.0), axis=1)
+        return tf.where(units, entropy, 0.0)
 
     def chain_scores(self, temperature: float, *, constrained: bool) -> tf.Tensor:
         """Transition scores float32 [labels, labels] at a temperature, 0 for softmax, with IOB2's rules or not."""
