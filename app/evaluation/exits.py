@@ -117,9 +117,8 @@ class TFLiteEarlyForward(_Counted):
         self._rows = RowByRow(run, labels=len(model.labels), unit_input=unit_input)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, by_row = self._rows(features, units)
-        layers = np.where(units, by_row[:, np.newaxis], 0)
-        self.count(layers, self._costs[by_row], features, units)
+        logits, layers = self._rows(features, units)
+        self.count(layers, self._costs[layers.max(axis=1)], features, units)
         return logits, layers
 
 

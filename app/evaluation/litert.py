@@ -62,14 +62,14 @@ class RowByRow:
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = np.zeros((*units.shape, self._labels), np.float32)
-        layers = np.zeros(len(units), np.int64)
+        layers = np.zeros(units.shape, np.int64)
         for row, used in enumerate(np.count_nonzero(features["padding_mask"], axis=1)):
             inputs = {name: value[row : row + 1, :used] for name, value in features.items()}
             if self._unit_input:
                 inputs[self._unit_input] = units[row : row + 1, :used].astype(np.int32)
             found = self._run(inputs)
             logits[row, :used], layers[row] = found["logits"][0], int(found["layer"][0])
-        return logits, layers
+        return logits, np.where(units, layers, 0)
 
     def begin(self) -> None:
         """Nothing is counted."""
