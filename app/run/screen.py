@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -20,11 +20,12 @@ def count_of(number: int, noun: str) -> str:
 
 
 @contextmanager
-def heartbeat(activity: str, *, shown: bool = True) -> Iterator[None]:
+def heartbeat(activity: str, *, so_far: Callable[[], str] | None = None, shown: bool = True) -> Iterator[None]:
     """Says every 30 seconds that the block is still at work: `scoring test: 60 s so far`.
 
     Args:
         activity: what the block does.
+        so_far: what is done of it, such as "3 of 5 files"; None = it does not know.
         shown: false for workers that are not the chief, and where a progress bar is on the screen.
     """
     if not shown:
@@ -32,7 +33,7 @@ def heartbeat(activity: str, *, shown: bool = True) -> Iterator[None]:
         return
     done = threading.Event()
     with _screen() as screen:
-        thread = threading.Thread(target=_beat, args=(activity, done, screen), daemon=True)
+        thread = threading.Thread(target=_beat, args=(activity, so_far, done, screen), daemon=True)
         thread.start()
         try:
             yield
@@ -41,10 +42,11 @@ def heartbeat(activity: str, *, shown: bool = True) -> Iterator[None]:
             thread.join()
 
 
-def _beat(activity: str, done: threading.Event, screen: TextIO) -> None:
+def _beat(activity: str, so_far: Callable[[], str] | None, done: threading.Event, screen: TextIO) -> None:
     began = time.monotonic()
     while not done.wait(SECONDS_BETWEEN_LINES):
-        print(f"{activity}: {time.monotonic() - began:.0f} s so far", file=screen, flush=True)
+        part = f", {so_far()}" if so_far else ""
+        print(f"{activity}: {time.monotonic() - began:.0f} s so far{part}", file=screen, flush=True)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from app.data.dataset import RowsInMemory, RowStore
 from app.data.packing import FEATURES
-from app.run.screen import heartbeat
+from app.run.screen import count_of, heartbeat
 from app.training.distillation import ANSWER, LOGITS, DistillationTuner
 
 MOST_BYTES = 2**30  # of all kept answers
@@ -44,8 +44,10 @@ def keep_answers(
     if store.rows * bytes_a_row > MOST_BYTES:
         return store
     kept = [np.zeros([store.rows, *logits.shape[1:]], np.float32) for logits in beginning]
-    with heartbeat(f"asking the teachers about {store.rows:,} sequences"):
+    asked = 0
+    with heartbeat("asking the teachers", so_far=lambda: f"{asked:,} of {count_of(store.rows, 'sequence')}"):
         for first in range(0, store.rows, batch_size):
             for column, logits in zip(kept, answers_of(first) if first else beginning, strict=True):
                 column[first : first + batch_size] = logits
+            asked = min(first + batch_size, store.rows)
     return store.with_columns({f"{ANSWER}{number:03d}": column for number, column in enumerate(kept)})
