@@ -44,7 +44,7 @@ from app.tasks import check_kind_head, check_settings, check_split_head
 from app.tasks.exit_table import FACT as EXITS
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
-from app.training.teachers import check_same_labels, check_student_layers, check_teachers
+from app.training.distillation.teachers import check_same_labels, check_student_layers, check_teachers
 
 SPLITS = ("train", "valid", "test")
 
@@ -95,7 +95,9 @@ def check_distill(request: Request) -> None:
         for teacher in teachers:
             _check_length(data, teacher.positions)
         if not config.init_from and config.distill.student == "teacher_layers":
-            check_student_layers(config.distill, config.distill.teachers[0], count=teachers[0].layers)
+            check_student_layers(
+                config.distill.student_layers, teacher=config.distill.teachers[0], count=teachers[0].layers
+            )
     _check_splits(config, SPLITS, labels)
     if data.unlabelled_path:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)

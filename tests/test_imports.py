@@ -62,7 +62,8 @@ LIGHT = [
     "serving/runs",
     "encoder/sources",
     "training/cluster",
-    "training/teachers",
+    "training/distillation/__init__",
+    "training/distillation/teachers",
 ]
 HEAVY = ("tensorflow", "keras", "official", "numpy", "sklearn", "matplotlib", "tensorflow_", "app.one_keras")
 # library -> the places that may import it, files or folders below app/

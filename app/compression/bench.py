@@ -28,8 +28,9 @@ from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.answers import keep_answers
-from app.training.distillation import DistillationTuner, build_distillation, load_teachers
+from app.training.distillation.answers import keep_answers
+from app.training.distillation.assembly import build_distillation, load_teachers
+from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.sessions import TaskTraining
