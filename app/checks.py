@@ -41,7 +41,7 @@ from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
 from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_kind_head, check_settings, check_split_head
-from app.tasks.exit_table import FACT as EXITS
+from app.tasks.exit_table import read_table
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.distillation.teachers import check_same_labels, check_student_layers, check_teachers
@@ -230,7 +230,7 @@ def check_export(request: Request) -> None:
     facts = _check_scored(request, purpose)
     labels = facts.labels
     early = [name for name in config.export.formats if name.endswith("_early")]
-    if early and EXITS not in facts.facts:
+    if early and not read_table(facts.facts, facts.exit_layers):
         raise InputError(
             f"export.formats must not name {' and '.join(early)}: the model has no exits (model.exit_layers), or no "
             "validation corpus measured them"
