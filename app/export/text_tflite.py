@@ -33,8 +33,9 @@ def describe_text_signature(task: Task) -> dict[str, Any]:
 
 def write_text_tflite(model: TaskModel, encoder: Encoder, config: Config) -> bytes:
     """The content of the file; it answers as `--mode=predict` does, but for the rounding to int8."""
-    boundary_ids = (encoder.pieces.start_id, encoder.pieces.end_id)
-    module = InferenceModule(model, table="int8", block=config.export.block_size, boundary_ids=boundary_ids)
+    module = InferenceModule(
+        model, table="int8", block=config.export.block_size, boundary_ids=encoder.pieces.boundary_ids
+    )
     module.texts = model.task.build_text_graph(
         model,
         encoder,

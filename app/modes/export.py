@@ -43,7 +43,7 @@ def run(request: Request) -> dict[str, float]:
         writer = TFLiteWriter(
             model,
             config.export,
-            boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
+            boundary_ids=encoder.pieces.boundary_ids,
             representative=partial(representative_rows, config, model, encoder),
             about=describe_model(model, run_dir),
             threshold=find_threshold(model.facts, model.config.exit_layers, config.predict),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from app.config import DistillConfig, InputError, TrainingConfig
 from app.data.packing import FEATURES
 from app.one_keras import keras
+from app.tasks.head import find_boundaries
 from app.tasks.network import LOGITS
 from app.tasks.task import ChainLoss
 from app.training.distillation.losses import compute_hidden_loss, compute_relation_loss, compute_soft_loss
@@ -141,8 +142,8 @@ class DistillationTuner(FineTuner):
 
     def _loss(self, batch: dict[str, tf.Tensor], total: tf.Tensor) -> tf.Tensor:
         features = {name: batch[name] for name in FEATURES}
-        pieces, words = features["token_ids"], self._scored(batch)
-        boundaries = (pieces == self.special.start) | (pieces == self.special.end)
+        words = self._scored(batch)
+        boundaries = find_boundaries(features["token_ids"], self.special.boundary_ids)
         kept = [batch[name] for name in sorted(batch) if name.startswith(ANSWER)]
         answers = [{LOGITS: logits} for logits in kept] or self.ask(features)
         if self.hides_words:
