@@ -31,7 +31,8 @@ from app.config.rules import (
 )
 from app.config.tune import trial_mode
 from app.config.update import chosen_actions
-from app.data.documents import check_count, find_inputs, text_keys
+from app.data.documents import text_keys
+from app.data.inputs import check_count, find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger, count_layers
 from app.evaluation.manifest import find_export, newest_version, require_exports

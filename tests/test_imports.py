@@ -49,6 +49,7 @@ LIGHT = [
     "data/text_lines",
     "data/tfds",
     "data/documents",
+    "data/inputs",
     "tasks/classification/corpus",
     "tasks/classification/labelled_text",
     "tasks/classification/min_score",
