@@ -51,6 +51,8 @@ LIGHT = [
     "data/documents",
     "data/inputs",
     "tasks/classification/corpus",
+    "tasks/classification/corpus_checks",
+    "tasks/classification/holdout",
     "tasks/classification/labelled_text",
     "tasks/classification/min_score",
     "tasks/classification/readers",
