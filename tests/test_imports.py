@@ -77,7 +77,7 @@ ONLY = {
     "sqlalchemy": {"feedback/", "search/study.py"},
     "optuna": {"search/"},
     "jinja2": {"evaluation/pages.py"},
-    "matplotlib": {"evaluation/plots.py", "search/pictures.py"},
+    "matplotlib": {"evaluation/plots.py", "evaluation/frontier_plot.py", "search/pictures.py"},
     "absl.flags": {"main.py"},
     "absl.app": {"main.py"},
     "keras": set(),
