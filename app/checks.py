@@ -31,7 +31,8 @@ from app.config.rules import (
 )
 from app.config.tune import trial_mode
 from app.config.update import chosen_actions
-from app.data.documents import check_count, find_inputs, text_keys
+from app.data.documents import text_keys
+from app.data.inputs import check_count, find_inputs
 from app.data.tfds import PREFIX
 from app.encoder.sources import TaggerFacts, check_source, check_tagger, count_layers
 from app.evaluation.manifest import find_export, newest_version, require_exports
@@ -41,10 +42,10 @@ from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
 from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_kind_head, check_settings, check_split_head
-from app.tasks.exit_table import FACT as EXITS
+from app.tasks.exit_table import read_table
 from app.tasks.tagging.corpus_heads import check_text_head
 from app.training.cluster import check_own_port, check_replicas, choose_strategy
-from app.training.teachers import check_same_labels, check_student_layers, check_teachers
+from app.training.distillation.teachers import check_same_labels, check_student_layers, check_teachers
 
 SPLITS = ("train", "valid", "test")
 
@@ -95,7 +96,9 @@ def check_distill(request: Request) -> None:
         for teacher in teachers:
             _check_length(data, teacher.positions)
         if not config.init_from and config.distill.student == "teacher_layers":
-            check_student_layers(config.distill, config.distill.teachers[0], count=teachers[0].layers)
+            check_student_layers(
+                config.distill.student_layers, teacher=config.distill.teachers[0], count=teachers[0].layers
+            )
     _check_splits(config, SPLITS, labels)
     if data.unlabelled_path:
         check_text_head(data.unlabelled_path, tfds_dir=data.tfds_dir)
@@ -228,7 +231,7 @@ def check_export(request: Request) -> None:
     facts = _check_scored(request, purpose)
     labels = facts.labels
     early = [name for name in config.export.formats if name.endswith("_early")]
-    if early and EXITS not in facts.facts:
+    if early and not read_table(facts.facts, facts.exit_layers):
         raise InputError(
             f"export.formats must not name {' and '.join(early)}: the model has no exits (model.exit_layers), or no "
             "validation corpus measured them"

@@ -49,7 +49,10 @@ LIGHT = [
     "data/text_lines",
     "data/tfds",
     "data/documents",
+    "data/inputs",
     "tasks/classification/corpus",
+    "tasks/classification/corpus_checks",
+    "tasks/classification/holdout",
     "tasks/classification/labelled_text",
     "tasks/classification/min_score",
     "tasks/classification/readers",
@@ -62,7 +65,8 @@ LIGHT = [
     "serving/runs",
     "encoder/sources",
     "training/cluster",
-    "training/teachers",
+    "training/distillation/__init__",
+    "training/distillation/teachers",
 ]
 HEAVY = ("tensorflow", "keras", "official", "numpy", "sklearn", "matplotlib", "tensorflow_", "app.one_keras")
 # library -> the places that may import it, files or folders below app/
@@ -73,7 +77,7 @@ ONLY = {
     "sqlalchemy": {"feedback/", "search/study.py"},
     "optuna": {"search/"},
     "jinja2": {"evaluation/pages.py"},
-    "matplotlib": {"evaluation/plots.py", "search/pictures.py"},
+    "matplotlib": {"evaluation/plots.py", "evaluation/frontier_plot.py", "search/pictures.py"},
     "absl.flags": {"main.py"},
     "absl.app": {"main.py"},
     "keras": set(),

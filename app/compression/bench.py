@@ -24,12 +24,14 @@ from app.run.files import discard
 from app.run.screen import say
 from app.tasks import find_task
 from app.tasks.bundle import read_facts, save_model, start_model, with_exits_of
+from app.tasks.head import find_boundaries
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.answers import keep_answers
-from app.training.distillation import DistillationTuner, build_distillation, load_teachers
+from app.training.distillation.answers import keep_answers
+from app.training.distillation.assembly import build_distillation, load_teachers
+from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.sessions import TaskTraining
@@ -268,8 +270,7 @@ class Workbench:
         return iter(dataset.take(steps))
 
     def loss(self, tagger: TaskModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        pieces = self._encoder_of(tagger).pieces
-        boundaries = (batch["token_ids"] == pieces.start_id) | (batch["token_ids"] == pieces.end_id)
+        boundaries = find_boundaries(batch["token_ids"], self._encoder_of(tagger).pieces.boundary_ids)
         logits = tagger.network({name: batch[name] for name in FEATURES}, training=False)
         words = tf.reduce_sum(tf.cast(batch["labels"] >= 0, tf.float32))
         return tagger.head.compute_loss(logits, batch["labels"], boundaries) / tf.maximum(words, 1.0)

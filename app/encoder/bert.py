@@ -47,6 +47,11 @@ class Backbone:
     lowercase: bool
     source: str
 
+    @property
+    def boundary_ids(self) -> tuple[int, int]:
+        """Ids of `[CLS]` and `[SEP]`."""
+        return self.vocabulary.index("[CLS]"), self.vocabulary.index("[SEP]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BertSettings:

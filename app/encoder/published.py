@@ -47,7 +47,6 @@ from app.text import SPECIAL_PIECES
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 _EPSILON = "layer_norm_eps"
 _REQUIRED = {"model_type": "bert", "position_embedding_type": "absolute", "is_decoder": False}
-MODEL_TYPES = ("bert", "mpnet")
 _SIZES = {
     "vocabulary_size": "vocab_size",
     "num_layers": "num_hidden_layers",
@@ -204,29 +203,37 @@ def mpnet_slots(model: BertBackbone, piece_rows: Sequence[int], *, table_rows: i
             yield dataclasses.replace(slot, name=mpnet_name(slot.name))
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """What a checkpoint holds.
+
+    Attributes:
+        shapes: name -> shape.
+        read: name -> tensor.
+        where: the file, for messages.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    where: str
+
+
 def fill_slots(
-    slots: Iterable[TensorSlot],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    read: Callable[[str], np.ndarray],
-    find_name: Callable[[str], str],
-    transposed: bool,
-    where: str,
+    slots: Iterable[TensorSlot], tensors: Tensors, *, find_name: Callable[[str], str], transposed: bool
 ) -> None:
     """Copies a checkpoint into the encoder; names and shapes are all checked before a tensor is assigned.
 
     Args:
         slots: of the encoder.
-        shapes: the checkpoint's tensors, name -> shape. Those without a slot (heads, optimizer) are ignored.
-        read: name -> tensor.
+        tensors: the checkpoint's. Those without a slot (heads, optimizer) are ignored.
         find_name: slot name -> the checkpoint's name for it.
         transposed: whether dense kernels are stored as [out, in].
-        where: the file, for messages.
 
     Raises:
         InputError: a tensor is missing, has another shape, or holds a value that is not finite. Only the
             pooler may be missing, which tagging does not use; it then keeps its random initialisation.
     """
+    shapes, where = tensors.shapes, tensors.where
     found: list[tuple[TensorSlot, str]] = []
     for slot in slots:
         name = find_name(slot.name)
@@ -240,7 +247,7 @@ def fill_slots(
         else:
             raise InputError(f"{where}: tensor {name} of shape {allowed} is missing")
     for slot, name in found:
-        values = np.asarray(read(name), dtype=np.float32)
+        values = np.asarray(tensors.read(name), dtype=np.float32)
         if not np.isfinite(values).all():
             raise InputError(f"{where}: tensor {name} holds values that are not finite numbers")
         values = values.T if transposed and slot.is_kernel else values
@@ -274,11 +281,9 @@ def build_from_google_checkpoint(config: BackboneConfig) -> Backbone:
         start = "" if "embeddings/word_embeddings" in shapes else "bert/"
         fill_slots(
             tensor_slots(model),
-            shapes,
-            read=reader.get_tensor,
+            Tensors(shapes, reader.get_tensor, where=str(prefix)),
             find_name=lambda name: start + google_name(name),
             transposed=False,
-            where=str(prefix),
         )
     except (tf.errors.OpError, IndexError, RuntimeError, ValueError) as error:
         raise InputError(f"{prefix} is truncated or not a TensorFlow checkpoint: {real_names(str(error))}") from None
@@ -336,9 +341,9 @@ def build_from_mpnet(config: BackboneConfig) -> Backbone:
         weights = read_member(archive, "model.safetensors", sha256=config.sha256 or SHA256["model.safetensors"])
     pieces = parse_vocabulary(content, where=MPNET_ARCHIVE, size=values["vocab_size"], special=MPNET_SPECIAL)
     settings = read_mpnet_config(values, config, where=MPNET_ARCHIVE)
-    tensors = load(weights)
-    shapes = {name: array.shape for name, array in tensors.items()}
-    model, vocabulary = _fill_mpnet(settings, pieces, shapes, read=tensors.__getitem__, where=where)
+    arrays = load(weights)
+    shapes = {name: array.shape for name, array in arrays.items()}
+    model, vocabulary = _make_mpnet(settings, pieces, Tensors(shapes, arrays.__getitem__, where))
     lowercase = choose_lowercase(config.lowercase, detect_lowercase(pieces))
     return Backbone(model, vocabulary, lowercase, config.source)
 
@@ -347,70 +352,66 @@ def _build_from_folder(folder: Path, config: BackboneConfig, *, sha256: str) -> 
     weights, path = folder / "model.safetensors", folder / "config.json"
     values = read_json(path)
     model_type = values.get("model_type", _REQUIRED["model_type"])
-    if model_type not in MODEL_TYPES:
-        raise InputError(f"{path}: model_type must be {' or '.join(map(repr, MODEL_TYPES))}, received {model_type!r}")
-    is_mpnet = model_type == "mpnet"
-    settings = (read_mpnet_config if is_mpnet else parse_bert_config)(values, config, where=str(path))
-    pieces = read_vocabulary(
-        folder / "vocab.txt", size=values["vocab_size"], special=MPNET_SPECIAL if is_mpnet else SPECIAL_PIECES
-    )
+    if model_type not in tuple(_FAMILIES):  # a dictionary takes no list, which a damaged file may hold
+        raise InputError(f"{path}: model_type must be {' or '.join(map(repr, _FAMILIES))}, received {model_type!r}")
+    family = _FAMILIES[model_type]
+    settings = family.read_config(values, config, where=str(path))
+    pieces = read_vocabulary(folder / "vocab.txt", size=values["vocab_size"], special=family.special)
     lowercase = choose_lowercase(config.lowercase, _read_lowercase(folder, pieces))
     if not weights.is_file():
         raise InputError(f"{weights} is missing (other formats and weights in several files are not read)")
     check_sha256(weights, sha256)
-    fill = _fill_mpnet if is_mpnet else _fill_bert
     try:
         with safe_open(weights, framework="numpy") as file:
             names = file.keys()
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             read = partial(_read_tensor, file, where=str(weights))
-            model, vocabulary = fill(settings, pieces, shapes, read=read, where=str(weights))
+            model, vocabulary = family.make(settings, pieces, Tensors(shapes, read, where=str(weights)))
     except SafetensorError as error:
         raise InputError(f"{weights} is truncated or not a safetensors file: {error}") from None
     return Backbone(model, vocabulary, lowercase, config.source)
 
 
-def _fill_bert(
-    settings: BertSettings,
-    pieces: list[str],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    read: Callable[[str], np.ndarray],
-    where: str,
-) -> tuple[BertBackbone, list[str]]:
+def _make_bert(settings: BertSettings, pieces: list[str], tensors: Tensors) -> tuple[BertBackbone, list[str]]:
     """An encoder with the tensors of a file, and its vocabulary."""
     model = make_bert_backbone(settings)
-    _fill(tensor_slots(model), shapes, read=read, where=where)
+    _fill(tensor_slots(model), tensors)
     return model, pieces
 
 
-def _fill_mpnet(
-    settings: BertSettings,
-    pieces: list[str],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    read: Callable[[str], np.ndarray],
-    where: str,
-) -> tuple[BertBackbone, list[str]]:
-    """As `_fill_bert`, under BERT's names of the special pieces."""
+def _make_mpnet(settings: BertSettings, pieces: list[str], tensors: Tensors) -> tuple[BertBackbone, list[str]]:
+    """As `_make_bert`, under BERT's names of the special pieces."""
     vocabulary, rows = rename_special_pieces(pieces)
     model = make_bert_backbone(dataclasses.replace(settings, vocabulary_size=len(vocabulary)))
     model.segment_embedding.set_weights([np.zeros(model.segment_embedding.embeddings.shape, np.float32)])
-    _fill(mpnet_slots(model, rows, table_rows=len(pieces)), shapes, read=read, where=where)
+    _fill(mpnet_slots(model, rows, table_rows=len(pieces)), tensors)
     return model, vocabulary
 
 
-def _fill(
-    slots: Iterable[TensorSlot],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    read: Callable[[str], np.ndarray],
-    where: str,
-) -> None:
-    names = {_plain_name(name): name for name in shapes}
-    fill_slots(
-        slots, shapes, read=read, find_name=lambda name: names.get(name, name), transposed=True, where=where
-    )
+def _fill(slots: Iterable[TensorSlot], tensors: Tensors) -> None:
+    names = {_plain_name(name): name for name in tensors.shapes}
+    fill_slots(slots, tensors, find_name=lambda name: names.get(name, name), transposed=True)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How the encoders of a `model_type` are read.
+
+    Attributes:
+        read_config: (what is in `config.json`, config, where=its path) -> settings.
+        special: its names of the special pieces.
+        make: (settings, pieces, tensors) -> encoder, vocabulary.
+    """
+
+    read_config: Callable[..., BertSettings]
+    special: Sequence[str]
+    make: Callable[[BertSettings, list[str], Tensors], tuple[BertBackbone, list[str]]]
+
+
+_FAMILIES = {
+    "bert": _Family(parse_bert_config, SPECIAL_PIECES, _make_bert),
+    "mpnet": _Family(read_mpnet_config, MPNET_SPECIAL, _make_mpnet),
+}
 
 
 def _plain_name(name: str) -> str:

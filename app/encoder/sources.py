@@ -119,6 +119,7 @@ class TaggerFacts:
         layers: of the encoder.
         task: it was trained for.
         facts: what it knows beside its labels.
+        exit_layers: where it has exits, counted from 1.
     """
 
     labels: tuple[str, ...]
@@ -126,6 +127,7 @@ class TaggerFacts:
     layers: int
     task: str = "tagging"
     facts: Mapping[str, Any] = field(default_factory=dict)
+    exit_layers: tuple[int, ...] = ()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -314,6 +316,7 @@ def check_tagger(folder: Path) -> TaggerFacts:
             layers=int(backbone["num_layers"]),
             task=str(tagger.get("task", "tagging")),
             facts=dict(tagger.get("facts", {})),
+            exit_layers=tuple(tagger.get("model", {}).get("exit_layers", ())),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder} is not a model as this version writes it: {error} is wrong or missing") from error

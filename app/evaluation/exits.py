@@ -15,6 +15,7 @@ from app.evaluation.litert import RowByRow
 from app.evaluation.predictor import Features, Predictor
 from app.tasks.exit_table import ExitRow, make_fact
 from app.tasks.exits import EarlyNetwork, measure_costs
+from app.tasks.head import find_boundaries
 from app.tasks.network import LOGITS, TaskModel
 
 # Parts of the rows of all exits together whose doubt a threshold of the table lies above.
@@ -143,12 +144,12 @@ class _Recorder(_Counted):
         super().__init__()
         self._layers = np.array([*(each.layer for each in model.exits), len(model.backbone.model.transformer_layers)])
         self._spent = measure_costs(model)[self._layers]
-        self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
         spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
-        flags = tf.TensorSpec([None, None], tf.bool)
 
-        @tf.function(input_signature=[spec, flags, flags], autograph=False)
-        def compute(features: dict[str, tf.Tensor], units: tf.Tensor, boundaries: tf.Tensor) -> Any:
+        @tf.function(input_signature=[spec, tf.TensorSpec([None, None], tf.bool)], autograph=False)
+        def compute(features: dict[str, tf.Tensor], units: tf.Tensor) -> Any:
+            boundaries = find_boundaries(features["token_ids"], model.backbone.boundary_ids)
+            boundaries &= features["padding_mask"] > 0
             found = model.whole(features, training=False)
             doubts = [
                 tf.reduce_max(each.head.measure_doubts(found[each.name], units, boundaries), axis=1)
@@ -163,9 +164,8 @@ class _Recorder(_Counted):
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._replayed is None:
-            boundaries = np.isin(features["token_ids"], self._boundary_ids) & (features["padding_mask"] > 0)
             inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
-            logits, doubts = self._compute(inputs, tf.constant(units), tf.constant(boundaries))
+            logits, doubts = self._compute(inputs, tf.constant(units))
             each = _Recorded([found.numpy() for found in logits], [doubt.numpy() for doubt in doubts])
             self._batches.append(each)
         else:

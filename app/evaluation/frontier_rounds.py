@@ -23,10 +23,10 @@ from app.data.packing import FEATURES
 from app.encoder.sources import SUMS_FILE, read_json, read_sums
 from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, frontier_page, text_table, within
 from app.evaluation.frontier_peer import check_peer, start_peer, write_network
+from app.evaluation.frontier_plot import frontier_png
 from app.evaluation.gate import mention_refusal, read_refusals
 from app.evaluation.litert import load_tflite
 from app.evaluation.manifest import MANIFEST, read_manifest, require_exports, versions
-from app.evaluation.plots import frontier_png
 from app.evaluation.predictor import Features, Forward, join_rows
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score

@@ -31,20 +31,15 @@ from app.tasks.network import TaskModel, build_encoder, build_model
 from app.tasks.running_text import Source, find_sources
 from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
-from app.training.answers import keep_answers
-from app.training.distillation import (
-    DistillationTuner,
-    build_distillation,
-    build_from_layers,
-    copy_head,
-    load_teachers,
-    read_teacher_labels,
-)
+from app.training.distillation.answers import keep_answers
+from app.training.distillation.assembly import build_distillation, load_teachers, read_teacher_labels
+from app.training.distillation.student import build_from_layers, copy_head
+from app.training.distillation.teachers import check_same_labels, has_tagger
+from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.fit import run_fit
 from app.training.sessions import TaskTraining, open_run, say_devices
 from app.training.strategy import build_strategy, list_devices, set_up
-from app.training.teachers import check_same_labels, has_tagger
 from app.training.workers import Workers
 
 MODE = "distill"

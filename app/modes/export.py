@@ -1,10 +1,9 @@
 """Modes room: a finished run as files for other runtimes, none of which is kept unless its own runtime scores well."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from app.config import InputError, RunError
+from app.config import RunError
 from app.config.rules import require_formats
 from app.evaluation.gate import Gate, Refused
 from app.evaluation.runtimes import build_predictor
@@ -12,14 +11,14 @@ from app.evaluation.scoring import score
 from app.export.exporters import EXPORTERS, Exporting
 from app.export.metadata import describe_model
 from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import EARLY, TFLiteWriter
+from app.export.tflite import TFLiteWriter
 from app.export.version_files import keep_newest_version_files
 from app.run.directory import Request
 from app.run.screen import heartbeat, say
 from app.tasks.bundle import load_model
 from app.tasks.corpora import read_scored_split
-from app.tasks.exit_table import find_threshold, read_table
-from app.tasks.network import TaskModel, build_encoder
+from app.tasks.exit_table import find_threshold
+from app.tasks.network import build_encoder
 
 
 def run(request: Request) -> dict[str, float]:
@@ -29,11 +28,9 @@ def run(request: Request) -> dict[str, float]:
         RunError: a format was refused; the message says which and by how much. All others are written.
     """
     config, run_dir = request.config, request.run_dir
-    formats = list(dict.fromkeys(config.export.formats))
     require_formats(config)
     model = load_model(run_dir.model)
     task = model.task
-    check_exits_of(model, formats)
     encoder = build_encoder(model, config.data)
     split = config.evaluation.split
     purpose = f"exports are scored on evaluation.split={split} before they are kept"
@@ -46,7 +43,7 @@ def run(request: Request) -> dict[str, float]:
         writer = TFLiteWriter(
             model,
             config.export,
-            boundary_ids=(encoder.pieces.start_id, encoder.pieces.end_id),
+            boundary_ids=encoder.pieces.boundary_ids,
             representative=partial(representative_rows, config, model, encoder),
             about=describe_model(model, run_dir),
             threshold=find_threshold(model.facts, model.config.exit_layers, config.predict, whole_rows=True),
@@ -57,7 +54,7 @@ def run(request: Request) -> dict[str, float]:
         job = Exporting(config, model, encoder, corpus, scored, gate, predictor, vectors, run_dir, writer)
         metrics: dict[str, float] = {f"export/float/{split}/{task.headline}": scored.headline}
         refused = []
-        for name in formats:
+        for name in dict.fromkeys(config.export.formats):
             try:
                 with heartbeat(f"{name:<12} converting and scoring"):
                     metrics |= EXPORTERS[name](job)
@@ -70,11 +67,3 @@ def run(request: Request) -> dict[str, float]:
     if refused:
         raise RunError("; ".join(refused))
     return metrics
-
-
-def check_exits_of(model: TaskModel, formats: Sequence[str]) -> None:
-    """Raises InputError if a format is for models with exits and this one has none whose thresholds were measured."""
-    asked = [name for name in formats if name in EARLY]
-    if asked and not read_table(model.facts, model.config.exit_layers):
-        reason = "were measured on no validation corpus" if model.exits else "are none (model.exit_layers)"
-        raise InputError(f"export.formats must not name {' and '.join(asked)}: the model's exits {reason}")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from app.config import Config, InputError
-from app.data.documents import Document, find_inputs, read_documents, text_keys, too_many
+from app.data.documents import Document, text_keys
+from app.data.inputs import find_inputs, read_documents, too_many
 from app.data.sentence import surrogate_fault
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor

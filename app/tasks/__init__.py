@@ -45,9 +45,9 @@ TASKS: dict[str, Registered] = {
     "tagging": Registered("app.tasks.tagging.task:TAGGING", "app.tasks.tagging.corpus_heads:check_split_head"),
     "classification": Registered(
         "app.tasks.classification.task:CLASSIFICATION",
-        "app.tasks.classification.corpus:check_split_head",
+        "app.tasks.classification.corpus_checks:check_split_head",
         "app.tasks.classification.min_score:check_settings",
-        "app.tasks.classification.corpus:check_kind_head",
+        "app.tasks.classification.corpus_checks:check_kind_head",
     ),
 }
 _BUILT_IN = frozenset(TASKS)

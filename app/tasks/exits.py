@@ -19,7 +19,7 @@ from app.encoder.forward import run_layers
 from app.encoder.parts import parts_of
 from app.one_keras import keras
 from app.tasks.exit_table import leaves_by_unit
-from app.tasks.head import Head
+from app.tasks.head import Head, find_boundaries
 from app.tasks.network import LOGITS, TaskModel, connect
 
 STATES, WINDOWS = "states", "padding_mask"
@@ -135,7 +135,6 @@ class EarlyNetwork:
     def __init__(self, model: TaskModel, threshold: float, *, by_unit: bool | None = None) -> None:
         self._model, self._steps = model, build_steps(model)
         self._threshold: Any = np.float32(threshold)
-        self._boundary_ids = [model.backbone.vocabulary.index(each) for each in ("[CLS]", "[SEP]")]
         one_by_one = leaves_by_unit(model.facts) if by_unit is None else by_unit
         self._reach = model.head.reach if one_by_one else None
         self._costs = _layer_costs(model)
@@ -163,7 +162,7 @@ class EarlyNetwork:
             rows=tf.range(rows),
             states=result[STATES],
             windows=windows,
-            boundaries=self._find_boundaries(features),
+            boundaries=find_boundaries(features["token_ids"], self._model.backbone.boundary_ids) & (windows > 0),
             units=tf.scatter_nd(places, tf.ones([count], tf.int32), tf.shape(windows)) > 0,
             logits=result[LOGITS],
             going=windows > 0,
@@ -191,11 +190,6 @@ class EarlyNetwork:
         shape = tf.shape(units)
         logits = tf.scatter_nd(places, found[:, :-1], tf.concat([shape, [len(self._model.labels)]], axis=0))
         return logits, tf.scatter_nd(places, tf.cast(found[:, -1], tf.int32), shape), spent
-
-    def _find_boundaries(self, features: dict[str, tf.Tensor]) -> tf.Tensor:
-        tokens = features["token_ids"]
-        start, end = self._boundary_ids
-        return (tf.equal(tokens, start) | tf.equal(tokens, end)) & (features[WINDOWS] > 0)
 
     def _leave(
         self, number: int, left: _Left, found: tf.Tensor, spent: tf.Tensor

@@ -20,6 +20,12 @@ def read_constant(variable: tf.Variable) -> np.ndarray:
         return np.asarray(variable.numpy())
 
 
+def find_boundaries(token_ids: tf.Tensor, boundary_ids: tuple[int, int]) -> tf.Tensor:
+    """Where texts begin and end: int32 [batch, length], ids of `[CLS]` and `[SEP]` -> bool [batch, length]."""
+    start, end = boundary_ids
+    return tf.equal(token_ids, start) | tf.equal(token_ids, end)
+
+
 class Head(keras.layers.Layer, ABC):
     """Hidden states of all pieces to logits of all pieces; only those of labelled pieces mean anything."""
 

@@ -192,7 +192,7 @@ def _run(
     tokens, windows = features["token_ids"], features["padding_mask"]
     segment_ids = tf.zeros_like(tokens)
     if segments:
-        segment_ids = SegmentIds(backbone.vocabulary.index("[SEP]"), name="segment_ids")(tokens, windows)
+        segment_ids = SegmentIds(backbone.boundary_ids[1], name="segment_ids")(tokens, windows)
     return run_encoder(backbone.model, tokens, segment_ids, windows, added=added, **guise)
 
 

@@ -42,3 +42,4 @@ class Vocabulary:
         self.pad_id, self.unknown_id, self.start_id, self.end_id, self.mask_id = (
             self.vocabulary.index(piece) for piece in SPECIAL_PIECES
         )
+        self.boundary_ids = (self.start_id, self.end_id)

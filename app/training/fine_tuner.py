@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from app.config import TrainingConfig
 from app.one_keras import keras
+from app.tasks.head import find_boundaries
 from app.tasks.network import LOGITS
 from app.tasks.task import Task
 from app.training.exit_loss import ExitLoss
@@ -26,6 +27,10 @@ class SpecialIds:
     @classmethod
     def of(cls, pieces: "HasSpecialIds") -> "SpecialIds":
         return cls(pieces.start_id, pieces.end_id, pieces.mask_id)
+
+    @property
+    def boundary_ids(self) -> tuple[int, int]:
+        return self.start, self.end
 
 
 class HasSpecialIds(Protocol):
@@ -96,8 +101,7 @@ class FineTuner(StepTuner):
     def _loss(self, batch: Batch, total: tf.Tensor) -> tf.Tensor:
         features = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"]
-        pieces = features["token_ids"]
-        boundaries = (pieces == self.special.start) | (pieces == self.special.end)
+        boundaries = find_boundaries(features["token_ids"], self.special.boundary_ids)
         if self.hides_words:
             features["token_ids"] = self._with_hidden_words(batch, boundaries)
         if self.config.r_drop_weight <= 0:

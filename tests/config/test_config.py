@@ -282,7 +282,6 @@ OF_CLASSIFICATION = {
     *(key for key in fields_by_key() if key.startswith("classification.")),
     *"data.text_column data.label_column data.pair_columns predict.target_precision".split(),
 }
-OF_TAGGING = "model.head data.scheme data.word_column data.tag_column".split()
 
 FREE = """data.test_path data.strict data.cache_dir backbone.sha256 training.worker_timeout_seconds
 training.memory_limit_mb training.input_threads training.log_every_steps training.checkpoint_every_steps

@@ -9,7 +9,6 @@ import pytest
 import toy
 
 from app.compression.bench import move_exits
-from app.config import InputError
 from app.config.loading import load_config
 from app.modes import compress, distill, evaluate, export, finetune, predict
 from app.run.directory import Request, RunDirectory
@@ -89,11 +88,6 @@ def test_exports_leave_early_and_are_scored_so(run, tmp_path):
         scores = evaluate.run(request_of(path, f"predictor={runtime}", *chosen))
         for name in ("test/exit_operations", "test/entity_f1"):
             assert scores[name] == pytest.approx(keras[name], abs=1e-6)
-
-
-def test_a_file_with_exits_of_a_model_without_is_an_input_error(trained_run):
-    with pytest.raises(InputError, match=r"export\.formats must not name int8_early: .* are none"):
-        export.run(request_of(RunDirectory(trained_run.path), "export.formats=int8_early"))
 
 
 def test_a_run_with_exits_can_be_pruned_and_quantized_with_the_answers_of_its_teacher(run):

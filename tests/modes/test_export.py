@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from app.checks import check_export
 from app.config import InputError, RunError
 from app.config.loading import load_config
+from app.encoder.sources import TAGGER_SETTINGS
 from app.evaluation.runtimes import TFLiteModel, build_predictor, load_tflite
 from app.export import exporters
 from app.export.tflite import TFLiteWriter
 from app.modes import evaluate, export
 from app.run.directory import Request, RunDirectory, sha256_of_file
-from app.tasks.bundle import load_model
+from app.tasks.bundle import load_model, save_facts
 from app.tasks.corpora import open_split
 from app.tasks.network import build_encoder
 
@@ -184,6 +186,21 @@ def test_an_export_without_a_corpus_to_score_on_is_refused(trained_run, tmp_path
     with pytest.raises(InputError, match=r"data\.test_path is empty"):
         export.run(request_of(path, "data.test_path="))
     assert not (path / "export").exists()
+
+
+@pytest.mark.parametrize(("exits", "measured"), [([], []), ([1], []), ([1], [2]), ([1], [1])])
+def test_files_with_exits_are_for_models_whose_exits_were_measured(trained_run, tmp_path, exits, measured):
+    path = trained_run.copy(tmp_path / "run")
+    table = {"layers": measured, "headline": "entity_f1", "table": [[0.0, 0.9, 1.0, 2.0]]}
+    settings = json.loads((path / "model" / TAGGER_SETTINGS).read_text())
+    settings["model"]["exit_layers"] = exits
+    (path / "model" / TAGGER_SETTINGS).write_text(json.dumps(settings))
+    save_facts(SimpleNamespace(facts={"exits": table} if measured else {}), path / "model")
+    asked = request_of(path, "export.formats=int8_early,float32")
+    if exits == measured != []:
+        return check_export(asked)
+    with pytest.raises(InputError, match=r"export\.formats must not name int8_early: the model has no exits"):
+        check_export(asked)
 
 
 def test_full_integer_files_are_read_from_training_rows_and_scored_like_all_others(trained_run, tmp_path):

@@ -120,7 +120,8 @@ def test_what_is_no_pair_is_told_to_a_program(runs, texts, message):
 
 
 def test_a_tagger_refuses_a_table_and_says_what_it_reads(tmp_path, monkeypatch):
-    from app.data.documents import TextKeys, find_inputs
+    from app.data.documents import TextKeys
+    from app.data.inputs import find_inputs
 
     monkeypatch.chdir(tmp_path)
     for name in ("a.CSV", "b.tsv", "c.txt"):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit, log_expit
 
-from app.config import InputError, RunError
+from app.config import RunError
 from app.tasks.calibration import (
     check_confidence,
     expected_calibration_error,
@@ -203,7 +203,7 @@ def compute_text_scores(
         logits: float [texts, labels].
         labels: names, by number.
         temperature: that the logits are divided by (`fit_temperature`).
-        min_score: the least probability of an answer (`fit_min_score`), for texts of one label.
+        min_score: the least probability of an answer (`find_min_score`), for texts of one label.
         thresholds: the least probability of each label (`fit_thresholds`), for several labels.
 
     Raises:
@@ -261,37 +261,6 @@ def coverage_curve(confidence: np.ndarray, correct: np.ndarray, in_scope: np.nda
     accuracy = np.cumsum(correct[order]) / answered
     last = np.append(falling[1:] != falling[:-1], True)[: len(order)]  # texts of one confidence are answered together
     return np.stack([answered / max(len(order), 1), accuracy, falling], axis=1)[last]
-
-
-def fit_min_score(confidence: np.ndarray, correct: np.ndarray, target_precision: float) -> float:
-    """The smallest minimum score at which what is answered is right at least as often as wanted.
-
-    Args:
-        confidence: float [texts] of validation data, 0 to 1.
-        correct: bool [texts], whether the answer would be right; False for a text out of scope.
-        target_precision: the share of the answers that have to be right, above 0 and at most 1.
-
-    Returns:
-        a confidence that occurs, or 0 if every text may be answered.
-
-    Raises:
-        InputError: no minimum score reaches the target, or there is no text to learn it from.
-    """
-    if not 0 < target_precision <= 1:
-        raise InputError(f"the target precision must be above 0 and at most 1, received {target_precision:g}")
-    curve = coverage_curve(confidence, correct, np.ones(len(correct), bool))
-    if not len(curve):
-        raise InputError("a minimum score is learnt from the validation split, which has no texts")
-    reached = np.flatnonzero(curve[:, 1] >= target_precision)
-    if not len(reached):
-        coverage, accuracy, score = curve[len(curve) - 1 - curve[::-1, 1].argmax()]
-        raise InputError(
-            f"no minimum score makes {target_precision:g} of the answers to the validation split right; the best that "
-            f"any reaches is {np.floor(accuracy * 1e4) / 1e4:g}, at {score:.4g}, where {coverage:.1%} of the texts are "
-            "answered"
-        )
-    last = int(reached[-1])
-    return 0.0 if last == len(curve) - 1 else float(curve[last, 2])
 
 
 def fit_thresholds(gold: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

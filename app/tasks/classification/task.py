@@ -15,19 +15,21 @@ from app.tasks.classification.answers import answer_texts, make_row, settings_of
 from app.tasks.classification.corpus import (
     TextCorpus,
     TextSummary,
+    join_texts,
+    open_texts,
+    summarize_texts,
+    text_format_of,
+)
+from app.tasks.classification.corpus_checks import (
     check_same_kind,
     check_scored_texts,
     check_texts,
     describe_shared_texts,
     find_shared_texts,
-    join_texts,
-    open_texts,
-    split_off_texts,
-    summarize_texts,
-    text_format_of,
 )
 from app.tasks.classification.graph import GraphClassifier
 from app.tasks.classification.head import TextHead
+from app.tasks.classification.holdout import split_off_texts
 from app.tasks.classification.labelled_text import LabelledText
 from app.tasks.classification.light import ClassificationBasics
 from app.tasks.classification.report import build_text_report, prediction_rows, text_error_rows

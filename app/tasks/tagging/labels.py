@@ -18,7 +18,6 @@ from app.config import InputError
 
 OUTSIDE = "O"
 PREFIXES = {"iob1": "BI", "iob2": "BI", "iobes": "BIES"}
-SCHEMES = tuple(PREFIXES)
 MAX_TYPE_CHARACTERS = 200
 _SEVERAL_TAGS = re.compile(r"[^\w-]([BIES]-.|O$)")  # B-LOC|B-ORG, O|B-PER: nested entities in one column
 # Blanks other than a space, line ends, control and format characters, halves of surrogate pairs.
@@ -127,15 +126,6 @@ def order_fault(tags: Sequence[str], scheme: str) -> tuple[int, str]:
 def to_iob2(tags: Sequence[str], scheme: str) -> tuple[str, ...]:
     """Brings the tags of one sentence from `scheme` to IOB2."""
     return decode_tags(tags, scheme)[0]
-
-
-def repair_iob2(tags: Sequence[str]) -> tuple[tuple[str, ...], int]:
-    """Turns every I-X that continues no entity of type X into B-X.
-
-    Returns:
-        The legal IOB2 tags and how many were changed.
-    """
-    return decode_tags(tags, "iob2")
 
 
 def from_iob2(tags: Sequence[str], scheme: str) -> tuple[str, ...]:

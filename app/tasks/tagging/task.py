@@ -18,7 +18,7 @@ from app.data.encoding import Encoder
 from app.data.sentence import Sentence
 from app.tasks.beliefs import Belief
 from app.tasks.display import EntityDisplay
-from app.tasks.head import Head
+from app.tasks.head import Head, find_boundaries
 from app.tasks.network import TaskModel
 from app.tasks.report import Report, Segment
 from app.tasks.running_text import read_unlabelled
@@ -323,9 +323,7 @@ class Tagging(TaggingBasics, Task):
         self, model: TaskModel, logits: tf.Tensor, inputs: Mapping[str, tf.Tensor], boundary_ids: tuple[int, int]
     ) -> dict[str, tf.Tensor]:
         """Tags of the words whose first pieces `word_starts` marks; all 0 leaves out the decoding."""
-        start, end = boundary_ids
-        token_ids = inputs["token_ids"]
-        boundaries = (tf.equal(token_ids, start) | tf.equal(token_ids, end)) & (inputs["padding_mask"] > 0)
+        boundaries = find_boundaries(inputs["token_ids"], boundary_ids) & (inputs["padding_mask"] > 0)
         starts = (inputs[self.unit_input] > 0) & ~boundaries
         transitions = model.head.decoding_scores().transitions
         return {"logits": logits, "tags": decode_rows(logits, starts, boundaries, transitions)}

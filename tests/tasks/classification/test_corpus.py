@@ -133,9 +133,7 @@ def test_nothing_heavy_is_imported_to_read_a_corpus(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\nx,a\ny,b\n")
     program = f"""
 import sys
-from app.tasks.classification import corpus
-from app.tasks.classification import corpus as corpus_checks
-from app.tasks.classification import corpus as holdout
+from app.tasks.classification import corpus, corpus_checks, holdout
 text_format = corpus.TextFormat()
 corpus.check_texts_head({str(tmp_path / "a.csv")!r}, split="train", text_format=text_format)
 opened = corpus.open_texts({str(tmp_path / "a.csv")!r}, split="train", text_format=text_format)

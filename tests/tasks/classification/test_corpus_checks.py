@@ -7,17 +7,14 @@ import pytest
 
 from app.config import InputError
 from app.config.loading import load_config
-from app.tasks.classification.corpus import (
-    TextSummary,
+from app.tasks.classification.corpus import TextSummary, open_texts, summarize_texts, text_format_of
+from app.tasks.classification.corpus_checks import (
     check_same_kind,
     check_scored_texts,
     check_split_head,
     check_texts,
     describe_shared_texts,
     find_shared_texts,
-    open_texts,
-    summarize_texts,
-    text_format_of,
 )
 from app.tasks.classification.labelled_text import TextFormat
 

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from app.config import InputError
-from app.tasks.classification.corpus import open_texts, split_off_texts
+from app.tasks.classification.corpus import open_texts
+from app.tasks.classification.holdout import split_off_texts
 from app.tasks.classification.labelled_text import TextFormat
 
 USUAL = TextFormat()

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import classification_report, confusion_matrix, f1_score, log_loss
 
-from app.config import InputError, RunError
+from app.config import InputError, PredictConfig, RunError
 from app.evaluation.gate import compute_loss
 from app.tasks.calibration import BINS, expected_calibration_error, fit_temperature
+from app.tasks.classification.min_score import find_min_score
 from app.tasks.classification.scores import (
     NO_LABEL,
     choose_answers,
     compute_text_scores,
     counts_per_text,
     coverage_curve,
-    fit_min_score,
     fit_thresholds,
     flat_text_metrics,
     macro_f1_of_sums,
@@ -165,6 +165,8 @@ def test_the_coverage_curve_is_what_each_minimum_score_would_do(answers):
 @given(scored_answers.filter(bool), st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
 def test_the_minimum_score_is_the_smallest_that_reaches_the_precision(answers, target):
     confidence, correct, _ = (np.array(column) for column in zip(*answers, strict=True))
+    curve = coverage_curve(confidence, correct, np.ones(len(correct), bool))
+    facts, wanted = {"coverage": curve[:, [2, 1]].tolist()}, PredictConfig(target_precision=target)
 
     def precision(minimum):
         return correct[confidence >= minimum].mean()
@@ -172,21 +174,11 @@ def test_the_minimum_score_is_the_smallest_that_reaches_the_precision(answers, t
     candidates = [0.0, *sorted(set(confidence.tolist()))]
     reaching = [minimum for minimum in candidates if precision(minimum) >= target]
     if reaching:
-        assert fit_min_score(confidence, correct, target) == reaching[0]
+        assert find_min_score(facts, wanted) == reaching[0]
     else:
         best = max(map(precision, candidates))
-        with pytest.raises(InputError, match=f"best that any reaches is {math.floor(best * 1e4) / 1e4:g}, at "):
-            fit_min_score(confidence, correct, target)
-
-
-def test_the_minimum_score_says_why_it_cannot_be_learnt():
-    with pytest.raises(InputError, match="0.9 of the answers .* is 0.5, at 0.6, where 50.0% of the texts"):
-        fit_min_score(np.array([0.7, 0.6, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2]), np.arange(8) // 2 == 1, 0.9)
-    with pytest.raises(InputError, match="no texts"):
-        fit_min_score(np.zeros(0), np.zeros(0, bool), 0.9)
-    for target in (0, 1.1, math.nan):
-        with pytest.raises(InputError, match="above 0 and at most 1"):
-            fit_min_score(np.zeros(1), np.ones(1, bool), target)
+        with pytest.raises(InputError, match=f"right, the most is {math.floor(best * 1e4) / 1e4:g}; lower it"):
+            find_min_score(facts, wanted)
 
 
 probability_columns = st.lists(

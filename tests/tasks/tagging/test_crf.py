@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_addons as tfa
+from scipy.special import log_softmax
 
 from app.tasks.tagging.chain import compute_constraints
 from app.tasks.tagging.crf import (
     FORBIDDEN,
+    compute_chain_divergence,
     compute_log_likelihood,
     compute_log_norm,
     compute_marginals,
@@ -136,3 +138,38 @@ def test_it_compiles_with_gradients_at_static_shapes(jit_compile):
 
     for one, other in zip(compiled(*chains), plain, strict=True):
         np.testing.assert_allclose(one.numpy(), other, atol=1e-4)
+
+
+def chain_log_probabilities(logits, transitions) -> np.ndarray:
+    """Of every tag sequence of a sentence, whose neighbours are `O`, the label 0."""
+    scores = []
+    for tags in itertools.product(range(logits.shape[1]), repeat=len(logits)):
+        chain = [0, *tags, 0]
+        score = sum(logits[i, tag] for i, tag in enumerate(tags))
+        scores.append(score + sum(transitions[a, b] for a, b in itertools.pairwise(chain)))
+    return log_softmax(scores)
+
+
+def test_the_chain_divergence_equals_the_sum_over_all_tag_sequences_and_its_gradient_the_difference_of_marginals():
+    rng = np.random.default_rng(5)
+    logits = 2 * rng.normal(size=(2, 1, 8, 3)).astype(np.float32)
+    matrices = rng.normal(size=(2, 3, 3)).astype(np.float32)
+    matrices[:, 0, 2] = -1e4  # an illegal transition
+    boundaries = np.array([[1, 0, 0, 0, 0, 1, 0, 0]], bool)
+    words = np.array([[0, 1, 0, 1, 1, 0, 0, 0]], bool)
+    p, q = (chain_log_probabilities(each[0, words[0]], matrix) for each, matrix in zip(logits, matrices, strict=True))
+    possible = p > -1e3
+    expected = (np.exp(p) * (p - q))[possible].sum()
+    student = tf.constant(logits[1])
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        found = compute_chain_divergence(logits[0], student, words, boundaries, matrices[0], matrices[1])
+    assert float(found) == pytest.approx(expected, rel=1e-4)
+    sequences = np.array(list(itertools.product(range(3), repeat=3)))
+    marginals = [
+        np.stack([[np.exp(each)[sequences[:, i] == tag].sum() for tag in range(3)] for i in range(3)])
+        for each in (p, q)
+    ]
+    gradient = tape.gradient(found, student).numpy()
+    np.testing.assert_allclose(gradient[0, words[0]], marginals[1] - marginals[0], atol=1e-5)
+    assert not gradient[0, ~words[0]].any()

@@ -12,7 +12,6 @@ from app.tasks.tagging.labels import (
     detect_scheme,
     from_iob2,
     labels_from,
-    repair_iob2,
     spans,
     tag_fault,
     tags_from_offsets,
@@ -74,7 +73,7 @@ def test_iob1_writes_b_only_between_entities_of_one_type():
     ],
 )
 def test_inside_tag_without_its_entity_begins_one(tags, repaired, count):
-    assert repair_iob2(tags) == (repaired, count)
+    assert decode_tags(tags, "iob2") == (repaired, count)
 
 
 def test_unfinished_iobes_entities_are_kept_and_counted():
@@ -83,8 +82,8 @@ def test_unfinished_iobes_entities_are_kept_and_counted():
 
 @given(any_tags)
 def test_repair_keeps_entities_and_leaves_legal_tags(tags):
-    repaired, count = repair_iob2(tags)
-    assert repair_iob2(repaired) == (repaired, 0)
+    repaired, count = decode_tags(tags, "iob2")
+    assert decode_tags(repaired, "iob2") == (repaired, 0)
     assert spans(repaired) == spans(tags)
     assert count == sum(a != b for a, b in zip(tags, repaired, strict=True))
     assert tags_from_spans(spans(repaired), len(tags)) == repaired

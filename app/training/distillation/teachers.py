@@ -8,14 +8,13 @@ from app.encoder.sources import TAGGER_SETTINGS, check_tagger, detect_source
 from app.run.directory import RunDirectory
 
 
-def check_student_layers(config: DistillConfig, teacher: str, *, count: int) -> None:
+def check_student_layers(layers: Sequence[int], *, teacher: str, count: int) -> None:
     """Raises InputError unless a student can be made of these of a teacher's `count` layers."""
-    layers = list(config.student_layers)
+    layers = list(layers)
     if not layers or layers != sorted(set(layers)) or layers[-1] >= count:
         raise InputError(
             f"distill.student_layers must name layers of {teacher}, 0 to {count - 1} in rising order, received {layers}"
         )
-
 
 
 def check_same_labels(source: str, found: Sequence[str], labels: Sequence[str] | None) -> None:
@@ -25,7 +24,6 @@ def check_same_labels(source: str, found: Sequence[str], labels: Sequence[str] |
             f"init_from: {source} has the labels {', '.join(found)}, the teachers have {', '.join(labels)}; "
             "they must be the same"
         )
-
 
 
 def check_teachers(config: DistillConfig) -> tuple[str, ...] | None:
@@ -50,10 +48,8 @@ def check_teachers(config: DistillConfig) -> tuple[str, ...] | None:
     return found[first]
 
 
-
 def has_tagger(source: str) -> bool:
     return (RunDirectory(source).model / TAGGER_SETTINGS).is_file()
-
 
 
 def _labels_of(source: str) -> tuple[str, ...]:
@@ -64,7 +60,6 @@ def _labels_of(source: str) -> tuple[str, ...]:
             "of several teachers, each must be a finished run of --mode=finetune or distill"
         )
     return check_tagger(RunDirectory(source).model).labels
-
 
 
 def _check_backbone_teacher(config: DistillConfig) -> None:
@@ -79,7 +74,6 @@ def _check_backbone_teacher(config: DistillConfig) -> None:
         )
 
 
-
 def _check_teacher_exists(source: str) -> None:
     try:
         detect_source(source)
@@ -88,4 +82,3 @@ def _check_teacher_exists(source: str) -> None:
         raise InputError(
             f"distill.teachers: {source} {fault}: name finished runs of --mode=finetune or distill"
         ) from error
-

@@ -10,9 +10,9 @@ from toy import TRAINING, make_encoder, make_sentences, make_tagger
 from app.config import DistillConfig, HiddenStatesConfig, ModelConfig
 from app.data.dataset import store_in_memory, store_in_records
 from app.data.packing import FEATURES
-from app.training import answers
-from app.training.answers import keep_answers
-from app.training.distillation import build_distillation
+from app.training.distillation import answers
+from app.training.distillation.answers import keep_answers
+from app.training.distillation.assembly import build_distillation
 from app.training.fine_tuner import SpecialIds
 
 CRF = ModelConfig(head="crf", head_dropout=0.0)

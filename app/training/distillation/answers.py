@@ -6,7 +6,8 @@ import tensorflow as tf
 from app.data.dataset import RowsInMemory, RowStore
 from app.data.packing import FEATURES
 from app.run.screen import count_of, heartbeat
-from app.training.distillation import ANSWER, LOGITS, DistillationTuner
+from app.tasks.network import LOGITS
+from app.training.distillation.tuner import ANSWER, DistillationTuner
 
 MOST_BYTES = 2**30  # of all kept answers
 

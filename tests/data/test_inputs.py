@@ -10,7 +10,7 @@ import pytest
 
 from app.config import InputError
 from app.data import documents
-from app.data.documents import find_inputs, read_documents
+from app.data.inputs import find_inputs, read_documents
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
-"""Distillation: each loss against NumPy, what a student that is its teacher loses, and who is never changed."""
+"""What a student learns in a step: what one that is its teacher loses, and who is never changed."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,19 +9,9 @@ from toy import PIECES, TRAINING, make_batch, make_tagger, weights_of
 
 from app.config import DistillConfig, HiddenStatesConfig, InputError, ModelConfig, RelationConfig, with_values
 from app.one_keras import keras
-from app.tasks.tagging.crf import compute_chain_divergence
-from app.training.distillation import (
-    DistillationTuner,
-    Teacher,
-    build_distillation,
-    build_from_layers,
-    build_view,
-    compute_hidden_loss,
-    compute_relation_loss,
-    compute_soft_loss,
-    copy_head,
-    map_pieces,
-)
+from app.training.distillation.assembly import build_distillation, map_pieces
+from app.training.distillation.losses import compute_soft_loss
+from app.training.distillation.tuner import DistillationTuner, Teacher
 from app.training.fine_tuner import SpecialIds
 
 SPECIAL = SpecialIds(start=2, end=3, mask=4)
@@ -32,12 +21,6 @@ ALL = DistillConfig(
     student_layers=(), temperature=3.0, labels_weight=0.0, soft_weight=1.0, chain_weight=1.0,
     hidden=HiddenStatesConfig(weight=1.0), relation=RelationConfig(weight=1.0, heads=4),
 )  # fmt: skip
-rng = np.random.default_rng(5)
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    x = x - x.max(-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def numbered(batch: dict) -> dict:
@@ -78,91 +61,6 @@ def teachers(vocabulary):
 @pytest.fixture(scope="module")
 def batch(student):
     return numbered(make_batch(student))
-
-
-def test_the_soft_loss_is_the_divergence_from_the_mean_of_the_teachers_times_the_squared_temperature():
-    first, second, ours = rng.normal(size=(3, 2, 6, 5)).astype(np.float32)
-    words = rng.random((2, 6)) < 0.6
-    mean = (np.exp(log_softmax(first / 2)) + np.exp(log_softmax(second / 2))) / 2
-    expected = 4 * (mean * (np.log(mean) - log_softmax(ours / 2))).sum(-1)[words].sum()
-    found = compute_soft_loss([tf.constant(first), tf.constant(second)], tf.constant(ours), tf.constant(words), 2.0)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-    alone = compute_soft_loss([tf.constant(first)], tf.constant(first), tf.constant(words), 2.0)
-    assert float(alone) == 0.0 < float(found)
-
-
-def test_the_soft_loss_of_independent_labels_is_the_sum_of_the_divergences_of_yes_and_no_at_each():
-    first, second, ours = rng.normal(size=(3, 2, 6, 5)).astype(np.float32)
-    words = rng.random((2, 6)) < 0.6
-
-    def chances(logits):
-        return 1 / (1 + np.exp(-logits.astype(np.float64) / 3))
-
-    mean, own = (chances(first) + chances(second)) / 2, chances(ours)
-    both = mean * np.log(mean / own) + (1 - mean) * np.log((1 - mean) / (1 - own))
-    tensors = [tf.constant(first), tf.constant(second)], tf.constant(ours), tf.constant(words)
-    found = compute_soft_loss(*tensors, 3.0, independent=True)
-    assert float(found) == pytest.approx(9 * both.sum(-1)[words].sum(), rel=1e-4)
-    certain = tf.constant([[[200.0, -200.0]]])
-    alone = compute_soft_loss([certain], certain, tf.constant([[True]]), 1.0, independent=True)
-    assert float(alone) == 0.0
-
-
-def test_the_hidden_loss_is_the_mean_square_over_the_width_summed_over_real_pieces():
-    teacher, ours = rng.normal(size=(2, 2, 5, 8)).astype(np.float32)
-    windows = np.array([[1, 1, 2, 2, 0], [1, 1, 0, 0, 0]], np.int32)
-    expected = np.square(teacher - ours).mean(-1)[windows > 0].sum()
-    assert float(compute_hidden_loss(teacher, ours, windows)) == pytest.approx(expected, rel=1e-5)
-
-
-def test_relations_of_networks_of_two_widths_are_compared_head_by_head_within_windows():
-    teacher = rng.normal(size=(2, 5, 12)).astype(np.float32)
-    ours = rng.normal(size=(2, 5, 8)).astype(np.float32)
-    windows = np.array([[1, 1, 2, 2, 2], [1, 1, 1, 0, 0]], np.int32)
-    expected = 0.0
-    for row, window in ((0, 1), (0, 2), (1, 1)):
-        at = np.flatnonzero(windows[row] == window)
-        for head in range(4):
-            p, q = (
-                log_softmax(part @ part.T / np.sqrt(part.shape[1]))
-                for part in (v[row, at].reshape(len(at), 4, -1)[:, head] for v in (teacher, ours))
-            )
-            expected += (np.exp(p) * (p - q)).sum() / 4
-    assert float(compute_relation_loss(teacher, ours, windows, heads=4)) == pytest.approx(expected, rel=1e-4)
-
-
-def chain_log_probabilities(logits, transitions) -> np.ndarray:
-    """Of every tag sequence of a sentence, whose neighbours are `O`, the label 0."""
-    scores = []
-    for tags in itertools.product(range(logits.shape[1]), repeat=len(logits)):
-        chain = [0, *tags, 0]
-        score = sum(logits[i, tag] for i, tag in enumerate(tags))
-        scores.append(score + sum(transitions[a, b] for a, b in itertools.pairwise(chain)))
-    return log_softmax(np.array(scores))
-
-
-def test_the_chain_divergence_equals_the_sum_over_all_tag_sequences_and_its_gradient_the_difference_of_marginals():
-    logits = 2 * rng.normal(size=(2, 1, 8, 3)).astype(np.float32)
-    matrices = rng.normal(size=(2, 3, 3)).astype(np.float32)
-    matrices[:, 0, 2] = -1e4  # an illegal transition
-    boundaries = np.array([[1, 0, 0, 0, 0, 1, 0, 0]], bool)
-    words = np.array([[0, 1, 0, 1, 1, 0, 0, 0]], bool)
-    p, q = (chain_log_probabilities(each[0, words[0]], matrix) for each, matrix in zip(logits, matrices, strict=True))
-    possible = p > -1e3
-    expected = (np.exp(p) * (p - q))[possible].sum()
-    student = tf.constant(logits[1])
-    with tf.GradientTape() as tape:
-        tape.watch(student)
-        found = compute_chain_divergence(logits[0], student, words, boundaries, matrices[0], matrices[1])
-    assert float(found) == pytest.approx(expected, rel=1e-4)
-    sequences = np.array(list(itertools.product(range(3), repeat=3)))
-    marginals = [
-        np.stack([[np.exp(each)[sequences[:, i] == tag].sum() for tag in range(3)] for i in range(3)])
-        for each in (p, q)
-    ]
-    gradient = tape.gradient(found, student).numpy()
-    np.testing.assert_allclose(gradient[0, words[0]], marginals[1] - marginals[0], atol=1e-5)
-    assert not gradient[0, ~words[0]].any()
 
 
 @pytest.mark.parametrize("model", [CRF, SOFTMAX], ids=["crf", "softmax"])
@@ -265,33 +163,6 @@ def test_a_plain_batch_and_a_plain_network_are_enough_for_soft_labels(student, t
         )  # fmt: skip
 
 
-def test_a_student_of_all_layers_is_its_teacher_and_one_of_chosen_layers_has_their_weights(vocabulary):
-    from app.tasks.network import build_model
-    from app.text.shapes import NUM_SHAPES
-
-    teacher = make_tagger(vocabulary, model=CRF, num_layers=3)
-    features = {name: make_batch(teacher)[name] for name in teacher.network.input_names}
-
-    def cut(layers):
-        backbone = build_from_layers(teacher.backbone, layers, dropout=0.0, attention_dropout=0.0)
-        student = build_model(backbone, CRF, task=teacher.task, labels=teacher.labels, shape_count=NUM_SHAPES)
-        copy_head(teacher, student)
-        return student
-
-    whole = cut([0, 1, 2])
-    np.testing.assert_array_equal(whole.network(features), teacher.network(features))
-    np.testing.assert_array_equal(whole.head.transitions, teacher.head.transitions)
-    part = cut([0, 2])
-    states = build_view(part, hidden_layers=[1])(features)["hidden_1"]
-    first = build_view(teacher, hidden_layers=[0])(features)["hidden_0"]
-    mask = features["padding_mask"]
-    last = teacher.backbone.model.transformer_layers[2](first, attention_mask=mask[:, :, None] == mask[:, None, :])
-    np.testing.assert_allclose(states, last, atol=1e-5)
-    for layers in ([0, 3], [], [1, 0], [1, 1]):
-        with pytest.raises(InputError, match=r"distill.student_layers must name layers of .*, 0 to 2 in rising order"):
-            cut(layers)
-
-
 def test_a_bert_learns_from_an_mpnet_all_that_a_teacher_shows(student, vocabulary, batch):
     sizes = {"num_layers": 2, "hidden_dim": 24, "num_heads": 3}
     teacher = make_tagger(vocabulary, model=CRF, seed=7, mpnet=True, **sizes)
@@ -303,17 +174,6 @@ def test_a_bert_learns_from_an_mpnet_all_that_a_teacher_shows(student, vocabular
         without = loss_of(student, [teacher], batch, **others)
         table.assign(3 * np.random.default_rng(1).normal(size=table.shape))
         assert abs(loss_of(student, [teacher], batch, **others) - without) > 1e-5 * without > 0
-
-
-def test_a_student_of_layers_of_an_mpnet_shares_its_table(vocabulary):
-    teacher = make_tagger(vocabulary, model=CRF, num_layers=3, mpnet=True).backbone
-    table = teacher.model.relative_bias.table.numpy()
-    student = build_from_layers(teacher, [0, 2], dropout=0.0, attention_dropout=0.0)
-    assert student.model.relative_heads == ((0, 1),) * 2
-    np.testing.assert_array_equal(student.model.relative_bias.table, table)
-    for new, number in zip(student.model.transformer_layers, (0, 2), strict=True):
-        for ours, theirs in zip(new.weights, teacher.model.transformer_layers[number].weights, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_teacher_with_more_pieces_gets_its_own_ids(vocabulary, tmp_path):

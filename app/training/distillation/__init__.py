@@ -1,0 +1,1 @@
+"""Training room: distillation, a small network learns from the answers of large ones."""
