@@ -60,7 +60,8 @@ def export_saved_model(
         RunError: it could not be written.
     """
     module = tf.Module()
-    module.network = network
+    # Not the network: TensorFlow would trace the calls of all its layers anew, which nothing reads.
+    module.network_variables = list(network.variables)
     spec = {name: tf.TensorSpec([None, None], tf.int32, name=name) for name in FEATURES}
 
     @tf.function(input_signature=[spec["token_ids"], spec["shape_ids"], spec["padding_mask"]], autograph=False)

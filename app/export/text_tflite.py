@@ -36,13 +36,13 @@ def write_text_tflite(model: TaskModel, encoder: Encoder, config: Config) -> byt
     module = InferenceModule(
         model, table="int8", block=config.export.block_size, boundary_ids=encoder.pieces.boundary_ids
     )
-    module.texts = model.task.build_text_graph(
+    answer_texts = model.task.build_text_graph(
         model,
         encoder,
         lambda rows, places: tf.gather_nd(module.compute_logits(*(rows[name] for name in FEATURES)), places),
         config.predict,
     )
-    return convert_text_model(module.texts, module, outputs=tuple(model.task.text_outputs))
+    return convert_text_model(answer_texts, outputs=tuple(model.task.text_outputs))
 
 
 def compare_text_tflite(
@@ -89,13 +89,12 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def convert_text_model(
-    answer_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]], module: tf.Module, *, outputs: Sequence[str]
+    answer_texts: Callable[[tf.Tensor], dict[str, tf.Tensor]], *, outputs: Sequence[str]
 ) -> bytes:
     """The content of the file: float32 activations, int8 kernels with dynamic int8 activations.
 
     Args:
         answer_texts: string [texts] -> outputs, a row for each text.
-        module: owns the constants of `answer_texts`.
         outputs: their names.
     """
 
@@ -106,7 +105,7 @@ def convert_text_model(
 
     spec = [tf.TensorSpec([None], tf.string, name="text")]
     concrete = tf.function(answer, input_signature=spec, autograph=False).get_concrete_function()
-    with quiet(), open_converter(module, concrete) as converter:
+    with quiet(), open_converter(concrete) as converter:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
         converter.allow_custom_ops = True

@@ -17,21 +17,25 @@ from app.run.screen import quiet
 
 
 @contextlib.contextmanager
-def open_converter(module: tf.Module, concrete: Any) -> Iterator[tf.lite.TFLiteConverter]:
+def open_converter(concrete: Any) -> Iterator[tf.lite.TFLiteConverter]:
     """A converter for one function, from a SavedModel in a temporary folder that lives as long as the context.
 
     `TFLiteConverter.from_concrete_functions` makes the same folder, but where the folder cannot be written it goes
     another way without a word and loses the signature.
 
+    What is saved holds the variables of the function and nothing else: of every Keras layer that a saved object
+    reaches, TensorFlow would trace the calls anew, which takes longer than the conversion.
+
     Args:
-        module: holds the variables of the function.
         concrete: the function, which becomes the signature `serving_default`.
 
     Raises:
         tf.errors.OpError, OSError: the folder cannot be written.
     """
+    holder = tf.Module()
+    holder.held = list(concrete.variables)
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(module, folder, {"serving_default": concrete})
+        tf.saved_model.save(holder, folder, {"serving_default": concrete})
         yield tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
@@ -146,14 +150,15 @@ class TFLiteWriter:
                     f"export.block_size must divide all widths of the network for int4, received "
                     f"{self._config.block_size} and {widths}: leave int4 out of export.formats"
                 )
-            with quiet(), open_converter(module, module.concrete()) as converter:
+            with quiet(), open_converter(module.concrete()) as converter:
                 if half:
                     converter.optimizations = [tf.lite.Optimize.DEFAULT]
                     converter.target_spec.supported_types = [tf.float16]
                 content = give_unique_names(converter.convert())
-            # Before the file is quantized: the quantizer lays out the weights, which must then stay where they are.
-            self._converted[key] = add_metadata(content, self._about) if self._about else content
-        return self._converted[key]
+            self._converted[key] = content
+        # Before the file is quantized: the quantizer lays out the weights, which must then stay where they are.
+        content = self._converted[key]
+        return add_metadata(content, self._about) if self._about else content
 
     def _quantize(self, content: bytes, *, bits: int, granularity: qtyping.QuantGranularity) -> bytes:
         worker = quantizer.Quantizer(bytearray(content))

@@ -63,6 +63,7 @@ def files(vocabulary):
         TFLiteWriter(tagger, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [], about=about)
         for about in (ABOUT, None)
     )
+    without._converted = with_it._converted  # metadata is added to what was converted
     return {name: (with_it.write(name), without.write(name)) for name in ("float32", "int8", "int4")}
 
 
