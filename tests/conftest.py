@@ -1,10 +1,13 @@
 """Shared set-up: the program's environment, and the corpora that are not part of the project."""
 
 import dataclasses
+import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,9 +41,32 @@ def corpora() -> Path:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """(name, what fills a folder) -> the folder, which one of the processes that run the tests makes for all of them.
+
+    Not to be written to: copy it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    root = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+    def make(name: str, fill: Callable[[Path], object]) -> Path:
+        folder, done = root / f"once_{name}", root / f"once_{name}.done"
+        with open(root / f"once_{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a process that failed here
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vocabulary(made_once) -> Path:
     """The word pieces of the toy corpus (`tests/toy.py`)."""
-    return toy.write_vocabulary(tmp_path_factory.mktemp("vocabulary"))
+    return made_once("vocabulary", toy.write_vocabulary) / "vocab.txt"
 
 
 @cache
@@ -63,7 +89,6 @@ class TrainedRun:
     """A finished small run: its folder, the flags that made it, what it printed. Not to be written to: copy it."""
 
     path: Path
-    corpora: Path
     flags: list[str]
     output: str
     messages: str
@@ -78,19 +103,24 @@ def app_process():
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory, vocabulary) -> TrainedRun:
+def trained_run(tmp_path_factory, made_once, vocabulary) -> TrainedRun:
     """One `--mode=finetune` for all tests that need a finished run."""
-    folder = tmp_path_factory.mktemp("trained")
-    toy.write_corpora(folder)
-    settings = toy.run_settings(folder, vocabulary)
-    process = start_app("--mode=finetune", f"--run_dir={folder / 'run'}", *settings, cwd=folder)
-    output, messages = process.communicate(timeout=300)
-    assert process.returncode == 0, messages
-    return TrainedRun(folder / "run", folder, settings, output, messages)
+
+    def train(folder: Path) -> None:
+        toy.write_corpora(folder)
+        flags = toy.run_settings(folder, vocabulary)
+        process = start_app("--mode=finetune", f"--run_dir={folder / 'run'}", *flags, cwd=folder)
+        output, messages = process.communicate(timeout=300)
+        assert process.returncode == 0, messages
+        (folder / "said.json").write_text(json.dumps([output, messages]))
+
+    folder = made_once("trained", train)
+    own = shutil.copytree(folder / "run", tmp_path_factory.mktemp("trained") / "run")  # a run is locked while in use
+    return TrainedRun(own, toy.run_settings(folder, vocabulary), *json.loads((folder / "said.json").read_text()))
 
 
 @pytest.fixture(scope="session")
-def saved_model(tmp_path_factory, vocabulary):
+def saved_model(made_once, vocabulary):
     """A SavedModel of a small tagger, and what it was made of."""
     from app.config import ModelConfig, PredictConfig
     from app.evaluation.runtimes import build_predictor, load_saved_model
@@ -99,24 +129,26 @@ def saved_model(tmp_path_factory, vocabulary):
     tagger = toy.make_tagger(vocabulary, model=ModelConfig(head="crf", head_dropout=0.0), seed=4)
     tagger = dataclasses.replace(tagger, facts={"non_name_types": ("LOC",)})  # both kinds of types
     encoder = toy.make_encoder(tagger)
-    folder = tmp_path_factory.mktemp("saved_model") / "saved_model"
-    path = save_as_saved_model(tagger, encoder, PredictConfig(), folder)
+    folder = made_once("saved_model", lambda folder: save_as_saved_model(tagger, encoder, PredictConfig(), folder))
     predictor = build_predictor(tagger, encoder, batch_size=8)
     loaded = load_saved_model(folder)
-    return SimpleNamespace(folder=folder, path=path, loaded=loaded, predictor=predictor, tagger=tagger, encoder=encoder)
+    found = {"loaded": loaded, "predictor": predictor, "tagger": tagger, "encoder": encoder}
+    return SimpleNamespace(folder=folder, path=folder / "1", **found)
 
 
 @pytest.fixture(scope="session")
-def served_run(tmp_path_factory, saved_model):
+def served_run(tmp_path_factory, made_once, saved_model):
     """A run of that tagger with its exports."""
     import served
 
-    folder = tmp_path_factory.mktemp("served_run") / "run"
-    return served.make_run(folder, saved_model.tagger, saved_model.encoder, saved_model=saved_model.path)
+    def make(folder: Path) -> None:
+        served.make_run(folder / "run", saved_model.tagger, saved_model.encoder, saved_model=saved_model.path)
+
+    return shutil.copytree(made_once("served_run", make) / "run", tmp_path_factory.mktemp("served_run") / "run")
 
 
 @pytest.fixture(scope="session")
-def served_classifier(tmp_path_factory, vocabulary):
+def served_classifier(tmp_path_factory, made_once, vocabulary):
     """A run of a small classifier with its exports: the run, the model, its predictor."""
     import served
 
@@ -124,7 +156,8 @@ def served_classifier(tmp_path_factory, vocabulary):
 
     model = toy.make_classifier(vocabulary)
     encoder = build_encoder(model, served.CONFIG.data)
-    run = served.make_run(tmp_path_factory.mktemp("served_classifier") / "run", model, encoder)
+    made = made_once("served_classifier", lambda folder: served.make_run(folder / "run", model, encoder))
+    run = shutil.copytree(made / "run", tmp_path_factory.mktemp("served_classifier") / "run")
     return SimpleNamespace(run=run, model=model, predictor=served.predictor_of(model, encoder))
 
 

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -13,10 +12,6 @@ import toy
 
 from app.one_keras import keras
 from app.training.speed import MatrixPeak, compute_step_operations, measure_steps
-
-# The machine's peak is sought with small matrices here; everything else is the mode as users run it.
-SMALL = "import app, app.training.speed as speed; speed.MATRIX_SIZES = (256,); from app import main; "
-RUN = SMALL + "main.absl_app.run(main.main, flags_parser=main.parse_flags)"
 
 
 def test_the_operations_of_a_step_are_those_counted_by_hand():
@@ -39,24 +34,22 @@ def test_the_operations_of_minilm_agree_with_six_times_its_parameters_a_piece():
 
 
 @pytest.fixture(scope="module")
-def benchmark(tmp_path_factory, vocabulary):
+def benchmark(tmp_path_factory, vocabulary, app_process):
     folder = tmp_path_factory.mktemp("benchmark")
     toy.write_corpora(folder)
     flags = ["--mode=benchmark", "--run_dir=run", *toy.run_settings(folder, vocabulary)]
     flags += ["--set=benchmark.steps=4", "--set=benchmark.warmup_steps=1", "--set=training.r_drop_weight=1"]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *flags], cwd=folder, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done, json.loads((folder / "run" / "metrics.json").read_text()), folder
+    process = app_process(*flags, cwd=folder)
+    output, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
+    return output, messages, json.loads((folder / "run" / "metrics.json").read_text())
 
 
 def test_the_benchmark_prints_what_it_writes(benchmark):
-    done, metrics, _ = benchmark
-    assert "devices: " in done.stderr and "; precision float32\n" in done.stderr
-    assert "share_of_peak: matrix operations a second of training, as a part of those in the fastest" in done.stderr
-    printed = dict(line.split() for line in done.stdout.splitlines())
+    output, messages, metrics = benchmark
+    assert "devices: " in messages and "; precision float32\n" in messages
+    assert "share_of_peak: matrix operations a second of training, as a part of those in the fastest" in messages
+    printed = dict(line.split() for line in output.splitlines())
     assert {f"benchmark/{name}" for name in printed} == set(metrics)
     assert printed["precision"] == metrics["benchmark/precision"] == "float32"
     for name, value in printed.items():
@@ -65,7 +58,7 @@ def test_the_benchmark_prints_what_it_writes(benchmark):
 
 
 def test_the_numbers_of_the_benchmark_agree_with_one_another(benchmark):
-    _, metrics, _ = benchmark
+    *_, metrics = benchmark
     found = {name.removeprefix("benchmark/"): value for name, value in metrics.items()}
     assert found["train_pieces_per_second"] == pytest.approx(4 * toy.LENGTH / found["step_seconds"])
     # R-Drop computes every row twice.
@@ -139,17 +132,15 @@ def test_steps_and_the_peak_are_measured_in_turn(vocabulary):
 
 
 @pytest.mark.slow
-def test_the_step_of_pretraining_is_measured_on_rows_of_its_own_text(tmp_path, vocabulary):
+def test_the_step_of_pretraining_is_measured_on_rows_of_its_own_text(tmp_path, vocabulary, app_process):
     toy.write_corpora(tmp_path)
     flags = ["--mode=benchmark", "--run_dir=run", *toy.run_settings(tmp_path, vocabulary)]
     flags += ["--set=benchmark.objective=masked_lm", "--set=pretrain.train_path=train.conll"]
     flags += ["--set=pretrain.valid_path=", "--set=pretrain.max_length=32", "--set=pretrain.mask_fraction=0.25"]
     flags += ["--set=benchmark.steps=4", "--set=benchmark.warmup_steps=1"]
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    process = app_process(*flags, cwd=tmp_path)
+    _, messages = process.communicate(timeout=300)
+    assert process.returncode == 0, messages
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     found = {name.removeprefix("benchmark/"): value for name, value in metrics.items()}
     operations = compute_step_operations(
