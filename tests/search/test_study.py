@@ -17,9 +17,10 @@ from app.config.loading import load_config
 from app.config.rules import require_search
 from app.run.directory import Request, RunDirectory
 from app.search import study as study_module
+from app.search.choosing import most_epochs
 from app.search.job import ForkServer
 from app.search.search import check_folders, open_directory
-from app.search.study import LostTrialError, SharedStudy, most_epochs, open_studies
+from app.search.study import LostTrialError, SharedStudy, open_studies
 from app.search.trial import run_trial
 
 PROJECT = Path(__file__).parents[2]
@@ -107,7 +108,7 @@ def test_a_trial_is_finished_once_and_by_whoever_has_it(config):
 def test_a_process_of_another_machine_is_given_time(config, monkeypatch):
     with open_studies(config, file=Path("no"), name="a") as (study, _):
         claim = study.claim(new)
-        monkeypatch.setattr(study_module, "_machine", lambda: "another")
+        monkeypatch.setattr(study_module, "machine", lambda: "another")
         here: SharedStudy = study
         assert here.claim(lambda _: None) is None  # its beat was seen a first time
         monkeypatch.setattr(study_module, "GRACE_SECONDS", 0.0)
