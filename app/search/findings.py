@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from app.config import Config, TuneConfig
 from app.run.directory import RunDirectory
 from app.search.space import read_params
+from app.search.stored import SEED, TRIAL
 
-TRIAL, SEED = "trial", "seed"  # attributes of a training with another seed; trial -1: the unchanged settings
 UNCHANGED = -1
 _STATES = {
     TrialState.COMPLETE: "complete",

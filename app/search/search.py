@@ -16,10 +16,11 @@ from app.config.tune import trial_mode
 from app.run.directory import Request, RunDirectory, check_not_locked, locked_folder
 from app.run.files import discard
 from app.run.screen import heartbeat, say
-from app.search.findings import SEED, TRIAL, Findings, find, rank, shown
+from app.search.findings import UNCHANGED, Findings, find, rank, shown
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
+from app.search.stored import SEED, TRIAL
 from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
 from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
 
@@ -137,7 +138,7 @@ class Worker:
             return
         wanted = [
             {TRIAL: number, SEED: self.config.seed + 1 + more}
-            for number in (best[0].number, -1)
+            for number in (best[0].number, UNCHANGED)
             for more in range(self.config.tune.seeds)
         ]
         params = read_params(best[0].params, self.config.tune.space)

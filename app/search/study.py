@@ -14,7 +14,7 @@ import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from app.config import Config, InputError, TuneConfig, flatten, trained_settings
 from app.search.choosing import build_pruner, build_sampler, most_epochs
 from app.search.database import StudyLock, explained, locate, open_storage
 from app.search.owner import machine, note_owner, start_of
+from app.search.space import build_distribution
+from app.search.stored import SEED, TRIAL, DamagedStudyError, check_trials, decoded
 
 BEAT_SECONDS = 10.0
 GRACE_SECONDS = 120.0  # a process of another machine that has not been heard of for so long is gone
@@ -74,16 +76,35 @@ class SharedStudy:
         name: of the study.
         config: chooses sampler and pruner; the seed of the search and the epochs of a trial.
         lock: see `StudyLock`.
+        shown: the database, as people may see it.
+        seeds: whether its trials are trainings with other seeds, which choose no settings.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, config: Config, lock: StudyLock) -> None:
+    def __init__(
+        self, storage: RDBStorage, name: str, config: Config, lock: StudyLock, *, shown: str,
+        seeds: bool = False,
+    ) -> None:  # fmt: skip
         self._storage, self._name, self._config, self._lock = storage, name, config, lock
+        self._where = _place(name, shown)
+        self._required = (TRIAL, SEED) if seeds else ()
+        space = {} if seeds else config.tune.space
+        self._distributions = {key: build_distribution(values) for key, values in space.items()}
         self._id = storage.get_study_id_from_name(name)
         self._heard: dict[int, tuple[Any, float]] = {}  # trial -> (last beat, when it was seen first)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials as they are now, by their numbers."""
-        return sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
+        """All trials as they are now, by their numbers.
+
+        Raises:
+            DamagedStudyError: another program has written to them.
+        """
+        with decoded(self._where):
+            trials = sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
+            objectives = len(self._storage.get_study_directions(self._id))
+        check_trials(
+            trials, distributions=self._distributions, objectives=objectives, required=self._required, where=self._where
+        )
+        return trials
 
     def load(self, number: int = 0) -> optuna.Study:
         """The study as Optuna has it, with the sampler of one trial, whose choices depend on its number alone."""
@@ -98,7 +119,7 @@ class SharedStudy:
         return [f"process {owner['pid']} on {owner['host']}" for owner in held]
 
     def claim(self, make_next: Callable[[Sequence[FrozenTrial]], Attributes | None]) -> Claim | None:
-        """A trial to work on: one that another process left behind, else a new one.
+        """A trial to work on: one that another process left behind or another program asks for, else a new one.
 
         Args:
             make_next: what a new trial is to know, by the trials there are; None if there is to be no other.
@@ -107,7 +128,10 @@ class SharedStudy:
             trials = self.trials()
             for trial in trials:
                 if trial.state == TrialState.RUNNING and self._is_abandoned(trial):
-                    return self._take(trial._trial_id, spent=float(trial.user_attrs.get("seconds", 0.0)))
+                    return self._take(trial, resumed=True)
+                if trial.state == TrialState.WAITING:  # `optuna.Study.enqueue_trial`
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                    return self._take(trial)
             attributes = make_next(trials)
             if attributes is None:
                 return None
@@ -143,10 +167,10 @@ class SharedStudy:
                 self._set(claim, name, value)
             claim.trial.study.tell(claim.trial, list(values) if values is not None else None, state)
 
-    def _take(self, trial_id: int, *, spent: float) -> Claim:
+    def _take(self, trial: FrozenTrial, *, resumed: bool = False) -> Claim:
         token = uuid.uuid4().hex
-        self._storage.set_trial_user_attr(trial_id, _OWNER, note_owner(token))
-        return self._open(trial_id, token, spent, resumed=True)
+        self._storage.set_trial_user_attr(trial._trial_id, _OWNER, note_owner(token))
+        return self._open(trial._trial_id, token, float(trial.user_attrs.get("seconds", 0.0)), resumed=resumed)
 
     def _open(self, trial_id: int, token: str, spent: float = 0.0, *, resumed: bool = False) -> Claim:
         study = self.load(self._storage.get_trial_number_from_id(trial_id))
@@ -157,9 +181,9 @@ class SharedStudy:
         self._storage.set_trial_user_attr(claim.trial._trial_id, name, value)
 
     def _require_own(self, claim: Claim) -> None:
-        trial = self._storage.get_trial(claim.trial._trial_id)
-        owner = trial.user_attrs.get(_OWNER) or {}
-        if trial.state != TrialState.RUNNING or owner.get("token") != claim.token:
+        trial = next((each for each in self.trials() if each._trial_id == claim.trial._trial_id), None)
+        owner = (trial.user_attrs.get(_OWNER) if trial else None) or {}
+        if not trial or trial.state != TrialState.RUNNING or owner.get("token") != claim.token:
             raise LostTrialError(f"trial {claim.number} was taken over by another process")
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
@@ -203,12 +227,14 @@ def open_studies(
         with lock.held():
             storage = open_storage(url, shown=shown)
             if anew:
-                _forget(storage, names, config, lock)
+                _forget(storage, names, config, lock, shown=shown)
             for each, goals in zip(names, (_directions(config.tune), [StudyDirection.MAXIMIZE]), strict=True):
                 _make_study(storage, each, config, directions=goals, shown=shown)
     with explained(shown, opened=True):
-        first, second = (SharedStudy(storage, each, config, lock) for each in names)
-        yield first, second
+        yield (
+            SharedStudy(storage, names[0], config, lock, shown=shown),
+            SharedStudy(storage, names[1], config, lock, shown=shown, seeds=True),
+        )
 
 
 def _directions(config: TuneConfig) -> list[StudyDirection]:
@@ -219,15 +245,18 @@ def _directions(config: TuneConfig) -> list[StudyDirection]:
 def _make_study(
     storage: RDBStorage, name: str, config: Config, *, directions: Sequence[StudyDirection], shown: str
 ) -> None:
-    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     counted = trained_settings("tune")
     ours = json.loads(json.dumps({key: value for key, value in flatten(config).items() if key in counted}))
-    theirs = study.user_attrs.get(_SETTINGS)
-    if theirs is None:
-        if study.directions != list(directions) or study.get_trials(deepcopy=False):
-            raise InputError(
-                f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
-            )
+    with decoded(_place(name, shown)):
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        theirs = study.user_attrs.get(_SETTINGS)
+        fits = study.directions == list(directions)
+        is_new = theirs is None and not study.get_trials(deepcopy=False)
+    if not fits or not (is_new or isinstance(theirs, Mapping)):
+        raise InputError(
+            f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
+        )
+    if is_new:
         study.set_user_attr(_SETTINGS, ours)
         return
     different = [key for key in ours if theirs.get(key) != ours[key]]
@@ -238,12 +267,27 @@ def _make_study(
         )
 
 
-def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock) -> None:
+def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock, *, shown: str) -> None:
     """Deletes studies; raises InputError if a process is at work on one of them."""
-    there = {study.study_name for study in storage.get_all_studies()}.intersection(names)
+    there = [name for name in names if _is_there(storage, name)]
     for name in there:
-        busy = SharedStudy(storage, name, config, lock).owners()
+        busy = []
+        with suppress(DamagedStudyError):  # nothing goes on with it, so nothing is at work on it for long
+            busy = SharedStudy(storage, name, config, lock, shown=shown).owners()
         if busy:
             raise InputError(f"--overwrite would delete the search {name!r}, at which another process works: {busy[0]}")
     for name in there:
-        optuna.delete_study(study_name=name, storage=storage)
+        with decoded(_place(name, shown), otherwise="--overwrite cannot delete it: give this one another tune.study"):
+            optuna.delete_study(study_name=name, storage=storage)
+
+
+def _place(name: str, shown: str) -> str:
+    return f"the search {name!r} in {shown}"
+
+
+def _is_there(storage: RDBStorage, name: str) -> bool:
+    try:
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True
