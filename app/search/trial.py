@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from app.config import Config
 from app.run.directory import LockedError, check_not_locked
+from app.run.screen import say
 from app.search.job import ForkServer, Job
 from app.search.study import BEAT_SECONDS, Claim, LostTrialError, SharedStudy
 
@@ -62,9 +63,11 @@ def run_trial(
         if job.result and job.result.get("kind") == "disk":
             raise DiskFullError(job.result["failed"])
         return outcome
-    except BaseException:
+    except BaseException as error:
         try:
-            if job:
+            if job and not job.ended:
+                if isinstance(error, KeyboardInterrupt):
+                    say("stopping: the trial under way writes a checkpoint; Ctrl-C once more ends it without one")
                 job.stop()
         finally:
             with suppress(LostTrialError):  # another has it by now; what ended it here counts all the same

@@ -60,7 +60,8 @@ def searched(small, app_process) -> tuple[Path, str, str, str]:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     status, _, stopped = finish(process)
-    assert status == 143 and "the same command resumes the run" in stopped, stopped
+    assert status == 143 and "stopping: the trial under way writes a checkpoint" in stopped, stopped
+    assert "stopped: terminated; finished trials are kept; the same command goes on with the search" in stopped
     status, output, messages = finish(app_process(*flags, cwd=folder))
     assert status == 0, messages
     return folder / "run", stopped, output, messages

@@ -106,7 +106,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("UPDATE trial_user_attributes SET value_json = '{'", "the search 'a' in .*study.db cannot be read .JSONDecode"),
+        ("UPDATE trial_user_attributes SET value_json = '{'", "the search 'a' in .*study.db cannot be read .JSONDecod"),
         ("UPDATE trial_params SET distribution_json = '[]'", "the search 'a' in .*study.db cannot be read"),
         ("UPDATE trial_values SET value_type = 'INF_POS'", "the search 'a' in .*study.db cannot be read .AssertionErr"),
         ("UPDATE study_user_attributes SET value_json = '{'", "the search 'a' in .*JSONDecodeError"),
