@@ -146,6 +146,52 @@ def test_pictures_count_trials_in_whole_numbers_and_repeat_no_heading(run_dir, m
     assert all(float(tick).is_integer() for tick in axes.get_xticks()) and axes.get_facecolor()[:3] == (1, 1, 1)
 
 
+def written(figure) -> list:
+    """The boxes of all numbers and names at the axes of a figure, in pixels."""
+    figure.canvas.draw()
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis) if axis.get_visible()]
+    texts = [axis.label for axis in axes]
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        texts += [label for tick in ticks if low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)]
+    return [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("objectives", ["score", "score,size"])
+def test_scales_lie_on_nothing_else_and_dark_lines_are_the_best(objectives):
+    space = "training.learning_rate: {low: 2e-4, high: 9e-4, log: true}, model.head: [crf, softmax], " + ", ".join(
+        f"training.{name}: {{low: 0.0, high: 0.9}}"
+        for name in ("word_mask_fraction", "entity_mask_fraction", "r_drop_weight")
+    )
+    config = load_config(None, [f"tune.space={{{space}}}", f"tune.objectives={objectives}"])
+    names = config.tune.objectives
+    study = optuna.create_study(directions=["maximize", "minimize"][: len(names)],
+                                sampler=optuna.samplers.RandomSampler(seed=0))  # fmt: skip
+    for number in range(5):
+        trial = study.ask({key: build_distribution(each) for key, each in config.tune.space.items()})
+        study.tell(trial, [0.5 + number / 10, 1e7 + 1e6 * number][: len(names)])
+    drawn = {}
+    for name, make in (("lines", pictures._draw_lines), ("slices", pictures._draw_slices)):
+        for number, target in enumerate(names):
+            value = {"target": lambda trial, at=number: trial.values[at]} if len(names) > 1 else {}
+            drawn[name, target] = make(study, target_name=target, **value)
+    for (name, target), axes in drawn.items():
+        figure = (axes.ravel()[0] if name == "slices" else axes).figure
+        places = {tuple(each.get_position().bounds) for each in figure.axes}
+        assert (len(figure.axes), len(places)) == ((6, 1) if name == "lines" else (5, 5))
+        if name == "slices":
+            boxes = written(figure)
+            assert not any(a.overlaps(b) for at, a in enumerate(boxes) for b in boxes[at + 1 :])
+            continue
+        assert [text.get_text() for text in axes.get_xticklabels()][:2] == [target, "model.\nhead"]
+        lines = axes.collections[0]
+        shades = [sum(lines.to_rgba(value)[:3]) for value in sorted(lines.get_array())]
+        assert shades == sorted(shades, reverse=target == "score") and max(shades) < 2.9
+    pictures.plt.close("all")
+
+
 def test_the_table_has_a_line_for_each_trial_with_its_reason(run_dir):
     config = search_config()
     study = make_study(config, [0.5, [0.4, 0.3], None])
