@@ -26,7 +26,7 @@ def locate(config: TuneConfig, *, file: Path) -> tuple[URL, str]:
     """The database of a search, `file` if the configuration names none, and what people are shown of its address.
 
     Raises:
-        InputError: what is named is no address.
+        InputError: what is named is no address, or what it needs is not installed.
     """
     shown = mask(config.storage) or str(file)
     return _parse(config.storage) if config.storage else URL.create("sqlite", database=str(file)), shown
@@ -37,7 +37,15 @@ def _parse(text: str) -> URL:
         url = make_url(text)
     except (sa.exc.ArgumentError, ValueError):
         raise InputError(f"tune.storage must be {STORAGES}, received {mask(text)}") from None
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    if url.drivername != "postgresql":
+        return url
+    try:
+        import psycopg  # noqa: F401  (SQLAlchemy does, at several places)
+    except ImportError as error:
+        raise InputError(
+            "tune.storage names PostgreSQL, but the package psycopg is not installed: pip install 'psycopg[binary]'"
+        ) from error
+    return url.set(drivername="postgresql+psycopg")
 
 
 @contextmanager
@@ -67,7 +75,7 @@ def open_storage(url: URL, *, shown: str) -> RDBStorage:
     """Optuna's storage in a database, made where it is not there.
 
     Raises:
-        InputError: it is another version's, or what it needs is not installed.
+        InputError: it is another version's.
     """
     options: dict[str, Any] = {"hide_parameters": True}
     if url.drivername == "sqlite":
@@ -76,10 +84,6 @@ def open_storage(url: URL, *, shown: str) -> RDBStorage:
         options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     try:
         return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
-    except (ImportError, ModuleNotFoundError) as error:
-        raise InputError(
-            "tune.storage names PostgreSQL, but the package psycopg is not installed: pip install 'psycopg[binary]'"
-        ) from error
     except RuntimeError as error:
         raise InputError(
             f"tune.storage: {shown} was made by another version of Optuna and is not read: {first_line(error)}"

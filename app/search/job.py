@@ -122,6 +122,10 @@ class ForkServer:
                 self.read(None)  # that it is ready
         return self._started
 
+    def load(self) -> None:
+        """Starts the process, if it is not there; trials need it."""
+        assert self._process
+
     def start(self, config: Config, *, folder: Path, log: Path) -> Job:
         """A trial in a process of its own; its `log` is added to."""
         packed = base64.b64encode(pickle.dumps(config)).decode("ascii")

@@ -15,7 +15,7 @@ from app.config import Config, InputError, RunError, with_values
 from app.config.tune import trial_mode
 from app.run.directory import Request, RunDirectory, check_not_locked, locked_folder
 from app.run.files import discard
-from app.run.screen import heartbeat, say
+from app.run.screen import count_of, say
 from app.search.findings import UNCHANGED, Findings, find, rank, shown
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
@@ -148,7 +148,7 @@ class Worker:
             return next((each for each in wanted if each not in there), None)
 
         if make_next(seeds.trials()):
-            others = f"{self.config.tune.seeds} other seed(s)"
+            others = count_of(self.config.tune.seeds, "other seed")
             say(f"training trial {best[0].number} and the unchanged settings with {others}")
 
         def train(study: SharedStudy, claim: Claim) -> None:
@@ -228,10 +228,9 @@ class Worker:
         self, study: SharedStudy, claim: Claim, config: Config, folder: Path, *, label: str, on_epoch: OnEpoch
     ) -> Outcome:
         log = self.run_dir.logs / f"{folder.parent.name}-{folder.name}.txt"
-        with heartbeat(label):
-            return run_trial(
-                self.server, study, claim, config, folder=folder, log=log, on_epoch=on_epoch
-            )
+        return run_trial(
+            self.server, study, claim, config, folder=folder, log=log, label=label, on_epoch=on_epoch
+        )
 
     def _finish(self, study: SharedStudy, claim: Claim, outcome: Outcome, *, names: Sequence[str]) -> None:
         about = {"reason": outcome.failed, "epochs": outcome.epochs, "values": dict(outcome.values)}
@@ -247,7 +246,7 @@ def _describe(outcome: Outcome) -> str:
     if outcome.failed:
         return f"failed: {outcome.failed}"
     if outcome.pruned:
-        return f"stopped after {outcome.epochs} epoch(s), as others are better"
+        return f"stopped after {count_of(outcome.epochs, 'epoch')}, as others are better"
     return ", ".join(f"{name} {shown(name, value)}" for name, value in outcome.values.items())
 
 

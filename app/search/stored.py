@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from app.config import InputError
 from app.run.files import first_line
+from app.run.screen import count_of
 from app.search.space import described, is_within
 
 TRIAL, SEED = "trial", "seed"  # attributes of a training with another seed; trial -1: the unchanged settings
@@ -87,7 +88,7 @@ def _faults(
         yield from ((f"no {key}", described(by)) for key, by in distributions.items() if key not in trial.params)
     values = trial.values or []
     if trial.state == TrialState.COMPLETE and not (len(values) == objectives and all(map(_is_finite, values))):
-        yield f"values {values}", f"{objectives} finite number(s), as it is complete"
+        yield f"values {values}", f"{count_of(objectives, 'finite number')}, as it is complete"
     for epoch, score in trial.intermediate_values.items():
         if not (_is_integer(epoch) and _is_number(score)):
             yield f"the score {score!r} after epoch {epoch!r}", "a number after a whole number"

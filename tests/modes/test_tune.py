@@ -90,7 +90,7 @@ def test_each_epoch_and_each_trial_is_shown_with_the_best_so_far(searched):
     run, _, output, messages = searched
     best = json.loads((run / "metrics.json").read_text())["tune/best_score"]
     assert "| epoch 3 | score " in messages and f"best so far {best:.4f} (trial " in messages
-    assert f"score {best:.4f}" in output and "unchanged, validation score over 1 other seed(s)" in output
+    assert f"score {best:.4f}" in output and "unchanged, validation score over 1 other seed" in output
 
 
 def test_the_test_corpus_is_never_read(searched):

@@ -112,8 +112,8 @@ def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir)
     head = text[: text.index("\n\n")]
     assert f"--config={run_dir.best_yaml}" in shlex.split(head.splitlines()[0])
     assert head.startswith("# python -m app.main --mode=finetune --config=") and "trial 1: score 0.9000" in head
-    assert "trial 1, validation score over 2 other seed(s): 0.8500 ± 0.0707" in head
-    assert "unchanged, validation score over 2 other seed(s): 0.7500 ± 0.0707" in head
+    assert "trial 1, validation score over 2 other seeds: 0.8500 ± 0.0707" in head
+    assert "unchanged, validation score over 2 other seeds: 0.7500 ± 0.0707" in head
     best = load_config(str(run_dir.best_yaml))
     changed = {key: value for key, value in flatten(best).items() if value != flatten(without_search(config))[key]}
     assert changed == {"training.learning_rate": 2e-4, "model.head": "softmax"}
@@ -127,7 +127,7 @@ def test_the_last_words_name_a_run_directory_and_a_single_seed_has_no_spread(run
     print_summary(found)
     said = "".join(capsys.readouterr())
     assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir=runs/best$", said, re.MULTILINE)
-    assert "over 1 other seed(s): 0.8000 (1: 0.8000)" in said and "±" not in said
+    assert "over 1 other seed: 0.8000 (1: 0.8000)" in said and "±" not in said
     write_findings(found, study)
     assert "±" not in read_page(run_dir) + run_dir.best_yaml.read_text(encoding="utf-8")
 

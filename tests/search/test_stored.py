@@ -73,7 +73,7 @@ def test_an_attribute_that_no_search_writes_is_named_with_what_it_must_be(attrib
          "training.learning_rate=0.5 of a number from 0.0 to 1.0, it must be a number from 1e-05 to 0.001"),
         (make(params={HEAD: "x"}, distributions={HEAD: CategoricalDistribution(["x"])}),
          "model.head='x' of one of x, it must be one of crf, softmax"),
-        (make(value=None, values=[1.0, 2.0]), r"values \[1.0, 2.0\], it must be 1 finite number\(s\), as it is"),
+        (make(value=None, values=[1.0, 2.0]), r"values \[1.0, 2.0\], it must be 1 finite number, as it is"),
         (make(intermediate_values={"x": 0.5}), "the score 0.5 after epoch 'x', it must be"),
         (make(intermediate_values={1: "x"}), "the score 'x' after epoch 1, it must be"),
     ],
