@@ -114,7 +114,7 @@ def _draw_front(found: Findings, name: str) -> Any:
 
 def _draw_slices(study: optuna.Study, **target: Any) -> Any:
     """Optuna's slices in rows that a page is wide enough for; without its colour bar, as the caption says the order."""
-    drawn = draw.plot_slice(study, **target)
+    drawn: Any = draw.plot_slice(study, **target)
     each = list(drawn.ravel()) if isinstance(drawn, np.ndarray) else [drawn]
     figure = each[0].figure
     _drop_colour_bar(each[-1])
@@ -149,7 +149,7 @@ def _draw_lines(study: optuna.Study, **target: Any) -> Any:
 
     Its colour bar repeats the first scale, and lies where the last one is written.
     """
-    axes = draw.plot_parallel_coordinate(study, **target)
+    axes: Any = draw.plot_parallel_coordinate(study, **target)
     lines = axes.collections[0]
     _drop_colour_bar(axes)
     for scale in axes.figure.axes:

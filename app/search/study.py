@@ -251,14 +251,14 @@ def _make_study(
         study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
         theirs = study.user_attrs.get(_SETTINGS)
         fits = study.directions == list(directions)
-        is_new = theirs is None and not study.get_trials(deepcopy=False)
-    if not fits or not (is_new or isinstance(theirs, Mapping)):
-        raise InputError(
-            f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
-        )
+        is_new = fits and theirs is None and not study.get_trials(deepcopy=False)
     if is_new:
         study.set_user_attr(_SETTINGS, ours)
         return
+    if not fits or not isinstance(theirs, Mapping):
+        raise InputError(
+            f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
+        )
     different = [key for key in ours if theirs.get(key) != ours[key]]
     if different:
         changes = "; ".join(f"{key} was {theirs.get(key)!r}, now {ours[key]!r}" for key in different[:3])

@@ -92,6 +92,7 @@ def test_the_front_has_what_nothing_beats_and_its_knee_is_best_all_round():
         ([0.80, 0.81, 0.82], [0.70, 0.71, 0.72], "10.00 points better than the unchanged settings, more than the"),
         ([0.80, 0.90, 0.70], [0.79, 0.89, 0.69], "1.00 points better than the unchanged settings, no more than the"),
         ([0.70, 0.70, 0.70], [0.80, 0.80, 0.80], "10.00 points worse than the unchanged settings: the search won"),
+        ([0.70, 0.80], [0.80, 0.70], "as good as the unchanged settings: the search won nothing"),
         ([0.70], [0.60], "by a single seed, which says little"),
         ([0.70], [], ""),
     ],
