@@ -107,5 +107,6 @@ def build_trial_config(config: Config, values: Mapping[str, Any], *, seed: int |
 
 def without_search(config: Config) -> Config:
     """The configuration of an ordinary run: no section tune, and no secret."""
-    secrets = {key: "" for key, known in fields_by_key().items() if known.metadata.get("secret")}
-    return with_values(config, secrets | {"tune": TuneConfig()})
+    secrets = [key for key, known in fields_by_key().items() if known.metadata.get("secret")]
+    others = {key: "" for key in secrets if not key.startswith("tune.")}  # which would bring the section back
+    return with_values(config, others | {"tune": TuneConfig()})

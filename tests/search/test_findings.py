@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from app.config import flatten
+from app.config import TuneConfig, flatten
 from app.config.loading import load_config
 from app.run.directory import RunDirectory
 from app.search import pictures
@@ -118,6 +118,7 @@ def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir)
     best = load_config(str(run_dir.best_yaml))
     changed = {key: value for key, value in flatten(best).items() if value != flatten(without_search(config))[key]}
     assert changed == {"training.learning_rate": 2e-4, "model.head": "softmax"}
+    assert best.tune == TuneConfig()  # a search over what it trains starts with a space of its own
     assert best.data.test_path and "s3cret" not in text + read_page(run_dir)
 
 

@@ -90,14 +90,15 @@ def test_a_trial_keeps_what_was_suggested_before_it_was_killed():
 
 
 def test_a_trial_trains_without_the_test_corpus_and_without_secrets():
-    config = load("feedback.url=postgresql://me:s3cret@host/name", "tune.storage=postgresql://me:s3cret@host/name")
+    url = "postgresql://me:s3cret@host/name"
+    config = load(f"feedback.url={url}", f"tune.storage={url}", "tune.space={training.epochs: [2, 4]}", "tune.trials=9")
     trial = build_trial_config(config, {"training.batch_size": 2, "compression.steps": ["cluster"]}, seed=5)
     assert trial.data.test_path == "" != config.data.test_path
     assert trial.tune == TuneConfig() and "s3cret" not in to_yaml(trial)
     changed = {key for key, value in flatten(trial).items() if value != flatten(config)[key]}
     assert changed == {
-        "data.test_path", "evaluation.split", "feedback.url", "tune.storage", "training.batch_size", "seed",
-        "compression.steps",
+        "data.test_path", "evaluation.split", "feedback.url", "tune.storage", "tune.space", "tune.trials",
+        "training.batch_size", "seed", "compression.steps",
     }  # fmt: skip
     assert trial.compression.steps == ("cluster",)
 
