@@ -200,7 +200,7 @@ class Worker:
         try:
             values = suggest(claim.trial, self.config.tune.space)
             listed = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
-            say(f"trial {claim.number}{', gone on with' if claim.resumed else ''}: {listed}")
+            say(f"trial {claim.number}{_stood(claim)}: {listed}")
             config = build_trial_config(self.config, values)
         except InputError as error:
             outcome = Outcome(failed=str(error))
@@ -217,9 +217,9 @@ class Worker:
         known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
 
         def on_epoch(epoch: int, score: float) -> bool:
-            if epoch not in known:
+            if epoch not in known:  # else another process has reported and shown it
                 claim.trial.report(score, epoch)
-            say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
+                say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
             return bool(epoch < epochs and claim.trial.should_prune())
 
         return on_epoch if self.mode == "finetune" else _go_on
@@ -240,6 +240,12 @@ class Worker:
             study.finish(claim, TrialState.PRUNED, about=about)
         else:
             study.finish(claim, TrialState.COMPLETE, values=[outcome.values[name] for name in names], about=about)
+
+
+def _stood(claim: Claim) -> str:
+    """Where a trial stood that another process left, if this is one."""
+    epochs = max(claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values, default=0)
+    return (f", gone on with after epoch {epochs}" if epochs else ", gone on with") if claim.resumed else ""
 
 
 def _describe(outcome: Outcome) -> str:

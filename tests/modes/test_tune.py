@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,8 +69,12 @@ def searched(small, app_process) -> tuple[Path, str, str, str]:
 
 
 def test_a_search_that_was_stopped_goes_on_with_its_trial(searched):
-    run, _, _, messages = searched
-    assert "going on with the search in run" in messages and ", gone on with: " in messages
+    run, stopped, _, messages = searched
+    assert "going on with the search in run" in messages
+    again = re.search(r"^trial (\d), gone on with( after epoch \d)?: learning_rate ", messages, re.MULTILINE)
+    assert again, messages
+    epochs = re.findall(rf"^trial {again[1]} \| epoch (\d) ", stopped + messages, re.MULTILINE)
+    assert epochs == ["1", "2", "3"][: len(epochs)]  # each is shown once
     rows = rows_of(run)
     assert [row["trial"] for row in rows] == ["0", "1", "2"]
     for row in rows:
