@@ -21,6 +21,7 @@ from app.training.trials import says_no_memory
 
 _PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
+_KILLED = "killed by the system, which does so when memory runs out"
 
 
 class Job:
@@ -74,7 +75,7 @@ class Job:
 def _describe_end(status: int, log: Path) -> dict[str, str]:
     """Why a trial failed that could not say so itself: by the status of its process and its last words."""
     if status == -signal.SIGKILL:
-        return {"failed": "killed by the system, which does so when memory runs out", "kind": "memory"}
+        return {"failed": _KILLED, "kind": "memory"}
     said = _last_line(log)
     if says_no_memory(said):
         return {"failed": "out of memory", "kind": "memory"}
@@ -182,4 +183,9 @@ class ForkServer:
         return dict(json.loads(line))
 
     def _lost(self) -> RunError:
-        return RunError(f"the process that starts trials has ended: {_last_line(self._log) or 'it says nothing'}")
+        assert self._started
+        with suppress(subprocess.TimeoutExpired):
+            self._started.wait(timeout=30)
+        killed = self._started.returncode == -signal.SIGKILL
+        why = _KILLED if killed else _last_line(self._log) or "it says nothing"
+        return RunError(f"the process that starts trials has ended: {why}; the same command goes on with the search")

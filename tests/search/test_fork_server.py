@@ -1,12 +1,13 @@
 """Why a trial failed, as it is recorded and shown."""
 
 import errno
+import subprocess
 
 import pytest
 
 from app.config import InputError, RunError
 from app.search.fork_server import describe_failure
-from app.search.job import _describe_end
+from app.search.job import ForkServer, _describe_end
 
 
 class ResourceExhaustedError(Exception):
@@ -45,3 +46,11 @@ def test_a_process_that_cannot_say_why_it_ended_is_known_by_its_status_and_its_l
     (tmp_path / "log.txt").write_text(said)
     assert _describe_end(status, tmp_path / "log.txt") == {"failed": failed, "kind": kind}
     assert _describe_end(5, tmp_path / "none.txt")["failed"] == "the process of the trial ended with status 5"
+
+
+def test_a_search_whose_server_is_killed_says_so_and_how_it_goes_on(tmp_path):
+    server = ForkServer("finetune", tmp_path / "server.txt")
+    server._started = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with server, pytest.raises(RunError, match=r"has ended: killed by the system, .*; the same command goes on"):
+        server._started.kill()
+        server.read(None)
