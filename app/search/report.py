@@ -49,9 +49,9 @@ def print_summary(found: Findings) -> None:
 
 
 def _command(found: Findings) -> str:
-    """What trains with the best settings; without a run directory, it would be that of any other run."""
-    where = shlex.quote(shown_path(found.run_dir.best_yaml))
-    return f"python -m app.main --mode={trial_mode(found.config.tune)} --config={where} --run_dir=runs/best"
+    """What trains with the best settings, into a run directory that no other run or search has."""
+    where, own = (shlex.quote(shown_path(path)) for path in (found.run_dir.best_yaml, f"{found.run_dir}_best"))
+    return f"python -m app.main --mode={trial_mode(found.config.tune)} --config={where} --run_dir={own}"
 
 
 def summarize(found: Findings) -> str:

@@ -128,7 +128,7 @@ def test_the_last_words_name_a_run_directory_and_a_single_seed_has_no_spread(run
     found = find(config, run_dir, study.trials, seeds({1: [0.8], -1: [0.7]}))
     print_summary(found)
     said = "".join(capsys.readouterr())
-    assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir=runs/best$", said, re.MULTILINE)
+    assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir='.*/a & b_best'$", said, re.MULTILINE)
     assert "over 1 other seed: 0.8000 (1: 0.8000)" in said and "±" not in said
     write_findings(found, study)
     assert "±" not in read_page(run_dir) + run_dir.best_yaml.read_text(encoding="utf-8")
