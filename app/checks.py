@@ -22,7 +22,6 @@ from app.config.rules import (
     require_formats,
     require_numbers,
     require_one_action,
-    require_search,
     require_split,
     require_steps,
     require_text,
@@ -162,7 +161,6 @@ def check_tune(request: Request) -> None:
     config, run_dir = request.config, request.run_dir
     if not config.data.train_path:
         raise InputError("data.train_path is empty; a search needs a training corpus")
-    require_search(config, run_dir=run_dir.path)
     start = None
     if trial_mode(config.tune) == "compress":
         require_steps(config, run_dir=run_dir.path)

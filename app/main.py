@@ -114,9 +114,9 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as stop:
         mode = MODES.get(_MODE.value)
         how, status = ("terminated", TERMINATED) if isinstance(stop, Terminated) else ("interrupted", INTERRUPTED)
+        again = " without --overwrite" if _OVERWRITE.value else ""
         resumes = bool(mode and "overwrite" in mode.accepts)
-        again = " without --overwrite" if resumes and _OVERWRITE.value else ""
-        _complain(how + (f"; the same command{again} resumes the run" if resumes else ""), label="stopped")
+        _complain(f"{how}; {mode.stopped.format(again=again)}" if mode and resumes else how, label="stopped")
         return status
     except BrokenPipeError:
         # The reader (head, less) has gone; stdout must not be flushed again at exit.
@@ -167,7 +167,8 @@ def build_request() -> tuple[str, Request]:
 def describe(name: str, request: Request) -> str:
     """What `--dry_run` prints: the plan as comments and the configuration, together a valid config file."""
     plan = MODES[name].description
-    if "overwrite" in MODES[name].accepts and not MODES[name].is_quick(request.config):
+    acts = name == "update" and MODES[name].is_quick(request.config)
+    if "overwrite" in MODES[name].accepts and not acts:
         state = request.run_dir.plan_training(request.config, mode=name, overwrite=request.overwrite)
         where = {
             "new": "new",

@@ -74,7 +74,7 @@ ONLY = {
     "tensorflow_addons": {"tasks/tagging/crf.py", "training/optimizers.py"},
     "tensorflow_model_optimization": {"compression/"},
     "yaml": {"config/loading.py"},
-    "sqlalchemy": {"feedback/", "search/study.py"},
+    "sqlalchemy": {"feedback/", "search/database.py"},
     "optuna": {"search/"},
     "jinja2": {"evaluation/pages.py"},
     "matplotlib": {"evaluation/plots.py", "evaluation/frontier_plot.py", "search/pictures.py"},

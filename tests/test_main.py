@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
@@ -185,6 +186,29 @@ def run_main(monkeypatch, capsys, with_sample):
         return status, message
 
     return run
+
+
+def test_a_search_that_is_interrupted_says_what_is_kept_and_how_it_goes_on(monkeypatch, capsys, with_sample):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(with_sample)
+    monkeypatch.setattr(app_main, "import_mode", lambda *_, **__: SimpleNamespace(run=interrupt))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+    for overwrite, again in ((False, "the same command goes on"), (True, "the same command without --overwrite goes")):
+        with flagsaver.flagsaver(mode="tune", overwrite=overwrite):
+            assert app_main.main(["app.main"]) == 130
+        said = capsys.readouterr().err
+        assert said.startswith("stopped: interrupted; finished trials are kept; ") and again in said
+        assert said.endswith("the trial under way from its last checkpoint\n")
+
+
+def test_the_settings_of_a_search_that_cannot_be_are_refused_before_they_are_printed(tmp_path, with_sample):
+    space = "tune.space={seed: [1, 2]}"
+    done = run_app("--mode=tune", "--dry_run", f"--set={space}", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: tune.space: seed cannot be searched, it is the same in all trials")
 
 
 class ResourceExhaustedError(Exception):

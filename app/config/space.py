@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from app.config.options import InputError
@@ -10,6 +11,7 @@ from app.config.tune import Space
 
 _NUMBERS = ("int", "float")
 _FORMS = "a list of values, or {low: NUMBER, high: NUMBER} with log: true or step: NUMBER"
+_MOST_STEPS = 10**9  # Optuna counts them in decimals of limited precision
 Coerce = Callable[..., Any]  # (key, raw, *, origin) -> the setting's value
 
 
@@ -67,12 +69,28 @@ def _read_range(key: str, raw: Mapping[str, Any], *, origin: str, kind: str, coe
             raise fail("has log or step, not both")
         found["log"] = True
     if "step" in raw:
-        step = _number(raw["step"], kind)
-        if not step or not 0 < step <= high - low:
-            what = "whole number" if kind == "int" else "number"
-            raise fail(f"needs for step a {what} above 0 and at most high - low")
-        found["step"] = step
+        found["step"] = _read_step(raw["step"], low, high, kind=kind, fail=fail)
     return found
+
+
+def _read_step(raw: Any, low: float, high: float, *, kind: str, fail: Callable[[str], InputError]) -> float:
+    step = _number(raw, kind)
+    if not step or not 0 < step <= high - low:
+        what = "whole number" if kind == "int" else "number"
+        raise fail(f"needs for step a {what} above 0 and at most high - low")
+    if (high - low) // step > _MOST_STEPS:
+        raise fail(f"needs a step that makes at most {_MOST_STEPS:,} values, or none")
+    last = _last_step(low, high, step)
+    if last != high:
+        raise fail(f"needs a high that its steps reach: from {low} in steps of {step} the last value is {last}, so set "
+                   f"high: {last}, or another step")  # fmt: skip
+    return step
+
+
+def _last_step(low: float, high: float, step: float) -> float:
+    """The last value not above `high`, counted in decimals as they are written: 0.7 to 1.0 is six steps of 0.05."""
+    start, end, by = (Fraction(str(number)) for number in (low, high, step))
+    return type(low)(start + (end - start) // by * by)
 
 
 def _number(raw: Any, kind: str) -> float | None:

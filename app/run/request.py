@@ -15,6 +15,7 @@ from typing import NamedTuple
 from app.config import TASK_MODES, Config, with_values
 from app.config.loading import Settings, Source, load_config, load_setting, with_setting
 from app.config.paths import expand
+from app.config.rules import require_search
 from app.config.tune import USUAL_SPACES, trial_mode
 from app.config.update import ACTIONS, chosen_actions
 from app.run.directory import RunDirectory
@@ -29,6 +30,7 @@ class Mode(NamedTuple):
     starts_from: str = ""  # a run of its own, made from init_from (else this mode's run) with that run's configuration
     learns_from: tuple[str, ...] = ()  # settings that name runs; of their configurations, what is `OF_THE_MODEL` holds
     accepts: tuple[str, ...] = ()  # flags that only some modes take
+    stopped: str = "the same command{again} resumes the run"  # what is said of a training that was interrupted
     is_quick: Callable[[Config], bool] = lambda config: False  # whether it needs no TensorFlow, or imports it itself
 
 
@@ -68,6 +70,8 @@ MODES = {
         "search for settings by many trainings; an interrupted search goes on",
         learns_from=("init_from",),
         accepts=("overwrite",),
+        stopped="finished trials are kept; the same command{again} goes on with the search, and with the trial under "
+        "way from its last checkpoint",
         is_quick=lambda config: True,  # trials are processes of their own
     ),
     "evaluate": Mode("app.modes.evaluate", "score a run on any corpus", works_on="finetune"),
@@ -123,7 +127,9 @@ def load_run_config(name: str, run_dir: RunDirectory, source: Source, settings: 
     if name == "tune":
         config = _load_search_config(source, settings)
         usual = {} if config.tune.space else {"tune.space": USUAL_SPACES[trial_mode(config.tune)]}
-        return with_values(config, usual)
+        config = with_values(config, usual)
+        require_search(config, run_dir=run_dir.path)
+        return config
     mode = MODES[name]
     if name == "serve":
         served = load_setting("serve.runs", source, settings)

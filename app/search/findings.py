@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from app.config import Config, TuneConfig
 from app.run.directory import RunDirectory
 from app.search.space import read_params
+from app.search.stored import SEED, TRIAL
 
-TRIAL, SEED = "trial", "seed"  # attributes of a training with another seed; trial -1: the unchanged settings
 UNCHANGED = -1
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -110,7 +110,9 @@ class Findings:
         best, unchanged = self.spreads
         gain = best.mean - unchanged.mean
         noise = (best.deviation**2 / len(best.by_seed) + unchanged.deviation**2 / len(unchanged.by_seed)) ** 0.5
-        said = f"{100 * abs(gain):.2f} points {'better' if gain > 0 else 'worse'} than the unchanged settings"
+        points = f"{100 * abs(gain):.2f}"
+        how = "as good as" if float(points) == 0 else f"{points} points {'better' if gain > 0 else 'worse'} than"
+        said = f"{how} the unchanged settings"
         if self.front:
             others = " and ".join(best.others)
             return f"the knee is {said} in score; what it gains in {others} stands beside it"

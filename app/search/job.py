@@ -17,9 +17,11 @@ from typing import Any
 
 from app.config import Config, RunError
 from app.run.screen import heartbeat, say
+from app.training.trials import says_no_memory
 
 _PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
+_KILLED = "killed by the system, which does so when memory runs out"
 
 
 class Job:
@@ -30,8 +32,8 @@ class Job:
         result: {"values": ...} or {"failed": why, "kind": ...}, when it has ended by itself; None while it runs.
     """
 
-    def __init__(self, server: ForkServer, pid: int) -> None:
-        self._server, self._pid = server, pid
+    def __init__(self, server: ForkServer, pid: int, log: Path) -> None:
+        self._server, self._pid, self._log = server, pid, log
         self.headline = ""
         self.result: dict[str, Any] | None = None
         self.ended = False
@@ -67,14 +69,26 @@ class Job:
         if "status" in answer:
             self.ended = True
             if self.result is None and answer["status"]:
-                self.result = _describe_end(answer["status"])
+                self.result = _describe_end(answer["status"], self._log)
 
 
-def _describe_end(status: int) -> dict[str, str]:
+def _describe_end(status: int, log: Path) -> dict[str, str]:
+    """Why a trial failed that could not say so itself: by the status of its process and its last words."""
     if status == -signal.SIGKILL:
-        return {"failed": "killed by the system, which does so when memory runs out", "kind": "memory"}
+        return {"failed": _KILLED, "kind": "memory"}
+    said = _last_line(log)
+    if says_no_memory(said):
+        return {"failed": "out of memory", "kind": "memory"}
     how = f"by signal {-status}" if status < 0 else f"with status {status}"
-    return {"failed": f"the process of the trial ended {how}", "kind": "error"}
+    return {"failed": f"the process of the trial ended {how}{said and ': ' + said}", "kind": "error"}
+
+
+def _last_line(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""
 
 
 class ForkServer:
@@ -122,6 +136,10 @@ class ForkServer:
                 self.read(None)  # that it is ready
         return self._started
 
+    def load(self) -> None:
+        """Starts the process, if it is not there; trials need it."""
+        assert self._process
+
     def start(self, config: Config, *, folder: Path, log: Path) -> Job:
         """A trial in a process of its own; its `log` is added to."""
         packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
@@ -137,7 +155,7 @@ class ForkServer:
             answer = self.read(None)
             assert answer is not None
             if "pid" in answer:
-                job = Job(self, answer["pid"])
+                job = Job(self, answer["pid"], log)
             else:
                 early.append(answer)
         for answer in early:
@@ -165,7 +183,9 @@ class ForkServer:
         return dict(json.loads(line))
 
     def _lost(self) -> RunError:
-        with suppress(OSError):
-            said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            return RunError(f"the process that starts trials has ended: {(said or ['it says nothing'])[-1][:300]}")
-        return RunError("the process that starts trials has ended")
+        assert self._started
+        with suppress(subprocess.TimeoutExpired):
+            self._started.wait(timeout=30)
+        killed = self._started.returncode == -signal.SIGKILL
+        why = _KILLED if killed else _last_line(self._log) or "it says nothing"
+        return RunError(f"the process that starts trials has ended: {why}; the same command goes on with the search")

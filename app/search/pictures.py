@@ -18,7 +18,8 @@ matplotlib.use("agg")  # before pyplot, which Optuna draws with
 import matplotlib.pyplot as plt
 import numpy as np
 import optuna
-from matplotlib.ticker import MaxNLocator
+from matplotlib.category import StrCategoryFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization import matplotlib as draw
 
@@ -28,13 +29,6 @@ logging.getLogger("matplotlib").setLevel(logging.ERROR)
 _DPI = 110
 _GRID = "#e1e5eb"
 _COUNTED = ("Trial", "Step")  # what Optuna writes at the axes that count
-_OF_OBJECTIVES: tuple[tuple[str, str, int, Callable[..., Any]], ...] = (  # heading, caption, fewest trials, by what
-    ("History", "Each trial in its order, and the best so far", 1, draw.plot_optimization_history),
-    ("Importance", "How much each setting explains of the differences between trials (fANOVA)", 2,
-     draw.plot_param_importances),
-    ("Slices", "Each setting by itself; darker: later trials", 2, draw.plot_slice),
-    ("Parallel coordinates", "Each line a trial", 2, draw.plot_parallel_coordinate),
-)  # fmt: skip
 _UNITS = {"score": ("score", 1.0), "size": ("size in MB", 1e6), "latency": ("latency in ms", 1.0)}
 
 
@@ -45,6 +39,9 @@ class Picture:
     heading: str
     caption: str
     png: str
+
+
+_SLICES_IN_A_ROW = 4
 
 
 def draw_study(study: optuna.Study, found: Findings) -> list[Picture]:
@@ -115,6 +112,78 @@ def _draw_front(found: Findings, name: str) -> Any:
     return axes
 
 
+def _draw_slices(study: optuna.Study, **target: Any) -> Any:
+    """Optuna's slices in rows that a page is wide enough for; without its colour bar, as the caption says the order."""
+    drawn: Any = draw.plot_slice(study, **target)
+    each = list(drawn.ravel()) if isinstance(drawn, np.ndarray) else [drawn]
+    figure = each[0].figure
+    _drop_colour_bar(each[-1])
+    rows = -(-len(each) // _SLICES_IN_A_ROW)
+    grid = figure.add_gridspec(rows, min(len(each), _SLICES_IN_A_ROW), hspace=0.45)
+    for number, axes in enumerate(each):
+        row, column = divmod(number, _SLICES_IN_A_ROW)
+        axes.set_subplotspec(grid[row, column])
+        axes.set_xlabel(_in_two_lines(axes.get_xlabel()))
+        axes.tick_params(labelleft=not column)
+        axes.set_ylabel("" if column else target["target_name"])
+        _thin_out(axes)
+    figure.set_size_inches(max(7.0, 2.6 * min(len(each), _SLICES_IN_A_ROW)), 3.6 * rows)
+    return drawn
+
+
+def _thin_out(axes: Any) -> None:
+    """Names of categories without Optuna's quotation marks, and no more numbers at a logarithmic axis than fit."""
+    axis = axes.xaxis
+    if isinstance(axis.get_major_formatter(), StrCategoryFormatter):
+        axes.set_xticks(axes.get_xticks(), [label.get_text().strip("'") for label in axes.get_xticklabels()])
+    if axes.get_xscale() == "log":
+        low, high = axis.get_view_interval()
+        between = (2, 3, 5) if high < 4 * low else (3,) if high < 30 * low else ()
+        axis.set_minor_locator(LogLocator(subs=between))
+        for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+            set_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _draw_lines(study: optuna.Study, **target: Any) -> Any:
+    """Optuna's parallel coordinates, with room for the scale of each setting and the best trials the darkest.
+
+    Its colour bar repeats the first scale, and lies where the last one is written.
+    """
+    axes: Any = draw.plot_parallel_coordinate(study, **target)
+    lines = axes.collections[0]
+    _drop_colour_bar(axes)
+    for scale in axes.figure.axes:
+        scale.set_subplotspec(axes.get_subplotspec())
+    lines.set_cmap("Blues" if target["target_name"] == "score" else "Blues_r")
+    low, high = lines.get_clim()
+    paler = 0.3 * (high - low)  # than the palest line, which would be white
+    lines.set_clim(*((low - paler, high) if target["target_name"] == "score" else (low, high + paler)))
+    names = sorted({key for trial in study.get_trials(deepcopy=False) for key in trial.params})  # as Optuna has them
+    axes.set_xticks(axes.get_xticks(), [target["target_name"], *map(_in_two_lines, names)], rotation=0)
+    axes.figure.set_size_inches(max(7.0, 1.7 * (len(names) + 1)), 4.6)
+    return axes
+
+
+def _drop_colour_bar(axes: Any) -> None:
+    for drawn in axes.collections:
+        if drawn.colorbar:
+            drawn.colorbar.remove()
+
+
+def _in_two_lines(key: str) -> str:
+    section, dot, name = key.rpartition(".")
+    return f"{section}{dot}\n{name}"
+
+
+_OF_OBJECTIVES: tuple[tuple[str, str, int, Callable[..., Any]], ...] = (  # heading, caption, fewest trials, by what
+    ("History", "Each trial in its order, and the best so far", 1, draw.plot_optimization_history),
+    ("Importance", "How much each setting explains of the differences between trials (fANOVA)", 2,
+     draw.plot_param_importances),
+    ("Slices", "Each setting by itself; darker: later trials", 2, _draw_slices),
+    ("Parallel coordinates", "Each line a trial; darker: better", 2, _draw_lines),
+)  # fmt: skip
+
+
 def _restyle(drawn: Any) -> None:
     """Takes away what the page says already, Optuna's titles and its grey, and fractions of trials and epochs."""
     figure = (drawn.ravel()[0] if isinstance(drawn, np.ndarray) else drawn).figure
@@ -133,8 +202,6 @@ def _restyle(drawn: Any) -> None:
 def _as_png(drawn: Any) -> str:
     """One of several axes, or a figure, as PNG in base64."""
     axes = drawn.ravel()[0] if isinstance(drawn, np.ndarray) else drawn
-    if isinstance(drawn, np.ndarray):
-        axes.figure.set_size_inches(max(7.0, 3.2 * drawn.size), 4.2)
     file = io.BytesIO()
     axes.figure.savefig(file, format="png", dpi=_DPI, bbox_inches="tight")
     return base64.b64encode(file.getvalue()).decode("ascii")

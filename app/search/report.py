@@ -19,7 +19,7 @@ from app.config.paths import shown as shown_path
 from app.config.tune import trial_mode
 from app.evaluation.pages import render_template
 from app.run.environment import mask_environment
-from app.run.screen import say
+from app.run.screen import count_of, say
 from app.search.findings import Findings, Row, Spread, shown
 from app.search.space import build_trial_config, without_search
 
@@ -49,9 +49,9 @@ def print_summary(found: Findings) -> None:
 
 
 def _command(found: Findings) -> str:
-    """What trains with the best settings; without a run directory, it would be that of any other run."""
-    where = shlex.quote(shown_path(found.run_dir.best_yaml))
-    return f"python -m app.main --mode={trial_mode(found.config.tune)} --config={where} --run_dir=runs/best"
+    """What trains with the best settings, into a run directory that no other run or search has."""
+    where, own = (shlex.quote(shown_path(path)) for path in (found.run_dir.best_yaml, f"{found.run_dir}_best"))
+    return f"python -m app.main --mode={trial_mode(found.config.tune)} --config={where} --run_dir={own}"
 
 
 def summarize(found: Findings) -> str:
@@ -73,10 +73,11 @@ def summarize(found: Findings) -> str:
 
 def _spread_line(spread: Spread) -> str:
     if not spread.by_seed:
-        return f"{spread.name}, other seeds: none of {spread.failed} training(s) gave a score"
+        return f"{spread.name}, other seeds: none of {count_of(spread.failed, 'training')} gave a score"
     scores = ", ".join(f"{seed}: {score:.4f}" for seed, score in sorted(spread.by_seed.items()))
     failed = f"; {spread.failed} failed" if spread.failed else ""
-    return f"{spread.name}, validation score over {len(spread.by_seed)} other seed(s): {spread} ({scores}){failed}"
+    seeds = count_of(len(spread.by_seed), "other seed")
+    return f"{spread.name}, validation score over {seeds}: {spread} ({scores}){failed}"
 
 
 def _values(row: Row) -> str:

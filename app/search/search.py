@@ -15,11 +15,12 @@ from app.config import Config, InputError, RunError, with_values
 from app.config.tune import trial_mode
 from app.run.directory import Request, RunDirectory, check_not_locked, locked_folder
 from app.run.files import discard
-from app.run.screen import heartbeat, say
-from app.search.findings import SEED, TRIAL, Findings, find, rank, shown
+from app.run.screen import count_of, say
+from app.search.findings import UNCHANGED, Findings, find, rank, shown
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
+from app.search.stored import SEED, TRIAL
 from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
 from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
 
@@ -137,7 +138,7 @@ class Worker:
             return
         wanted = [
             {TRIAL: number, SEED: self.config.seed + 1 + more}
-            for number in (best[0].number, -1)
+            for number in (best[0].number, UNCHANGED)
             for more in range(self.config.tune.seeds)
         ]
         params = read_params(best[0].params, self.config.tune.space)
@@ -147,7 +148,7 @@ class Worker:
             return next((each for each in wanted if each not in there), None)
 
         if make_next(seeds.trials()):
-            others = f"{self.config.tune.seeds} other seed(s)"
+            others = count_of(self.config.tune.seeds, "other seed")
             say(f"training trial {best[0].number} and the unchanged settings with {others}")
 
         def train(study: SharedStudy, claim: Claim) -> None:
@@ -199,7 +200,7 @@ class Worker:
         try:
             values = suggest(claim.trial, self.config.tune.space)
             listed = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
-            say(f"trial {claim.number}{', gone on with' if claim.resumed else ''}: {listed}")
+            say(f"trial {claim.number}{_stood(claim)}: {listed}")
             config = build_trial_config(self.config, values)
         except InputError as error:
             outcome = Outcome(failed=str(error))
@@ -216,9 +217,9 @@ class Worker:
         known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
 
         def on_epoch(epoch: int, score: float) -> bool:
-            if epoch not in known:
+            if epoch not in known:  # else another process has reported and shown it
                 claim.trial.report(score, epoch)
-            say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
+                say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
             return bool(epoch < epochs and claim.trial.should_prune())
 
         return on_epoch if self.mode == "finetune" else _go_on
@@ -227,10 +228,9 @@ class Worker:
         self, study: SharedStudy, claim: Claim, config: Config, folder: Path, *, label: str, on_epoch: OnEpoch
     ) -> Outcome:
         log = self.run_dir.logs / f"{folder.parent.name}-{folder.name}.txt"
-        with heartbeat(label):
-            return run_trial(
-                self.server, study, claim, config, folder=folder, log=log, on_epoch=on_epoch
-            )
+        return run_trial(
+            self.server, study, claim, config, folder=folder, log=log, label=label, on_epoch=on_epoch
+        )
 
     def _finish(self, study: SharedStudy, claim: Claim, outcome: Outcome, *, names: Sequence[str]) -> None:
         about = {"reason": outcome.failed, "epochs": outcome.epochs, "values": dict(outcome.values)}
@@ -242,11 +242,17 @@ class Worker:
             study.finish(claim, TrialState.COMPLETE, values=[outcome.values[name] for name in names], about=about)
 
 
+def _stood(claim: Claim) -> str:
+    """Where a trial stood that another process left, if this is one."""
+    epochs = max(claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values, default=0)
+    return (f", gone on with after epoch {epochs}" if epochs else ", gone on with") if claim.resumed else ""
+
+
 def _describe(outcome: Outcome) -> str:
     if outcome.failed:
         return f"failed: {outcome.failed}"
     if outcome.pruned:
-        return f"stopped after {outcome.epochs} epoch(s), as others are better"
+        return f"stopped after {count_of(outcome.epochs, 'epoch')}, as others are better"
     return ", ".join(f"{name} {shown(name, value)}" for name, value in outcome.values.items())
 
 

@@ -14,7 +14,7 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from app.config import Config, Space, TuneConfig, fields_by_key, with_values
+from app.config import Config, InputError, Space, TuneConfig, fields_by_key, with_values
 from app.config.rules import with_trial_values
 from app.config.tune import trial_mode
 
@@ -31,9 +31,37 @@ def build_distribution(values: Any) -> BaseDistribution:
     return FloatDistribution(low, high, log=log, step=step)
 
 
+def is_within(value: Any, distribution: BaseDistribution) -> bool:
+    """Whether a value can have been drawn."""
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    whole = isinstance(distribution, IntDistribution)
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    return is_number and distribution.low <= value <= distribution.high
+
+
+def described(distribution: BaseDistribution) -> str:
+    """What can be drawn, in words."""
+    if isinstance(distribution, CategoricalDistribution):
+        return f"one of {', '.join(map(str, distribution.choices))}"
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
+    return f"{kind} from {distribution.low} to {distribution.high}"
+
+
 def suggest(trial: Trial, space: Space) -> dict[str, Any]:
-    """The values of a trial; what it has already, from a process that was killed, stays."""
-    return read_params({key: _draw(trial, key, build_distribution(values)) for key, values in space.items()}, space)
+    """The values of a trial; what it has already, from a process that was killed, stays.
+
+    Raises:
+        InputError: another program asks for values (`optuna.Study.enqueue_trial`) that the space does not have.
+    """
+    distributions = {key: build_distribution(values) for key, values in space.items()}
+    for key, value in trial.storage.get_trial(trial._trial_id).system_attrs.get("fixed_params", {}).items():
+        if key not in distributions or not is_within(value, distributions[key]):
+            allowed = described(distributions[key]) if key in distributions else f"only {', '.join(distributions)}"
+            raise InputError(f"another program asks for {key}={value!r}, tune.space has {allowed}")
+    return read_params({key: _draw(trial, key, by) for key, by in distributions.items()}, space)
 
 
 def _draw(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
@@ -79,5 +107,6 @@ def build_trial_config(config: Config, values: Mapping[str, Any], *, seed: int |
 
 def without_search(config: Config) -> Config:
     """The configuration of an ordinary run: no section tune, and no secret."""
-    secrets = {key: "" for key, known in fields_by_key().items() if known.metadata.get("secret")}
-    return with_values(config, secrets | {"tune": TuneConfig()})
+    secrets = [key for key, known in fields_by_key().items() if known.metadata.get("secret")]
+    others = {key: "" for key in secrets if not key.startswith("tune.")}  # which would bring the section back
+    return with_values(config, others | {"tune": TuneConfig()})

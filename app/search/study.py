@@ -8,36 +8,31 @@ beside SQLite's file, an advisory lock of PostgreSQL.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import socket
 import time
 import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
-import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy.engine import URL, make_url
 
-from app.config import Config, InputError, RunError, TuneConfig, flatten, trained_settings
-from app.config.options import mask
-from app.config.rules import STORAGES
-from app.run.files import first_line
+from app.config import Config, InputError, TuneConfig, flatten, trained_settings
+from app.search.choosing import build_pruner, build_sampler, most_epochs
+from app.search.database import StudyLock, explained, locate, open_storage
+from app.search.owner import machine, note_owner, start_of
+from app.search.space import build_distribution
+from app.search.stored import SEED, TRIAL, DamagedStudyError, check_trials, decoded
 
 BEAT_SECONDS = 10.0
 GRACE_SECONDS = 120.0  # a process of another machine that has not been heard of for so long is gone
-_BUSY_SECONDS = 60.0
 _SETTINGS, _OWNER = "settings", "owner"
 Attributes = dict[str, Any]
 
@@ -81,16 +76,35 @@ class SharedStudy:
         name: of the study.
         config: chooses sampler and pruner; the seed of the search and the epochs of a trial.
         lock: see `StudyLock`.
+        shown: the database, as people may see it.
+        seeds: whether its trials are trainings with other seeds, which choose no settings.
     """
 
-    def __init__(self, storage: RDBStorage, name: str, config: Config, lock: StudyLock) -> None:
+    def __init__(
+        self, storage: RDBStorage, name: str, config: Config, lock: StudyLock, *, shown: str,
+        seeds: bool = False,
+    ) -> None:  # fmt: skip
         self._storage, self._name, self._config, self._lock = storage, name, config, lock
+        self._where = _place(name, shown)
+        self._required = (TRIAL, SEED) if seeds else ()
+        space = {} if seeds else config.tune.space
+        self._distributions = {key: build_distribution(values) for key, values in space.items()}
         self._id = storage.get_study_id_from_name(name)
         self._heard: dict[int, tuple[Any, float]] = {}  # trial -> (last beat, when it was seen first)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials as they are now, by their numbers."""
-        return sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
+        """All trials as they are now, by their numbers.
+
+        Raises:
+            DamagedStudyError: another program has written to them.
+        """
+        with decoded(self._where):
+            trials = sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
+            objectives = len(self._storage.get_study_directions(self._id))
+        check_trials(
+            trials, distributions=self._distributions, objectives=objectives, required=self._required, where=self._where
+        )
+        return trials
 
     def load(self, number: int = 0) -> optuna.Study:
         """The study as Optuna has it, with the sampler of one trial, whose choices depend on its number alone."""
@@ -105,7 +119,7 @@ class SharedStudy:
         return [f"process {owner['pid']} on {owner['host']}" for owner in held]
 
     def claim(self, make_next: Callable[[Sequence[FrozenTrial]], Attributes | None]) -> Claim | None:
-        """A trial to work on: one that another process left behind, else a new one.
+        """A trial to work on: one that another process left behind or another program asks for, else a new one.
 
         Args:
             make_next: what a new trial is to know, by the trials there are; None if there is to be no other.
@@ -114,12 +128,15 @@ class SharedStudy:
             trials = self.trials()
             for trial in trials:
                 if trial.state == TrialState.RUNNING and self._is_abandoned(trial):
-                    return self._take(trial._trial_id, spent=float(trial.user_attrs.get("seconds", 0.0)))
+                    return self._take(trial, resumed=True)
+                if trial.state == TrialState.WAITING:  # `optuna.Study.enqueue_trial`
+                    self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                    return self._take(trial)
             attributes = make_next(trials)
             if attributes is None:
                 return None
             token = uuid.uuid4().hex
-            template = create_trial(state=TrialState.RUNNING, user_attrs={**attributes, _OWNER: _owner(token)})
+            template = create_trial(state=TrialState.RUNNING, user_attrs={**attributes, _OWNER: note_owner(token)})
             return self._open(self._storage.create_new_trial(self._id, template), token)
 
     def beat(self, claim: Claim) -> None:
@@ -130,7 +147,7 @@ class SharedStudy:
         """
         with self._lock.held():
             self._require_own(claim)
-            self._set(claim, _OWNER, _owner(claim.token))
+            self._set(claim, _OWNER, note_owner(claim.token))
             self._set(claim, "seconds", round(claim.seconds, 1))
 
     def release(self, claim: Claim) -> None:
@@ -150,10 +167,10 @@ class SharedStudy:
                 self._set(claim, name, value)
             claim.trial.study.tell(claim.trial, list(values) if values is not None else None, state)
 
-    def _take(self, trial_id: int, *, spent: float) -> Claim:
+    def _take(self, trial: FrozenTrial, *, resumed: bool = False) -> Claim:
         token = uuid.uuid4().hex
-        self._storage.set_trial_user_attr(trial_id, _OWNER, _owner(token))
-        return self._open(trial_id, token, spent, resumed=True)
+        self._storage.set_trial_user_attr(trial._trial_id, _OWNER, note_owner(token))
+        return self._open(trial._trial_id, token, float(trial.user_attrs.get("seconds", 0.0)), resumed=resumed)
 
     def _open(self, trial_id: int, token: str, spent: float = 0.0, *, resumed: bool = False) -> Claim:
         study = self.load(self._storage.get_trial_number_from_id(trial_id))
@@ -164,78 +181,22 @@ class SharedStudy:
         self._storage.set_trial_user_attr(claim.trial._trial_id, name, value)
 
     def _require_own(self, claim: Claim) -> None:
-        trial = self._storage.get_trial(claim.trial._trial_id)
-        owner = trial.user_attrs.get(_OWNER) or {}
-        if trial.state != TrialState.RUNNING or owner.get("token") != claim.token:
+        trial = next((each for each in self.trials() if each._trial_id == claim.trial._trial_id), None)
+        owner = (trial.user_attrs.get(_OWNER) if trial else None) or {}
+        if not trial or trial.state != TrialState.RUNNING or owner.get("token") != claim.token:
             raise LostTrialError(f"trial {claim.number} was taken over by another process")
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
         owner = trial.user_attrs.get(_OWNER)
         if not owner:
             return True
-        if owner["machine"] == _machine():
-            return _start_of(owner["pid"]) != owner["started"]
+        if owner["machine"] == machine():
+            return start_of(owner["pid"]) != owner["started"]
         beat, since = self._heard.get(trial._trial_id, (None, 0.0))
         if beat != (owner["token"], owner["beat"]):  # clocks of machines differ, so only a change counts
             self._heard[trial._trial_id] = ((owner["token"], owner["beat"]), time.monotonic())
             return False
         return time.monotonic() - since > GRACE_SECONDS
-
-
-def most_epochs(config: Config) -> int:
-    """Of the longest trial; the number of epochs may be searched itself."""
-    searched = config.tune.space.get("training.epochs", [config.training.epochs])
-    return int(max(searched) if isinstance(searched, list) else searched["high"])
-
-
-def build_sampler(config: TuneConfig, *, seed: int) -> optuna.samplers.BaseSampler:
-    if config.sampler == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    if config.sampler == "nsga2":
-        return optuna.samplers.NSGAIISampler(population_size=max(4, min(50, config.trials // 4)), seed=seed)
-    return optuna.samplers.TPESampler(n_startup_trials=_few(config.trials, most=10), seed=seed)
-
-
-def build_pruner(config: TuneConfig, *, epochs: int) -> optuna.pruners.BasePruner:
-    if config.pruner == "none" or len(config.objectives) > 1:
-        return optuna.pruners.NopPruner()
-    if config.pruner == "hyperband":
-        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
-    return optuna.pruners.MedianPruner(n_startup_trials=_few(config.trials, most=5))
-
-
-def _few(trials: int, *, most: int) -> int:
-    """How many trials go first before their results are relied on."""
-    return max(2, min(most, trials // 3))
-
-
-class StudyLock:
-    """Keeps the other processes of a search waiting for the milliseconds that a change takes; a kill frees it.
-
-    Args:
-        url: of the database.
-        name: of the study.
-    """
-
-    def __init__(self, url: URL, name: str) -> None:
-        self._file = Path(f"{url.database}.lock") if url.drivername == "sqlite" else None
-        self._engine = None if self._file else sa.create_engine(url, hide_parameters=True)
-        self._key = zlib.crc32(f"tune/{name}".encode())
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        if self._file:
-            with self._file.open("a") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
-            return
-        assert self._engine
-        with self._engine.connect() as connection:
-            connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": self._key})
-            try:
-                yield
-            finally:
-                connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": self._key})
 
 
 @contextmanager
@@ -257,30 +218,23 @@ def open_studies(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     name = config.tune.study or name
-    shown = mask(config.tune.storage) or str(file)
-    opened = False
-    try:
-        url = _parse(config.tune.storage) if config.tune.storage else URL.create("sqlite", database=str(file))
+    names = (name, f"{name}, other seeds")
+    url, shown = locate(config.tune, file=file)
+    with explained(shown, opened=False):
         if url.drivername == "sqlite":
             Path(url.database or "").absolute().parent.mkdir(parents=True, exist_ok=True)
         lock = StudyLock(url, name)
-        names = (name, f"{name}, other seeds")
         with lock.held():
-            storage = _open_storage(url, shown=shown)
+            storage = open_storage(url, shown=shown)
             if anew:
-                _forget(storage, names, config, lock)
+                _forget(storage, names, config, lock, shown=shown)
             for each, goals in zip(names, (_directions(config.tune), [StudyDirection.MAXIMIZE]), strict=True):
                 _make_study(storage, each, config, directions=goals, shown=shown)
-        opened = True
-        first, second = (SharedStudy(storage, each, config, lock) for each in names)
-        yield first, second
-    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
-        if opened and isinstance(error, OSError):
-            raise
-        cause = error.__cause__ or error
-        reason = first_line(getattr(cause, "orig", None) or cause)
-        kind = RunError if opened else InputError
-        raise kind(f"tune.storage: {shown} cannot be {'used any more' if opened else 'used'}: {reason}") from error
+    with explained(shown, opened=True):
+        yield (
+            SharedStudy(storage, names[0], config, lock, shown=shown),
+            SharedStudy(storage, names[1], config, lock, shown=shown, seeds=True),
+        )
 
 
 def _directions(config: TuneConfig) -> list[StudyDirection]:
@@ -288,46 +242,23 @@ def _directions(config: TuneConfig) -> list[StudyDirection]:
     return [up if name == "score" else down for name in config.objectives]
 
 
-def _parse(text: str) -> URL:
-    try:
-        url = make_url(text)
-    except (sa.exc.ArgumentError, ValueError):
-        raise InputError(f"tune.storage must be {STORAGES}, received {mask(text)}") from None
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
-
-
-def _open_storage(url: URL, *, shown: str) -> RDBStorage:
-    options: dict[str, Any] = {"hide_parameters": True}
-    if url.drivername == "sqlite":
-        options["connect_args"] = {"timeout": _BUSY_SECONDS}
-    else:
-        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
-    try:
-        return RDBStorage(url.render_as_string(hide_password=False), engine_kwargs=options)
-    except (ImportError, ModuleNotFoundError) as error:
-        raise InputError(
-            "tune.storage names PostgreSQL, but the package psycopg is not installed: pip install 'psycopg[binary]'"
-        ) from error
-    except RuntimeError as error:
-        raise InputError(
-            f"tune.storage: {shown} was made by another version of Optuna and is not read: {first_line(error)}"
-        ) from error
-
-
 def _make_study(
     storage: RDBStorage, name: str, config: Config, *, directions: Sequence[StudyDirection], shown: str
 ) -> None:
-    study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
     counted = trained_settings("tune")
     ours = json.loads(json.dumps({key: value for key, value in flatten(config).items() if key in counted}))
-    theirs = study.user_attrs.get(_SETTINGS)
-    if theirs is None:
-        if study.directions != list(directions) or study.get_trials(deepcopy=False):
-            raise InputError(
-                f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
-            )
+    with decoded(_place(name, shown)):
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+        theirs = study.user_attrs.get(_SETTINGS)
+        fits = study.directions == list(directions)
+        is_new = fits and theirs is None and not study.get_trials(deepcopy=False)
+    if is_new:
         study.set_user_attr(_SETTINGS, ours)
         return
+    if not fits or not isinstance(theirs, Mapping):
+        raise InputError(
+            f"{shown} holds a study {name!r} that --mode=tune has not made; give this search another tune.study"
+        )
     different = [key for key in ours if theirs.get(key) != ours[key]]
     if different:
         changes = "; ".join(f"{key} was {theirs.get(key)!r}, now {ours[key]!r}" for key in different[:3])
@@ -336,53 +267,27 @@ def _make_study(
         )
 
 
-def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock) -> None:
+def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock, *, shown: str) -> None:
     """Deletes studies; raises InputError if a process is at work on one of them."""
-    there = {study.study_name for study in storage.get_all_studies()}.intersection(names)
+    there = [name for name in names if _is_there(storage, name)]
     for name in there:
-        busy = SharedStudy(storage, name, config, lock).owners()
+        busy = []
+        with suppress(DamagedStudyError):  # nothing goes on with it, so nothing is at work on it for long
+            busy = SharedStudy(storage, name, config, lock, shown=shown).owners()
         if busy:
             raise InputError(f"--overwrite would delete the search {name!r}, at which another process works: {busy[0]}")
     for name in there:
-        optuna.delete_study(study_name=name, storage=storage)
+        with decoded(_place(name, shown), otherwise="--overwrite cannot delete it: give this one another tune.study"):
+            optuna.delete_study(study_name=name, storage=storage)
 
 
-@cache
-def _machine() -> str:
-    """This machine, as long as it runs; in a container, the container."""
-    parts = [socket.gethostname()]
-    for read in (lambda: Path("/proc/sys/kernel/random/boot_id").read_text(), lambda: os.readlink("/proc/self/ns/pid")):
-        try:
-            parts.append(read().strip())
-        except OSError:
-            continue
-    return " ".join(parts)
+def _place(name: str, shown: str) -> str:
+    return f"the search {name!r} in {shown}"
 
 
-def _start_of(pid: int) -> str:
-    """When a process of this machine started; empty if there is none. Numbers of processes are used again."""
+def _is_there(storage: RDBStorage, name: str) -> bool:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return ""
-    except OSError:
-        pass
-    return "unknown"
-
-
-def _owner(token: str) -> dict[str, Any]:
-    return {
-        "token": token,
-        "machine": _machine(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "started": _start_of(os.getpid()),
-        "beat": time.time(),
-    }
+        storage.get_study_id_from_name(name)
+    except KeyError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from app.config import Config
 from app.run.directory import LockedError, check_not_locked
+from app.run.screen import heartbeat, say
 from app.search.job import ForkServer, Job
 from app.search.study import BEAT_SECONDS, Claim, LostTrialError, SharedStudy
 
@@ -44,7 +45,7 @@ class DiskFullError(Exception):
 
 
 def run_trial(
-    server: ForkServer, study: SharedStudy, claim: Claim, config: Config, *, folder: Path, log: Path,
+    server: ForkServer, study: SharedStudy, claim: Claim, config: Config, *, folder: Path, log: Path, label: str,
     on_epoch: OnEpoch,
 ) -> Outcome:  # fmt: skip
     """Trains to the end, or until `on_epoch` says otherwise; what is in the folder already is gone on with.
@@ -57,14 +58,18 @@ def run_trial(
     job = None
     try:
         when_free(lambda: check_not_locked(folder))
-        job = server.start(config, folder=folder, log=log)
-        outcome = _watch(study, claim, job, folder / "history.jsonl", on_epoch)
+        server.load()
+        with heartbeat(label):
+            job = server.start(config, folder=folder, log=log)
+            outcome = _watch(study, claim, job, folder / "history.jsonl", on_epoch)
         if job.result and job.result.get("kind") == "disk":
             raise DiskFullError(job.result["failed"])
         return outcome
-    except BaseException:
+    except BaseException as error:
         try:
-            if job:
+            if job and not job.ended:
+                if isinstance(error, KeyboardInterrupt):
+                    say("stopping: the trial under way writes a checkpoint; Ctrl-C once more ends it without one")
                 job.stop()
         finally:
             with suppress(LostTrialError):  # another has it by now; what ended it here counts all the same

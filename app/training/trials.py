@@ -152,8 +152,12 @@ def _memory_budget(training: TrainingConfig) -> int:
 
 def ran_out_of_memory(done: subprocess.CompletedProcess[str]) -> bool:
     """Whether a process ended because it got no more memory; the kernel kills what takes too much."""
-    said = done.returncode and any(sign in done.stderr for sign in _NO_MEMORY)
-    return done.returncode == -signal.SIGKILL or bool(said)
+    return done.returncode == -signal.SIGKILL or bool(done.returncode and says_no_memory(done.stderr))
+
+
+def says_no_memory(text: str) -> bool:
+    """Whether this is what a process says that ends because it gets no more memory."""
+    return any(sign in text for sign in _NO_MEMORY)
 
 
 def _check(done: subprocess.CompletedProcess[str], name: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -60,15 +61,20 @@ def searched(small, app_process) -> tuple[Path, str, str, str]:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     status, _, stopped = finish(process)
-    assert status == 143 and "the same command resumes the run" in stopped, stopped
+    assert status == 143 and "stopping: the trial under way writes a checkpoint" in stopped, stopped
+    assert "stopped: terminated; finished trials are kept; the same command goes on with the search" in stopped
     status, output, messages = finish(app_process(*flags, cwd=folder))
     assert status == 0, messages
     return folder / "run", stopped, output, messages
 
 
 def test_a_search_that_was_stopped_goes_on_with_its_trial(searched):
-    run, _, _, messages = searched
-    assert "going on with the search in run" in messages and ", gone on with: " in messages
+    run, stopped, _, messages = searched
+    assert "going on with the search in run" in messages
+    again = re.search(r"^trial (\d), gone on with( after epoch \d)?: learning_rate ", messages, re.MULTILINE)
+    assert again, messages
+    epochs = re.findall(rf"^trial {again[1]} \| epoch (\d) ", stopped + messages, re.MULTILINE)
+    assert epochs == ["1", "2", "3"][: len(epochs)]  # each is shown once
     rows = rows_of(run)
     assert [row["trial"] for row in rows] == ["0", "1", "2"]
     for row in rows:
@@ -89,7 +95,7 @@ def test_each_epoch_and_each_trial_is_shown_with_the_best_so_far(searched):
     run, _, output, messages = searched
     best = json.loads((run / "metrics.json").read_text())["tune/best_score"]
     assert "| epoch 3 | score " in messages and f"best so far {best:.4f} (trial " in messages
-    assert f"score {best:.4f}" in output and "unchanged, validation score over 1 other seed(s)" in output
+    assert f"score {best:.4f}" in output and "unchanged, validation score over 1 other seed" in output
 
 
 def test_the_test_corpus_is_never_read(searched):

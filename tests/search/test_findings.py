@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from app.config import flatten
+from app.config import TuneConfig, flatten
 from app.config.loading import load_config
 from app.run.directory import RunDirectory
 from app.search import pictures
@@ -92,6 +92,7 @@ def test_the_front_has_what_nothing_beats_and_its_knee_is_best_all_round():
         ([0.80, 0.81, 0.82], [0.70, 0.71, 0.72], "10.00 points better than the unchanged settings, more than the"),
         ([0.80, 0.90, 0.70], [0.79, 0.89, 0.69], "1.00 points better than the unchanged settings, no more than the"),
         ([0.70, 0.70, 0.70], [0.80, 0.80, 0.80], "10.00 points worse than the unchanged settings: the search won"),
+        ([0.70, 0.80], [0.80, 0.70], "as good as the unchanged settings: the search won nothing"),
         ([0.70], [0.60], "by a single seed, which says little"),
         ([0.70], [], ""),
     ],
@@ -112,11 +113,12 @@ def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir)
     head = text[: text.index("\n\n")]
     assert f"--config={run_dir.best_yaml}" in shlex.split(head.splitlines()[0])
     assert head.startswith("# python -m app.main --mode=finetune --config=") and "trial 1: score 0.9000" in head
-    assert "trial 1, validation score over 2 other seed(s): 0.8500 ± 0.0707" in head
-    assert "unchanged, validation score over 2 other seed(s): 0.7500 ± 0.0707" in head
+    assert "trial 1, validation score over 2 other seeds: 0.8500 ± 0.0707" in head
+    assert "unchanged, validation score over 2 other seeds: 0.7500 ± 0.0707" in head
     best = load_config(str(run_dir.best_yaml))
     changed = {key: value for key, value in flatten(best).items() if value != flatten(without_search(config))[key]}
     assert changed == {"training.learning_rate": 2e-4, "model.head": "softmax"}
+    assert best.tune == TuneConfig()  # a search over what it trains starts with a space of its own
     assert best.data.test_path and "s3cret" not in text + read_page(run_dir)
 
 
@@ -126,8 +128,8 @@ def test_the_last_words_name_a_run_directory_and_a_single_seed_has_no_spread(run
     found = find(config, run_dir, study.trials, seeds({1: [0.8], -1: [0.7]}))
     print_summary(found)
     said = "".join(capsys.readouterr())
-    assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir=runs/best$", said, re.MULTILINE)
-    assert "over 1 other seed(s): 0.8000 (1: 0.8000)" in said and "±" not in said
+    assert re.search(r"--mode=finetune --config='.*/a & b/best\.yaml' --run_dir='.*/a & b_best'$", said, re.MULTILINE)
+    assert "over 1 other seed: 0.8000 (1: 0.8000)" in said and "±" not in said
     write_findings(found, study)
     assert "±" not in read_page(run_dir) + run_dir.best_yaml.read_text(encoding="utf-8")
 
@@ -144,6 +146,52 @@ def test_pictures_count_trials_in_whole_numbers_and_repeat_no_heading(run_dir, m
     assert titles == {""} and not any(figure.get_suptitle() for figure in figures)
     axes = figures[headings.index("History")].axes[0]
     assert all(float(tick).is_integer() for tick in axes.get_xticks()) and axes.get_facecolor()[:3] == (1, 1, 1)
+
+
+def written(figure) -> list:
+    """The boxes of all numbers and names at the axes of a figure, in pixels."""
+    figure.canvas.draw()
+    axes = [axis for each in figure.axes for axis in (each.xaxis, each.yaxis) if axis.get_visible()]
+    texts = [axis.label for axis in axes]
+    for axis in axes:
+        low, high = axis.get_view_interval()
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        texts += [label for tick in ticks if low <= tick.get_loc() <= high for label in (tick.label1, tick.label2)]
+    return [text.get_window_extent() for text in texts if text.get_visible() and text.get_text()]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("objectives", ["score", "score,size"])
+def test_scales_lie_on_nothing_else_and_dark_lines_are_the_best(objectives):
+    space = "training.learning_rate: {low: 2e-4, high: 9e-4, log: true}, model.head: [crf, softmax], " + ", ".join(
+        f"training.{name}: {{low: 0.0, high: 0.9}}"
+        for name in ("word_mask_fraction", "entity_mask_fraction", "r_drop_weight")
+    )
+    config = load_config(None, [f"tune.space={{{space}}}", f"tune.objectives={objectives}"])
+    names = config.tune.objectives
+    study = optuna.create_study(directions=["maximize", "minimize"][: len(names)],
+                                sampler=optuna.samplers.RandomSampler(seed=0))  # fmt: skip
+    for number in range(5):
+        trial = study.ask({key: build_distribution(each) for key, each in config.tune.space.items()})
+        study.tell(trial, [0.5 + number / 10, 1e7 + 1e6 * number][: len(names)])
+    drawn = {}
+    for name, make in (("lines", pictures._draw_lines), ("slices", pictures._draw_slices)):
+        for number, target in enumerate(names):
+            value = {"target": lambda trial, at=number: trial.values[at]} if len(names) > 1 else {}
+            drawn[name, target] = make(study, target_name=target, **value)
+    for (name, target), axes in drawn.items():
+        figure = (axes.ravel()[0] if name == "slices" else axes).figure
+        places = {tuple(each.get_position().bounds) for each in figure.axes}
+        assert (len(figure.axes), len(places)) == ((6, 1) if name == "lines" else (5, 5))
+        if name == "slices":
+            boxes = written(figure)
+            assert not any(a.overlaps(b) for at, a in enumerate(boxes) for b in boxes[at + 1 :])
+            continue
+        assert [text.get_text() for text in axes.get_xticklabels()][:2] == [target, "model.\nhead"]
+        lines = axes.collections[0]
+        shades = [sum(lines.to_rgba(value)[:3]) for value in sorted(lines.get_array())]
+        assert shades == sorted(shades, reverse=target == "score") and max(shades) < 2.9
+    pictures.plt.close("all")
 
 
 def test_the_table_has_a_line_for_each_trial_with_its_reason(run_dir):

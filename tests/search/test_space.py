@@ -37,6 +37,28 @@ def test_a_space_is_typed_by_its_settings():
     assert drawn["compression.steps"] == CategoricalDistribution(['["cluster"]', '["prune_structured", "cluster"]'])
 
 
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("training.epochs: {low: 1, high: 10, step: 2}", "from 1 in steps of 2 the last value is 9, so set high: 9"),
+        ("model.head_dropout: {low: 0.7, high: 0.9, step: 0.07}", "from 0.7 in steps of 0.07 the last value is 0.84"),
+        ("model.head_dropout: {low: 0, high: 0.9, step: 1e-30}", "a step that makes at most 1,000,000,000 values"),
+        ("training.epochs: {low: 1, high: 9, step: 9}", "needs for step a whole number above 0 and at most high - low"),
+    ],
+)
+def test_a_step_that_does_not_lead_from_low_to_high_is_refused_with_one_that_does(written, says):
+    with pytest.raises(InputError, match=f"^tune.space: {written.partition(':')[0]} .*{says}.* received {{low: "):
+        load(f"tune.space={{{written}}}")
+
+
+@pytest.mark.filterwarnings("error")  # Optuna's
+@pytest.mark.parametrize(("low", "high", "step"), [("0.7", "1.0", "0.05"), ("0.1", "0.4", "0.1")])
+def test_decimal_steps_are_counted_as_they_are_written(low, high, step):
+    key = "training.layer_learning_rate_decay"
+    space = load(f"tune.space={{{key}: {{low: {low}, high: {high}, step: {step}}}}}").tune.space
+    assert build_distribution(space[key]) == FloatDistribution(float(low), float(high), step=float(step))
+
+
 def test_a_space_survives_yaml_sections_and_a_whole_config(tmp_path):
     config = load(f"tune.space={SPACE.replace('low: 0,', 'low: 0.5,')}")
     (tmp_path / "a.yaml").write_text(to_yaml(config), encoding="utf-8")
@@ -68,14 +90,15 @@ def test_a_trial_keeps_what_was_suggested_before_it_was_killed():
 
 
 def test_a_trial_trains_without_the_test_corpus_and_without_secrets():
-    config = load("feedback.url=postgresql://me:s3cret@host/name", "tune.storage=postgresql://me:s3cret@host/name")
+    url = "postgresql://me:s3cret@host/name"
+    config = load(f"feedback.url={url}", f"tune.storage={url}", "tune.space={training.epochs: [2, 4]}", "tune.trials=9")
     trial = build_trial_config(config, {"training.batch_size": 2, "compression.steps": ["cluster"]}, seed=5)
     assert trial.data.test_path == "" != config.data.test_path
     assert trial.tune == TuneConfig() and "s3cret" not in to_yaml(trial)
     changed = {key for key, value in flatten(trial).items() if value != flatten(config)[key]}
     assert changed == {
-        "data.test_path", "evaluation.split", "feedback.url", "tune.storage", "training.batch_size", "seed",
-        "compression.steps",
+        "data.test_path", "evaluation.split", "feedback.url", "tune.storage", "tune.space", "tune.trials",
+        "training.batch_size", "seed", "compression.steps",
     }  # fmt: skip
     assert trial.compression.steps == ("cluster",)
 

@@ -17,9 +17,11 @@ from app.config.loading import load_config
 from app.config.rules import require_search
 from app.run.directory import Request, RunDirectory
 from app.search import study as study_module
+from app.search.choosing import most_epochs
 from app.search.job import ForkServer
 from app.search.search import check_folders, open_directory
-from app.search.study import LostTrialError, SharedStudy, most_epochs, open_studies
+from app.search.space import suggest
+from app.search.study import LostTrialError, SharedStudy, open_studies
 from app.search.trial import run_trial
 
 PROJECT = Path(__file__).parents[2]
@@ -97,6 +99,7 @@ def test_a_trial_is_finished_once_and_by_whoever_has_it(config):
         for act in (study.beat, study.release, lambda lost: study.finish(lost, TrialState.FAIL, about={})):
             with pytest.raises(LostTrialError, match="trial 0 was taken over"):
                 act(claim)
+        suggest(other.trial, config.tune.space)
         study.finish(other, TrialState.COMPLETE, values=[0.5], about={"epochs": 3})
         with pytest.raises(LostTrialError):
             study.finish(other, TrialState.COMPLETE, values=[0.7], about={})
@@ -107,7 +110,7 @@ def test_a_trial_is_finished_once_and_by_whoever_has_it(config):
 def test_a_process_of_another_machine_is_given_time(config, monkeypatch):
     with open_studies(config, file=Path("no"), name="a") as (study, _):
         claim = study.claim(new)
-        monkeypatch.setattr(study_module, "_machine", lambda: "another")
+        monkeypatch.setattr(study_module, "machine", lambda: "another")
         here: SharedStudy = study
         assert here.claim(lambda _: None) is None  # its beat was seen a first time
         monkeypatch.setattr(study_module, "GRACE_SECONDS", 0.0)
@@ -121,6 +124,9 @@ def test_an_interruption_counts_though_another_process_has_the_trial_by_now(tmp_
         claim = study.claim(new)
 
         class SlowToStop(ForkServer):
+            def load(self):
+                pass
+
             def start(self, *_, **__):
                 study.release(claim)
                 assert study.claim(new).number == claim.number
@@ -128,7 +134,9 @@ def test_an_interruption_counts_though_another_process_has_the_trial_by_now(tmp_
 
         server, log = SlowToStop("finetune", tmp_path / "server.txt"), tmp_path / "log.txt"
         with pytest.raises(KeyboardInterrupt):
-            run_trial(server, study, claim, config, folder=tmp_path / "0", log=log, on_epoch=lambda *_: False)
+            run_trial(
+                server, study, claim, config, folder=tmp_path / "0", log=log, label="", on_epoch=lambda *_: False
+            )
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
@@ -186,6 +194,13 @@ def test_a_password_is_not_shown_where_the_database_cannot_be_reached():
             pass
     assert "tune.storage: postgresql://me:***@127.0.0.1:1/name cannot be used" in str(raised.value)
     assert "s3cret" not in str(raised.value)
+
+
+def test_postgresql_without_its_package_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as Python marks what cannot be imported
+    with pytest.raises(InputError, match=r"psycopg is not installed: pip install 'psycopg\[binary\]'"):
+        with open_studies(load_config(None, [*SETTINGS, "tune.storage=postgresql://h/n"]), file=Path("no"), name="a"):
+            pass
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
