@@ -1,6 +1,7 @@
 """The server as its clients see it: TensorFlow Serving's REST API, answers, health, limits; by both runtimes."""
 
 import asyncio
+import base64
 import concurrent.futures
 import gzip
 import http.client
@@ -503,6 +504,14 @@ def test_a_key_guards_all_but_the_page_and_the_probes(served_run, capfd):
         assert ask(url, "/entities", {"texts": ["a"]}, Authorization=f"Bearer {right}")[0] == 200
         assert ask(url, "/entities", {"texts": ["a"]}, X_Api_Key=right)[0] == 200
     assert "sesam" not in "".join(capfd.readouterr())
+
+
+def test_the_key_may_be_the_password_of_a_url(served_run):
+    with serving(served_run, runtime="tflite", key="secret") as url:
+        for password, expected in (("secret", 200), ("other", 401)):
+            header = "Basic " + base64.b64encode(f"any:{password}".encode()).decode()
+            assert ask(url, "/about", Authorization=header)[0] == expected
+        assert ask(url, "/about", Authorization="Basic é"[:6] + "%%")[0] == 401
 
 
 @pytest.mark.parametrize(("key", "message"), [("key ", "begin or end"), ("\udcff", "UTF-8"), (" ", "other than")])
