@@ -19,7 +19,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.config import InputError
+from app.config import InputError, RunError
 from app.feedback.actions import check_agreement
 from app.feedback.correction import JUDGED, VERDICTS, Correction, correction_from
 from app.feedback.learning import gives_several
@@ -151,7 +151,7 @@ def _store(
     ids = store.add(corrections, labels=labels_of(about), several=several)
     try:
         taken_back = check_agreement(model.run_dir, store, server.update, model=model.name)
-    except InputError as error:  # the corrections are stored all the same
+    except (InputError, RunError, OSError) as error:  # the corrections are stored all the same
         taken_back = []
         log({"event": "versions", "error": str(error)})
     for sentence in taken_back:
@@ -188,11 +188,25 @@ async def delete_feedback(request: Request) -> Response:
     if not isinstance(author, str) or not isinstance(text, str) or not (author or text):
         raise RequestError(400, "to delete corrections, name an author or a text")
 
-    def delete() -> int:
-        stores = {id(store): store for store in map(server.stores.of, (m.run_dir for m in server.models.values()))}
-        return sum(store.delete(author=author, text=text) for store in stores.values())
+    return JsonResponse({"deleted": await in_thread(_delete, server, author, text)})
 
-    return JsonResponse({"deleted": await in_thread(delete)})
+
+def _delete(server: ModelServer, author: str, text: str) -> int:
+    """Deletes from the stores of all models, and says how much.
+
+    Raises:
+        RunError: a store failed; what was deleted from others before is said too.
+    """
+    stores = {id(store): store for store in (server.stores.of(model.run_dir) for model in server.models.values())}
+    deleted = 0
+    for store in stores.values():
+        try:
+            deleted += store.delete(author=author, text=text)
+        except RunError as error:
+            if deleted:
+                error.args = (f"{error} ({deleted} were deleted from the stores of other models)",)
+            raise
+    return deleted
 
 
 _CORRECTION = {

@@ -196,7 +196,8 @@ def describe_route(
         query: parameters, name -> description and schema.
         status: of a good answer.
     """
-    operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **_REFUSED}}
+    refused = _REFUSED if method == "GET" else {**_REFUSED, "507": _ERROR}
+    operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **refused}}
     if query:
         operation["parameters"] = [
             {"name": name, "in": "query", **described} for name, described in query.items()

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.config import RunError
+from app.feedback.database import FullDiskError
+from app.run.files import full_disk, reason_of
 from app.serving.errors import RequestError
 from app.serving.http import Handler
 from app.serving.models import ServedModel
@@ -25,11 +27,22 @@ _Result = TypeVar("_Result")
 
 
 async def in_thread(work: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Runs what waits for a disk beside the loop; a database that fails is a 503."""
+    """Runs what waits for a disk beside the loop.
+
+    Raises:
+        RequestError: 507 if the disk is full, which asking again does not mend; 503 if a database fails otherwise.
+    """
     try:
         return await run_in_threadpool(work, *arguments)
+    except FullDiskError as error:
+        raise RequestError(507, str(error)) from error
     except RunError as error:
         raise RequestError(503, str(error), {"Retry-After": "1"}) from error
+    except OSError as error:
+        if not full_disk(error):
+            raise
+        said = f"{error.filename or 'a file'} could not be written: {reason_of(error)}"
+        raise RequestError(507, f"{said}; it is as it was, make room and try again") from error
 
 
 def from_here(handler: Handler) -> Handler:
