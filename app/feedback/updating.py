@@ -33,6 +33,7 @@ from app.feedback.lineage import (
     find_live,
     find_name,
     find_serving,
+    find_version_of,
     name_live,
     path_from,
     read_update,
@@ -137,6 +138,8 @@ def update(request: Request) -> dict[str, float]:
         with strategy.scope():
             known = with_exits_of(config, found.start.model)
             model = start_model(known, found.labels, init_from=str(found.start), facts=found.facts)
+        if model.exits and not config.data.valid_path:
+            say(f"warning: data.valid_path is empty, so the thresholds of the exits stay those of {found.start}")
         encoder = build_encoder(model, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         _note_beginning(found)
@@ -418,8 +421,7 @@ def _write_verdict(
 def _export(found: Update, live: Scoring, update: Scoring) -> None:
     """Writes the update as the next version of the run that serves and puts it on trial.
 
-    What is live is exported first if nothing is there yet, so that there is something to go back to; and it is named
-    before the new version appears, since without a label the newest version is live.
+    A version that a killed process has written and given no label gets it now.
     """
     serving, run_dir = found.serving, found.run_dir
     known = read_update(run_dir).get("version")
@@ -427,21 +429,49 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
         say(f"{run_dir} is version {known} of {serving} already")
         return
     with serving.locked():
-        require_live(serving, run_dir)
-        try:
-            if not read_labels(serving.path).stable:
-                keep_version_files(found.start, serving, _write_version(found, live, found.start))
-            stable = keep_stable(serving.path).stable
-            keep_newest_version_files(serving)  # the version that is the newest until now
-            version = _write_version(found, update, run_dir)
-            _write_files(found, update, version)
-        except Refused as error:
-            raise RunError(str(error)) from error
-        set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
+        version = find_version_of(run_dir, serving)
+        if not (version and read_labels(serving.path).has_been(version)):
+            require_live(serving, run_dir)
+            version = _put_on_trial(found, live, update, written=version)
         write_models_config(serving.path, name=find_name(serving))
     run_dir.write_json(run_dir.update_json, {**read_update(run_dir), "version": version})
-    say(f"version {version} of {serving} is on trial as canary, version {stable} is live; to have the new one go live:")
+    labels = read_labels(serving.path)
+    if labels.canary != version:
+        say(f"{run_dir} is version {version} of {serving} already")
+        return
+    now = f"version {version} of {serving} is on trial as canary, version {labels.stable} is live"
+    say(f"{now}; to have the new one go live:")
     say(f"python -m app.main --mode=update --run_dir={serving} --set update.promote=stable")
+
+
+def _put_on_trial(found: Update, live: Scoring, update: Scoring, *, written: int) -> int:
+    """The number of the version that the update is now, which is labelled canary.
+
+    What is live is exported first if nothing is there yet, so that there is something to go back to; and it is named
+    before the new version appears, since without a label the newest version is live.
+
+    Args:
+        found: what was trained.
+        live: the model that is live, with its scores.
+        update: the same of the update.
+        written: the number of the version if its folder is there already; 0 = it is not.
+
+    Raises:
+        RunError: the export is worse than the model by more than is allowed.
+    """
+    serving, run_dir, version = found.serving, found.run_dir, written
+    try:
+        if not version:
+            if not read_labels(serving.path).stable:
+                keep_version_files(found.start, serving, _write_version(found, live, found.start))
+            keep_stable(serving.path)
+            keep_newest_version_files(serving)  # the version that is the newest until now
+            version = _write_version(found, update, run_dir)
+        _write_files(found, update, version)
+    except Refused as error:
+        raise RunError(str(error)) from error
+    set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
+    return version
 
 
 def _write_files(found: Update, job: Scoring, version: int) -> None:
