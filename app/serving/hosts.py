@@ -56,11 +56,14 @@ def find_strange(headers: Iterable[bytes], allowed: Collection[str] | None) -> s
         headers: their values; none is fine, since browsers always send one.
         allowed: of `read_hosts`.
     """
-    for value in headers if allowed is not None else ():
+    if allowed is None:
+        return ""
+    for value in headers:
         text = value.decode("latin-1").strip().lower()
         found = _HEADER.fullmatch(text)
-        name = found[1].rstrip(".") if found else ""
-        if not (found and (not text or _is_address(name.strip("[]")) or _is_local(name) or _is_among(name, allowed))):
+        name = found[1].removesuffix(".") if found else ""
+        known = not text or _is_address(name.strip("[]")) or _is_local(name) or _is_among(name, allowed)
+        if not found or not known:
             return name or text
     return ""
 
