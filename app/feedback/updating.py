@@ -24,7 +24,7 @@ from app.evaluation.scoring import build_validation, finish_run, score, score_ag
 from app.export.exporters import Exporting, Scoring, export_tflite, write_saved_model
 from app.export.metadata import describe_model
 from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import WRITERS, TFLiteWriter
+from app.export.tflite import EARLY, WRITERS, TFLiteWriter
 from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
@@ -53,6 +53,7 @@ from app.tasks.corpora import (
     read_scored_split,
     read_training_corpus,
 )
+from app.tasks.exit_table import find_threshold, read_table
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Corpus, Facts, Scored, Summary, Task
 from app.training.fit import run_fit
@@ -481,7 +482,9 @@ def _write_files(found: Update, job: Scoring, version: int) -> None:
         names = [Path(name).stem for name in read_manifest(serving.tflite)["files"]]
     except InputError:
         return
-    names = [name for name in names if name in WRITERS]
+    facts, exits = job.model.facts, job.model.config.exit_layers
+    known = [name for name in WRITERS if name not in EARLY or read_table(facts, exits)]
+    names = [name for name in names if name in known]
     if not names:
         return
     writer = TFLiteWriter(
@@ -490,6 +493,7 @@ def _write_files(found: Update, job: Scoring, version: int) -> None:
         boundary_ids=(job.encoder.pieces.start_id, job.encoder.pieces.end_id),
         representative=partial(representative_rows, config, job.model, job.encoder),
         about=describe_model(job.model, run_dir),
+        threshold=find_threshold(facts, exits, config.predict),
     )
     shared = {field.name: getattr(job, field.name) for field in dataclasses.fields(Scoring)}
     exporting = Exporting(**shared, run_dir=run_dir, writer=writer)
