@@ -100,17 +100,18 @@ class Model:
         """Answers texts, in the order in which a person should look at them, the model least sure of the first.
 
             >>> model.rank(texts, top=100)  # doctest: +SKIP
-            [{'text': ..., 'entities': [...], 'uncertainty': 0.41, 'rank': 1, 'number': 3071}, ...]
+            [{'text': ..., 'uncertainty': 0.41, 'rank': 1, 'occurrences': 1, 'number': 3071, ...}, ...]
 
         Args:
             texts: as for `predict`.
             by: "uncertainty" (by the measure for the task), "least_confidence", "margin", "entropy", "diversity" (the
                 least sure text of each kind of text) or "disagreement" (where `other` answers differently).
-            top: how many rows there are at most; 0 = as many as texts.
+            top: how many rows there are at most; 0 = as many as different texts.
             other: a model of the same task and labels, for by="disagreement".
 
         Returns:
-            rows of `predict` with `uncertainty` (0 to 1), `rank` (from 1) and `number`, the place among `texts`.
+            rows of `predict`, one for each different text, with `uncertainty` (0 to 1), `rank` (from 1), `occurrences`
+            (how often the text is among `texts`) and `number`, its first place there.
 
         Raises:
             InputError: as `predict`; or `by` is unknown or needs `other`, or `other` is of another task or labels.

@@ -39,6 +39,7 @@ from app.evaluation.other_run import check_other_run
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
+from app.serving.hosts import read_hosts
 from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_kind_head, check_settings, check_split_head
 from app.tasks.exit_table import read_table
@@ -242,6 +243,7 @@ def check_export(request: Request) -> None:
 
 def check_serve(request: Request) -> None:
     config = request.config.serve
+    read_hosts(config)
     for _, run_dir in find_runs(config, request.run_dir):
         for source in plan_versions(run_dir, config).sources.values():
             if source.runtime == "saved_model":

@@ -37,7 +37,7 @@ def find_entities(texts: list[str], *, address: str, timeout_seconds: float = 60
                 "end": int(found["end"][row, i]),
                 "label": found["label"][row, i].decode("utf-8"),
                 "text": text[found["start"][row, i] : found["end"][row, i]],
-                "score": float(found["score"][row, i]),
+                "score": float(str(found["score"][row, i])),  # as few digits as float32 has
             }
             for i in range(found["count"][row])
         ]

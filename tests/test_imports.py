@@ -62,6 +62,7 @@ LIGHT = [
     *(f"feedback/{path.stem}" for path in sorted((APP / "feedback").glob("*.py")) if path.stem not in TRAINING),
     *(f"feedback/formats/{path.stem}" for path in sorted((APP / "feedback" / "formats").glob("*.py"))),
     "evaluation/other_run",
+    "serving/hosts",
     "serving/runs",
     "encoder/sources",
     "training/cluster",

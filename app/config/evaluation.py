@@ -69,10 +69,11 @@ class PredictConfig:
         "sort texts by what a person should look at next, those the model is least sure of first. uncertainty: by the "
         "measure for the task, which is least_confidence for entities and margin for labels; or the one named: "
         "least_confidence, margin, entropy. diversity: the least sure text of each kind of text; disagreement: where "
-        "predict.other_run answers differently. Empty = as they come",
+        "predict.other_run answers differently. A text that is there several times comes once, as the first of them, "
+        "with their number in occurrences. Empty = as they come",
         choices=("", *RANKS),
     )
-    top: int = option(0, "rank: how many texts are given out; 0 = all", at_least=0)
+    top: int = option(0, "rank: how many different texts are given out; 0 = all", at_least=0)
     other_run: str = option("", "rank=disagreement: another run, of the same task and labels", path="path")
     rank_limit: int = option(
         1_000_000,

@@ -13,6 +13,13 @@ class ServeConfig:
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 = all: set serve.api_key, or guard it otherwise")
     port: int = option(8501, "port to listen on; 0 = any that is free", at_least=0, at_most=65535)
+    allowed_hosts: tuple[str, ...] = option(
+        (),
+        "names under which the server may be asked (header Host, without port; *.example.com = all below it, * = any), "
+        "such as that of a proxy in front of it; localhost and addresses always may. Empty = no other name if there is "
+        "no key and serve.host is reached by this machine alone, as 127.0.0.1 is, so that no page can pass itself off "
+        "as this server (DNS rebinding); else any name",
+    )
     runs: tuple[str, ...] = option(
         (), "run directories to serve, each RUN or NAME=RUN where names must differ; empty = that of --run_dir"
     )

@@ -33,6 +33,13 @@ def newest_version(folder: Path) -> Path:
 VECTORS_FILE = "assets.extra/test_vectors.jsonl"  # in a version: rows of `--mode=predict`, by the float model
 PROVENANCE_FILE = "assets.extra/provenance.json"  # in a version that --mode=update wrote: the run that it is from
 ABOUT_FILE = "assets.extra/about.json"  # in a version: what a server says of the model, see `Task.about`
+EXITS_FILE = "assets.extra/exits.json"  # in a version whose texts may leave early: see `app/tasks/exit_table.py`
+
+
+def read_exits(version: Path) -> dict[str, Any] | None:
+    """What thresholds cost the model of a version; None of one without exits, or older than this file."""
+    path = version / EXITS_FILE
+    return read_json(path) if path.is_file() else None
 
 
 def read_about(version: Path) -> dict[str, Any] | None:

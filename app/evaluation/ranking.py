@@ -5,6 +5,7 @@ From top to bottom: texts to answers that are measured (see `uncertainty.py`), a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import warnings
@@ -32,6 +33,8 @@ from app.tasks.network import TaskModel, build_encoder
 
 FEW_TEXTS = 20_000  # up to which k-means reads all at every step, and not a sample
 DIGITS = 6  # of a measure in an answer
+PLACE = {"uncertainty": 0.0, "rank": 0, "occurrences": 0}  # what a ranking adds to a row
+_DIGEST_BYTES = 16  # of a text, by which texts that are the same are found
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,13 +198,14 @@ def _group(embeddings: np.ndarray, count: int, *, seed: int) -> np.ndarray:
 class Ranking:
     """Measured texts, until all of them are there and can be sorted.
 
-    Their answers wait in a file without a name that the system removes by itself; memory holds 16 bytes for each text,
+    Their answers wait in a file without a name that the system removes by itself; memory holds 32 bytes for each text,
     and its embedding where texts are ranked by diversity (1.5 KB at a width of 384).
     """
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()
         self._uncertainties, self._starts = array("d"), array("q")
+        self._digests = bytearray()
         self._embeddings: list[np.ndarray] = []
 
     def __len__(self) -> int:
@@ -211,18 +215,31 @@ class Ranking:
         """A text, and the row to be given out for it: that of `measured`, with what stands beside it."""
         self._starts.append(self._file.tell())
         self._uncertainties.append(measured.uncertainty)
+        text = row["text"].encode("utf-8", "surrogatepass")
+        self._digests += hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
         self._file.write(json.dumps(row).encode("ascii") + b"\n")  # half a surrogate pair is an escape
         if measured.embedding.size:
             self._embeddings.append(measured.embedding)
 
     def rows(self, *, top: int = 0, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """The rows, the one to look at next first, each with its `uncertainty` and its `rank` from 1."""
-        embeddings = np.stack(self._embeddings) if self._embeddings else None
-        order = order_texts(self._uncertainties, embeddings=embeddings, top=top, seed=seed)
-        for rank, number in enumerate(order, start=1):
-            self._file.seek(self._starts[number])
+        """The rows, the one to look at next first, each with its `uncertainty` and its `rank` from 1.
+
+        A text that is there several times comes once, as the first of them; `occurrences` says how often it is there.
+        """
+        first, counts = self._find_first()
+        embeddings = np.stack([self._embeddings[number] for number in first]) if self._embeddings else None
+        uncertainties = np.array(self._uncertainties)[first]
+        for rank, number in enumerate(order_texts(uncertainties, embeddings=embeddings, top=top, seed=seed), start=1):
+            self._file.seek(self._starts[first[number]])
             row = json.loads(self._file.readline())
-            yield {**row, "uncertainty": round(self._uncertainties[number], DIGITS), "rank": rank}
+            yield {**row, **_place(uncertainties[number], rank, counts[number])}
+
+    def _find_first(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each text is for the first time, ascending, and how often it is there: int64 [different texts] both."""
+        digests = np.frombuffer(bytes(self._digests), f"S{_DIGEST_BYTES}")
+        _, first, counts = np.unique(digests, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        return first[order], counts[order]
 
     def close(self) -> None:
         self._file.close()
@@ -252,8 +269,9 @@ def rank_texts(
         seed: of k-means, for by="diversity".
 
     Returns:
-        rows of `--mode=predict` with `uncertainty` (0 to 1), `rank` (from 1), and `number`, the place of the text in
-        `texts`; with `other` its answer too, as `other_answer`.
+        rows of `--mode=predict`, one for each different text, with `uncertainty` (0 to 1), `rank` (from 1),
+        `occurrences` (how often the text is among `texts`) and `number`, its first place there; with `other` its answer
+        too, as `other_answer`.
 
     Raises:
         InputError: as `Measurer`.
@@ -262,10 +280,21 @@ def rank_texts(
     if predictor.model is not model:
         raise ValueError("rank_texts needs a predictor of the model that it is given")
     measurer = Measurer(predictor, by=by, config=config, other=other)
-    measured = [each for part in divide_texts(texts) for each in measurer.measure(part)]
+    counts = Counter(texts)  # in the order in which they come for the first time
+    places: dict[str, int] = {}
+    for number, text in enumerate(texts):
+        places.setdefault(text, number)
+    measured = [each for part in divide_texts(list(counts)) for each in measurer.measure(part)]
     embeddings = np.stack([each.embedding for each in measured]) if by == "diversity" and measured else None
     order = order_texts([each.uncertainty for each in measured], embeddings=embeddings, top=top, seed=seed)
-    return [
-        {**found.row, "uncertainty": round(found.uncertainty, DIGITS), "rank": rank, "number": int(number)}
-        for rank, (number, found) in enumerate(((number, measured[number]) for number in order), start=1)
-    ]
+    rows = []
+    for rank, number in enumerate(order, start=1):
+        found = measured[number]
+        text = found.row["text"]
+        rows.append({**found.row, **_place(found.uncertainty, rank, counts[text]), "number": places[text]})
+    return rows
+
+
+def _place(uncertainty: float, rank: int, occurrences: int) -> dict[str, Any]:
+    """What a row says of its place in a ranking."""
+    return {"uncertainty": round(float(uncertainty), DIGITS), "rank": rank, "occurrences": int(occurrences)}

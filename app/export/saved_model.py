@@ -19,10 +19,10 @@ from app.config import PredictConfig, RunError
 from app.config.paths import plain
 from app.data.encoding import Encoder
 from app.data.packing import FEATURES
-from app.evaluation.manifest import ABOUT_FILE, VECTORS_FILE, next_version
+from app.evaluation.manifest import ABOUT_FILE, EXITS_FILE, VECTORS_FILE, next_version
 from app.run.directory import atomic
 from app.run.files import reason_of
-from app.tasks.exit_table import find_threshold, read_table
+from app.tasks.exit_table import FACT, find_threshold, read_table
 from app.tasks.exits import EarlyNetwork
 from app.tasks.network import LOGITS, TaskModel, build_word_network
 from app.tasks.task import Task
@@ -39,6 +39,7 @@ def export_saved_model(
     task: Task,
     labels: Sequence[str],
     early: EarlyNetwork | None = None,
+    exits: Mapping[str, Any] | None = None,
     check: Callable[[Path], None] = lambda path: None,
 ) -> Path:
     """Writes `folder/N/`, N one more than the highest number there; it appears only when it is complete.
@@ -51,6 +52,7 @@ def export_saved_model(
         task: of the model.
         labels: of the model.
         early: inside `tag_texts`; None = every text goes through the whole network.
+        exits: what the thresholds of `early` cost, for a server that chooses among them.
         check: looks at the complete export before it gets its name; what it raises, the export does not outlive.
 
     Returns:
@@ -84,6 +86,8 @@ def export_saved_model(
             _write_warmup(part / WARMUP_FILE, task)
             about = json.dumps(task.about(labels), ensure_ascii=False, indent=2)
             (part / ABOUT_FILE).write_text(f"{about}\n", encoding="utf-8")
+            if exits:
+                (part / EXITS_FILE).write_text(f"{json.dumps(exits)}\n", encoding="utf-8")
             check(part)
     except (OSError, tf.errors.OpError) as error:
         raise RunError(
@@ -169,5 +173,6 @@ def save_as_saved_model(
         task=model.task,
         labels=model.labels,
         early=early,
+        exits=model.facts.get(FACT) if early else None,
         check=check,
     )

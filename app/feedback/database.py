@@ -29,6 +29,7 @@ BUSY_SECONDS = 60.0  # how long a writer waits for the others
 ALLOWED = "sqlite:///FILE or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 _LOCK_KEY = 7_160_391_005  # of PostgreSQL's advisory lock while tables are made
 _TRIES = 5  # of a transaction that PostgreSQL ended to solve a deadlock
+_NO_ROOM = "the disk is full; it is as it was, make room and try again"
 _RETRIED = {"40P01", "40001"}  # deadlock, serialization
 _Result = TypeVar("_Result")
 
@@ -75,6 +76,10 @@ queue = sa.Table(
 )
 
 
+class FullDiskError(RunError):
+    """There was no room for what was to be written; nothing was changed, unless the message says otherwise."""
+
+
 class Database:
     """Threads may share it; a process opens its own."""
 
@@ -103,6 +108,8 @@ class Database:
             database._file = _identify(parsed)
         except SQLAlchemyError as error:
             database.close()
+            if _is_full(error):
+                raise FullDiskError(f"{mask_url(parsed)} could not be made: {_NO_ROOM}") from error
             raise InputError(_why_not_opened(parsed, error)) from error
         except BaseException:
             database.close()
@@ -127,7 +134,8 @@ class Database:
         """Runs `work` in a transaction, which is on the disk when this returns; it may run again after a deadlock.
 
         Raises:
-            RunError: the database failed, such as a full disk or a lost connection; nothing was changed.
+            FullDiskError: the disk is full; nothing was changed.
+            RunError: the database failed in another way, such as a lost connection; nothing was changed.
         """
         self._require_file()
         for tries_left in reversed(range(_TRIES)):
@@ -144,8 +152,18 @@ class Database:
         """Has deleted rows leave the files of the database too.
 
         Raises:
+            FullDiskError: the disk is full.
             RunError: another process has been reading for too long.
         """
+        try:
+            self._erase_deleted()
+        except FullDiskError as error:
+            raise FullDiskError(
+                f"{self.name}: no row is left of it, but bytes of deleted rows stay in the files, since the disk is "
+                "full: make room, then delete once more"
+            ) from error
+
+    def _erase_deleted(self) -> None:
         with self._translated("written"), _outside_transactions(self._engine) as connection:
             if self._engine.dialect.name == "sqlite":
                 busy = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar_one()
@@ -193,6 +211,8 @@ class Database:
         try:
             yield
         except SQLAlchemyError as error:
+            if _is_full(error):
+                raise FullDiskError(f"{self.name} could not be {what}: {_NO_ROOM}") from error
             raise RunError(f"{self.name} could not be {what}: {_reason(error)}") from error
 
 
@@ -355,6 +375,11 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     text = re.sub(r"^.*?FATAL:\s*", "", lines[0]) if lines else type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _is_full(error: SQLAlchemyError) -> bool:
+    """SQLite's "database or disk is full", PostgreSQL's state disk_full."""
+    return "disk is full" in _reason(error) or _state(error) == "53100"
 
 
 def _state(error: BaseException | None) -> str:

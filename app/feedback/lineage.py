@@ -61,6 +61,16 @@ def find_serving(run_dir: RunDirectory) -> RunDirectory:
     return run_at(path, run_dir) if path else run_dir
 
 
+def find_version_of(run_dir: RunDirectory, serving: RunDirectory) -> int:
+    """The newest version of a run that serves which has the weights of an update as they are now; 0 = none has."""
+    weights = run_dir.read_metrics().get("weights_sha256")
+    for version in reversed(find_versions(serving.path)):
+        known = read_provenance(serving.saved_model / str(version))
+        if known.get("run") == path_from(run_dir, serving) and known.get("weights_sha256") == weights:
+            return version
+    return 0
+
+
 def find_live(run_dir: RunDirectory) -> RunDirectory:
     """The run whose weights are live: an update that is named itself, else the one that made the stable version.
 

@@ -24,7 +24,7 @@ from app.evaluation.scoring import build_validation, finish_run, score, score_ag
 from app.export.exporters import Exporting, Scoring, export_tflite, write_saved_model
 from app.export.metadata import describe_model
 from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import WRITERS, TFLiteWriter
+from app.export.tflite import EARLY, WRITERS, TFLiteWriter
 from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
@@ -33,6 +33,7 @@ from app.feedback.lineage import (
     find_live,
     find_name,
     find_serving,
+    find_version_of,
     name_live,
     path_from,
     read_update,
@@ -52,6 +53,7 @@ from app.tasks.corpora import (
     read_scored_split,
     read_training_corpus,
 )
+from app.tasks.exit_table import find_threshold, read_table
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Corpus, Facts, Scored, Summary, Task
 from app.training.fit import run_fit
@@ -137,6 +139,8 @@ def update(request: Request) -> dict[str, float]:
         with strategy.scope():
             known = with_exits_of(config, found.start.model)
             model = start_model(known, found.labels, init_from=str(found.start), facts=found.facts)
+        if model.exits and not config.data.valid_path:
+            say(f"warning: data.valid_path is empty, so the thresholds of the exits stay those of {found.start}")
         encoder = build_encoder(model, config.data)
         opened.enter_context(open_run(request, workers, mode=MODE, corpora=corpora))
         _note_beginning(found)
@@ -418,8 +422,7 @@ def _write_verdict(
 def _export(found: Update, live: Scoring, update: Scoring) -> None:
     """Writes the update as the next version of the run that serves and puts it on trial.
 
-    What is live is exported first if nothing is there yet, so that there is something to go back to; and it is named
-    before the new version appears, since without a label the newest version is live.
+    A version that a killed process has written and given no label gets it now.
     """
     serving, run_dir = found.serving, found.run_dir
     known = read_update(run_dir).get("version")
@@ -427,21 +430,49 @@ def _export(found: Update, live: Scoring, update: Scoring) -> None:
         say(f"{run_dir} is version {known} of {serving} already")
         return
     with serving.locked():
-        require_live(serving, run_dir)
-        try:
-            if not read_labels(serving.path).stable:
-                keep_version_files(found.start, serving, _write_version(found, live, found.start))
-            stable = keep_stable(serving.path).stable
-            keep_newest_version_files(serving)  # the version that is the newest until now
-            version = _write_version(found, update, run_dir)
-            _write_files(found, update, version)
-        except Refused as error:
-            raise RunError(str(error)) from error
-        set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
+        version = find_version_of(run_dir, serving)
+        if not (version and read_labels(serving.path).has_been(version)):
+            require_live(serving, run_dir)
+            version = _put_on_trial(found, live, update, written=version)
         write_models_config(serving.path, name=find_name(serving))
     run_dir.write_json(run_dir.update_json, {**read_update(run_dir), "version": version})
-    say(f"version {version} of {serving} is on trial as canary, version {stable} is live; to have the new one go live:")
+    labels = read_labels(serving.path)
+    if labels.canary != version:
+        say(f"{run_dir} is version {version} of {serving} already")
+        return
+    now = f"version {version} of {serving} is on trial as canary, version {labels.stable} is live"
+    say(f"{now}; to have the new one go live:")
     say(f"python -m app.main --mode=update --run_dir={serving} --set update.promote=stable")
+
+
+def _put_on_trial(found: Update, live: Scoring, update: Scoring, *, written: int) -> int:
+    """The number of the version that the update is now, which is labelled canary.
+
+    What is live is exported first if nothing is there yet, so that there is something to go back to; and it is named
+    before the new version appears, since without a label the newest version is live.
+
+    Args:
+        found: what was trained.
+        live: the model that is live, with its scores.
+        update: the same of the update.
+        written: the number of the version if its folder is there already; 0 = it is not.
+
+    Raises:
+        RunError: the export is worse than the model by more than is allowed.
+    """
+    serving, run_dir, version = found.serving, found.run_dir, written
+    try:
+        if not version:
+            if not read_labels(serving.path).stable:
+                keep_version_files(found.start, serving, _write_version(found, live, found.start))
+            keep_stable(serving.path)
+            keep_newest_version_files(serving)  # the version that is the newest until now
+            version = _write_version(found, update, run_dir)
+        _write_files(found, update, version)
+    except Refused as error:
+        raise RunError(str(error)) from error
+    set_label(serving.path, "canary", version, f"{run_dir.path.resolve().name} passed as an update")
+    return version
 
 
 def _write_files(found: Update, job: Scoring, version: int) -> None:
@@ -451,7 +482,9 @@ def _write_files(found: Update, job: Scoring, version: int) -> None:
         names = [Path(name).stem for name in read_manifest(serving.tflite)["files"]]
     except InputError:
         return
-    names = [name for name in names if name in WRITERS]
+    facts, exits = job.model.facts, job.model.config.exit_layers
+    known = [name for name in WRITERS if name not in EARLY or read_table(facts, exits)]
+    names = [name for name in names if name in known]
     if not names:
         return
     writer = TFLiteWriter(
@@ -460,6 +493,7 @@ def _write_files(found: Update, job: Scoring, version: int) -> None:
         boundary_ids=(job.encoder.pieces.start_id, job.encoder.pieces.end_id),
         representative=partial(representative_rows, config, job.model, job.encoder),
         about=describe_model(job.model, run_dir),
+        threshold=find_threshold(facts, exits, config.predict),
     )
     shared = {field.name: getattr(job, field.name) for field in dataclasses.fields(Scoring)}
     exporting = Exporting(**shared, run_dir=run_dir, writer=writer)

@@ -54,6 +54,10 @@ class Labels:
             raise InputError(f"a label of a version is {' or '.join(LABELS)}, received {label!r}")
         return int(getattr(self, label))
 
+    def has_been(self, version: int) -> bool:
+        """Whether a version has, or once had, a label."""
+        return bool(self.of(version)) or any(each.after == version for each in self.history)
+
     def of(self, version: int) -> list[str]:
         """The labels of a version."""
         return [label for label in LABELS if self[label] == version]

@@ -14,7 +14,7 @@ from app.data.inputs import find_inputs, read_documents, too_many
 from app.data.sentence import surrogate_fault
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor
-from app.evaluation.ranking import Measurer, Ranking, open_other_run
+from app.evaluation.ranking import PLACE, Measurer, Ranking, open_other_run
 from app.evaluation.runtimes import build_predictor
 from app.run.directory import Request, atomic
 from app.run.files import named, open_special
@@ -75,7 +75,7 @@ def _answer(
 def _rank(
     documents: Iterator[list[Document]], predictor: Predictor, config: Config
 ) -> Iterator[Iterable[dict[str, Any]]]:
-    """All rows in their order of rank, when the last document has been read."""
+    """All rows in their order of rank, when the last document has been read; one for each different text."""
     settings, other = config.predict, None
     if settings.other_run:
         other = open_other_run(settings.other_run, predictor.model, batch_size=settings.batch_size)
@@ -85,7 +85,8 @@ def _rank(
             if len(ranking) + len(part) > settings.rank_limit:
                 raise too_many(settings.rank_limit)
             for document, found in zip(part, measurer.measure([each.text for each in part]), strict=True):
-                ranking.add(document.beside(found.row), found)
+                # What the ranking adds to a row counts as the answer's own: a key of the input is kept beside it.
+                ranking.add(document.beside({**found.row, **PLACE}), found)
         yield ranking.rows(top=settings.top, seed=config.seed)
 
 

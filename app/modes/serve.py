@@ -5,7 +5,7 @@ import sys
 
 from app.feedback.store import open_store
 from app.run.directory import Request
-from app.serving import label_studio, review  # noqa: F401  they add their routes
+from app.serving import corrections, label_studio, promotion, review  # noqa: F401  they add their routes
 from app.serving.http import log
 from app.serving.models import ServedModel
 from app.serving.runs import find_runs, name_runs, plan_versions

@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,12 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.config import InputError
 from app.serving.errors import RequestError
+from app.serving.hosts import find_strange
 from app.serving.metrics import Metrics
 
 OPEN_PATHS = ("/", "/healthz", "/readyz")  # asked without a key
 PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds, not logged
 UNREAD_SECONDS, UNREAD_BYTES = 2.0, 64 * 2**20  # of a refused body that are still taken, so that the client can listen
 BODY_SECONDS = 60.0  # in which a body must have arrived
+PACKED_PART = 2**12  # bytes unpacked at a time: what follows a member is copied, and there may be many small ones
+LARGE_PACKED = 2**16  # bytes; larger bodies are unpacked beside the loop
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -96,6 +99,8 @@ async def read_body(request: Request, most: int) -> bytes:
         raise RequestError(408, f"the body did not arrive in {BODY_SECONDS:g} s") from error
     if packing != "gzip":
         return bytes(body)
+    if len(body) > LARGE_PACKED:
+        return await asyncio.to_thread(_unpack, bytes(body), most, too_large)
     return _unpack(bytes(body), most, too_large)
 
 
@@ -114,31 +119,52 @@ class _Untimed:
 
 
 def _unpack(body: bytes, most: int, too_large: RequestError) -> bytes:
-    unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
-    try:
-        found = unpacker.decompress(body, most + 1)
-    except zlib.error as error:
-        raise RequestError(400, f"the body is not gzip, as its Content-Encoding says: {error}") from error
-    if len(found) > most:
-        raise too_large
+    """The members of gzip, which follow each other with nothing between or after them (RFC 1952, section 2.2)."""
+    found, unpacker = bytearray(), _open_member()
+    for at in range(0, len(body), PACKED_PART):
+        part = body[at : at + PACKED_PART]
+        while part:
+            if unpacker.eof:
+                unpacker = _open_member()
+            try:
+                found += unpacker.decompress(part, most + 1 - len(found))
+            except zlib.error as error:
+                raise RequestError(400, f"the body is not gzip, as its Content-Encoding says: {error}") from error
+            if len(found) > most:
+                raise too_large
+            part = unpacker.unused_data
     if not unpacker.eof:
         raise RequestError(400, "the body is not gzip, as its Content-Encoding says: its end is missing")
-    return found
+    return bytes(found)
+
+
+def _open_member() -> Any:
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)
 
 
 class Gate:
-    """The outermost layer of the server: key, metrics, log, and a sentence for whatever went wrong.
+    """The outermost layer of the server: host, key, metrics, log, and a sentence for whatever went wrong.
 
     Args:
         app: the routes.
         api_key: that requests must bring; empty = none.
+        hosts: names under which it may be asked, see `read_hosts`; None = any.
         metrics: counts them.
         access_log: whether each is logged.
         show_texts: whether texts are.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str, metrics: Metrics, access_log: bool, show_texts: bool) -> None:
-        self._app, self._key, self._metrics = app, api_key.encode("utf-8"), metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str,
+        hosts: Collection[str] | None,
+        metrics: Metrics,
+        access_log: bool,
+        show_texts: bool,
+    ) -> None:
+        self._app, self._key, self._hosts, self._metrics = app, api_key.encode("utf-8"), hosts, metrics
         self._logs, self._show_texts = access_log, show_texts
         self._stopping = False
 
@@ -174,6 +200,9 @@ class Gate:
         """Why a request is not even looked at."""
         if self._stopping:
             return RequestError(503, "the server is being stopped", {"Retry-After": "1"})
+        if strange := find_strange((value for name, value in scope["headers"] if name == b"host"), self._hosts):
+            said = f"this server does not answer to the name {strange[:100]!r}; if it should, add that to"
+            return RequestError(403, f"{said} serve.allowed_hosts when it is started")
         if self._key and scope["path"] not in OPEN_PATHS and not self._has_key(scope):
             said = "this server wants its key: Authorization: Bearer KEY, or X-Api-Key: KEY"
             return RequestError(401, said, {"WWW-Authenticate": "Bearer"})

@@ -28,11 +28,12 @@ from app.config import InputError
 from app.feedback.correction import Correction
 from app.feedback.formats import read_annotated
 from app.feedback.learning import gives_several
+from app.serving.corrections import digest_of, labels_of
 from app.serving.errors import RequestError
 from app.serving.http import JsonResponse
 from app.serving.models import ServedModel, Version
 from app.serving.predict_json import shown
-from app.serving.review import add_route, digest_of, find_model, from_here, in_thread, labels_of
+from app.serving.routes import add_route, find_model, from_here, in_thread
 from app.serving.server import ModelServer, note, read_json, server_of
 
 CONTROLS = {"tagging": "Labels", "classification": "Choices"}  # what a project asks for -> the tag of it

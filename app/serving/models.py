@@ -14,7 +14,7 @@ import numpy as np
 
 from app.config import Config, InputError, RunError, ServeConfig
 from app.data.packing import FEATURES
-from app.evaluation.manifest import VECTORS_FILE
+from app.evaluation.manifest import VECTORS_FILE, read_exits
 from app.run.directory import RunDirectory
 from app.run.files import first_line, json_fault
 from app.serving.batching import Batcher
@@ -22,6 +22,7 @@ from app.serving.engines import SavedModelEngine, TFLiteEngine, limits_of
 from app.serving.errors import RequestError
 from app.serving.predict_json import Limits
 from app.serving.runs import Plan, Source, check_named_file, describe_source, model_of, plan_versions
+from app.tasks.exit_table import FACT as EXITS
 from app.tasks.light import LightModel, load_light_model, read_model_facts
 
 LEAST_AGREEING = 0.5  # of the test vectors: fewer, and the files do not belong together
@@ -208,7 +209,7 @@ class ServedModel:
     def _open(self, source: Source) -> Version:
         """A version, tested and warm."""
         about = dict(describe_source(source, self.run_dir), model=self.name)
-        if self._facts().get("pairs"):
+        if self._facts(source).get("pairs"):
             about["pairs"] = True
         engine = self._make_engine(source, about)
         check_engine(engine, about, self._vectors(source))
@@ -240,18 +241,26 @@ class ServedModel:
         return SavedModelEngine(
             source.path,
             about=about,
-            facts=self._facts(),
+            facts=self._facts(source),
             predict=self.config.predict,
             target_ms=self.settings.target_latency_ms,
             observe_layers=lambda layers: self.observe_layers(layers),
         )
 
-    def _facts(self) -> Mapping[str, Any]:
-        """What the model knows beside its labels; empty of a run that has only its exports."""
+    def _facts(self, source: Source) -> Mapping[str, Any]:
+        """What the model of a version knows beside its labels; empty of a run that has only its exports.
+
+        The thresholds of exits are those of the version: the run itself may have learnt since, or an update made it.
+        """
+        folder = model_of(source, self.run_dir)
         try:
-            return read_model_facts(self.run_dir.model).facts
+            facts = dict(read_model_facts(folder or self.run_dir.model).facts)
         except InputError:
-            return {}
+            facts = {}
+        exits = read_exits(source.path)
+        if exits or folder is None:
+            facts[EXITS] = exits or {}
+        return facts
 
     def _vectors(self, source: Source) -> list[dict[str, Any]]:
         """Rows that a version must give; none for a TFLite file, which has vectors of another kind."""

@@ -11,7 +11,7 @@ def _json(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
 
 _ERROR = _json({"$ref": "#/components/schemas/Error"}, "what is wrong, in one sentence")
 _OBJECT: dict[str, Any] = {"type": "object"}
-_REFUSED = {str(status): _ERROR for status in (400, 401, 404, 408, 413, 415, 429, 503, 504)}
+_REFUSED = {str(status): _ERROR for status in (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)}
 
 
 def _get(summary: str, schema: dict[str, Any], **others: Any) -> dict[str, Any]:
@@ -196,7 +196,8 @@ def describe_route(
         query: parameters, name -> description and schema.
         status: of a good answer.
     """
-    operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **_REFUSED}}
+    refused = _REFUSED if method == "GET" else {**_REFUSED, "507": _ERROR}
+    operation: dict[str, Any] = {"summary": summary, "responses": {str(status): _json(_OBJECT, summary), **refused}}
     if query:
         operation["parameters"] = [
             {"name": name, "in": "query", **described} for name, described in query.items()

@@ -244,6 +244,8 @@ def write_answer(outputs: Mapping[str, np.ndarray], *, by_row: bool) -> dict[str
 def _plain(value: np.ndarray) -> Any:
     if value.dtype == object:
         return _decoded(value.tolist())
+    if value.dtype == np.float32:  # 0.9584, which is the same float32 as 0.9584000110626221
+        return np.array([float(str(each)) for each in value.flat]).reshape(value.shape).tolist()
     return value.tolist()
 
 

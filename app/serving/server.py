@@ -32,6 +32,7 @@ from app.config import FeedbackConfig, InputError, ServeConfig, UpdateConfig
 from app.config.rules import describe_taken_port
 from app.serving.connections import LISTEN_BACKLOG, DrainingServer, JsonHttpProtocol
 from app.serving.errors import RequestError
+from app.serving.hosts import read_hosts
 from app.serving.http import Gate, JsonResponse, log, read_body, refuse, refuse_unknown
 from app.serving.metrics import Metrics
 from app.serving.models import ServedModel, Version
@@ -381,6 +382,7 @@ def build_app(server: ModelServer, routes: Sequence[Route] | None = None) -> Gat
     return Gate(
         packed,
         api_key=server.api_key,
+        hosts=read_hosts(config, has_key=bool(server.api_key)),
         metrics=server.metrics,
         access_log=config.access_log,
         show_texts=config.log_texts,

@@ -57,7 +57,9 @@ def _heading(row: dict) -> str:
     name, unsure = row.get("file", row.get("id")), row.get("uncertainty")
     parts = [] if name is None else [str(name).translate(UNSHOWN)]
     if "rank" in row and isinstance(unsure, float):
-        parts.append(f"{row['rank']}. uncertainty {unsure:.3f}".translate(UNSHOWN))
+        times = row.get("occurrences", 1)
+        often = f", {times:,} times in the input" if isinstance(times, int) and times > 1 else ""
+        parts.append(f"{row['rank']}. uncertainty {unsure:.3f}{often}".translate(UNSHOWN))
     return "  ".join(parts)
 
 

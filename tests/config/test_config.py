@@ -290,7 +290,7 @@ predict.split_sentences predict.batch_size predict.min_score predict.target_prec
 predict.format predict.drop_non_names predict.max_f1_loss predict.rank predict.top predict.other_run predict.rank_limit
 export.formats export.max_f1_loss export.block_size
 export.int8_table export.int4_table export.product_width
-export.calibration_rows export.vectors serve.host serve.port serve.runs serve.runtime
+export.calibration_rows export.vectors serve.host serve.allowed_hosts serve.port serve.runs serve.runtime
 serve.tflite_file serve.threads serve.max_batch serve.queue_size serve.deadline_ms serve.target_latency_ms
 serve.max_body_bytes serve.api_key
 serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchmark.steps

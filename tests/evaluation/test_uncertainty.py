@@ -31,7 +31,7 @@ TEXTS = [
     " \t ",
     "Cleo was old. The house was in Lima.",
     "Rome",
-    "Rome",
+    "Bob",
 ]
 
 
@@ -173,9 +173,30 @@ def test_rows_wait_on_disk_and_come_back_as_they_were():
     rows = [{"text": f"\ud83d {number} é\n", "n": [number, None, 0.1]} for number in range(5)]
     for row, value in zip(rows, (0.1, 0.4, 0.2, 0.9, 0.3), strict=True):
         ranking.add(row, Measured(value))
-    expected = [{**rows[n], "uncertainty": u, "rank": r} for r, (n, u) in enumerate([(3, 0.9), (1, 0.4)], start=1)]
+    expected = [
+        {**rows[n], "uncertainty": u, "rank": r, "occurrences": 1} for r, (n, u) in enumerate([(3, 0.9), (1, 0.4)], 1)
+    ]
     assert len(ranking) == 5 and list(ranking.rows(top=2)) == expected
     assert [row["rank"] for row in ranking.rows()] == [1, 2, 3, 4, 5]
+    ranking.close()
+
+
+@pytest.mark.parametrize("width", [0, 2])
+def test_a_text_that_is_there_several_times_comes_once_as_the_first_of_them(width):
+    ranking = Ranking()
+    texts = ["b", "a", "b", "", "c\ud83d", "a", "b", "", "c"]
+    unsure = {"a": 0.1, "b": 0.4, "": 0.0, "c\ud83d": 0.9, "c": 0.2}
+    for number, text in enumerate(texts):
+        ranking.add({"id": number, "text": text}, Measured(unsure[text], np.ones(width, np.float32) / 2))
+    found = [(row["id"], row["text"], row["occurrences"], row["rank"]) for row in ranking.rows()]
+    assert found == [(4, "c\ud83d", 1, 1), (0, "b", 3, 2), (8, "c", 1, 3), (1, "a", 2, 4), (3, "", 2, 5)]
+    assert [row["text"] for row in ranking.rows(top=2)] == ["c\ud83d", "b"]
+    ranking.close()
+
+
+def test_a_ranking_of_nothing_is_empty():
+    ranking = Ranking()
+    assert list(ranking.rows()) == []
     ranking.close()
 
 
@@ -200,12 +221,18 @@ def test_texts_come_back_with_their_answers_and_those_without_a_word_last(reques
     values = {row.pop("number"): row.pop("uncertainty") for row in found}
     assert sorted(values) == list(range(len(TEXTS))) and values[2] == values[5] == 0 < values[1] <= 1
     for number, row in zip(values, found, strict=True):
-        assert row == answers[number]
+        assert row == answers[number] | {"occurrences": 1}
     if by != "diversity":
         assert list(values.values()) == sorted(values.values(), reverse=True)
         alone = {n: rank_texts(model, predictor, [TEXTS[n]], by=by)[0]["uncertainty"] for n in (0, 3, 6)}
         assert alone == pytest.approx({n: values[n] for n in alone}, abs=1e-4)
     assert len(rank_texts(model, predictor, TEXTS, by=by, top=3)) == 3
+
+
+def test_a_text_that_is_there_several_times_is_ranked_once(tagger):
+    found = rank_texts(tagger, predictor_of(tagger), ["Bob", "Rome", "Bob", "", "Rome", "Bob"])
+    places = {row["text"]: (row["number"], row["occurrences"]) for row in found}
+    assert len(found) == 3 and places == {"Bob": (0, 3), "Rome": (1, 2), "": (3, 1)}
 
 
 def test_measures_need_no_tensorflow():
@@ -262,7 +289,8 @@ def test_an_answer_of_a_classifier_tells_the_same_and_that_of_a_tagger_its_least
 def test_a_text_is_embedded_as_the_mean_of_its_hidden_states(request, kind):
     model = request.getfixturevalue(kind)
     predictor = predictor_of(model, batch_size=3)
-    found = Measurer(predictor, by="diversity").measure(TEXTS)
+    texts = [*TEXTS, "Rome"]
+    found = Measurer(predictor, by="diversity").measure(texts)
     examples = []
 
     class Heard:
@@ -277,8 +305,8 @@ def test_a_text_is_embedded_as_the_mean_of_its_hidden_states(request, kind):
     mean = states[features["padding_mask"][0] > 0].mean(axis=0)
     np.testing.assert_allclose(found[0].embedding, mean / np.linalg.norm(mean), atol=1e-5)
     lengths = [np.linalg.norm(each.embedding) for each in found]
-    np.testing.assert_allclose(lengths, [0.0 if not text.strip() else 1.0 for text in TEXTS], atol=1e-5)
-    np.testing.assert_allclose(found[7].embedding, found[8].embedding, atol=1e-5)
+    np.testing.assert_allclose(lengths, [0.0 if not text.strip() else 1.0 for text in texts], atol=1e-5)
+    np.testing.assert_allclose(found[7].embedding, found[9].embedding, atol=1e-5)
 
 
 def test_a_model_agrees_with_itself_and_another_ones_answer_stands_beside(vocabulary, tagger):

@@ -13,7 +13,7 @@ from app.feedback.learning import (
     select_again,
     select_corrections,
 )
-from app.feedback.lineage import describe_live, find_live, find_serving, name_live, require_live
+from app.feedback.lineage import describe_live, find_live, find_serving, find_version_of, name_live, require_live
 from app.feedback.replay import BLOCK, count_replayed, sample_examples, without
 from app.feedback.store import Correction, Store
 from app.feedback.versions import set_label
@@ -174,3 +174,29 @@ def test_what_is_held_out_is_not_learnt_in_another_spelling(small, capsys):
     folded = [{each.text.upper().replace("\uff23", "C") for each in part} for part in (found.learnt, found.held_out)]
     assert folded[0].isdisjoint(folded[1])
     assert "held out in another spelling" in capsys.readouterr().err
+
+
+def test_the_version_of_an_update_is_found_again_by_its_run_and_its_weights(tmp_path):
+    serving, update, other = (RunDirectory(tmp_path / name) for name in ("ner", "ner-2", "ner-3"))
+    made = [(1, None), (2, (".", "a")), (3, ("../ner-2", "old")), (4, ("../ner-2", "new")), (5, ("../ner-3", "new"))]
+    for number, provenance in made:
+        version = serving.saved_model / str(number)
+        serving.write_bytes(version / "saved_model.pb", b"x")
+        if provenance:
+            record = dict(zip(("run", "weights_sha256"), provenance, strict=True))
+            serving.write_json(version / PROVENANCE_FILE, record)
+    for run, weights in ((update, "new"), (other, "else")):
+        run.update_metrics({"weights_sha256": weights})
+    assert (find_version_of(update, serving), find_version_of(other, serving)) == (4, 0)
+    (serving.saved_model / "4" / "saved_model.pb").unlink()  # not complete
+    assert find_version_of(update, serving) == 0
+
+
+def test_a_version_that_had_a_label_once_is_known(tmp_path):
+    run = RunDirectory(tmp_path)
+    for number in (1, 2, 3):
+        run.write_bytes(run.saved_model / str(number) / "saved_model.pb", b"x")
+    set_label(tmp_path, "stable", 1)
+    set_label(tmp_path, "canary", 2)
+    labels = set_label(tmp_path, "canary", 0)
+    assert [labels.has_been(number) for number in (1, 2, 3)] == [True, True, False]

@@ -316,7 +316,8 @@ def test_ranked_texts_come_least_sure_first_with_all_that_stood_beside_them(run_
     plain = run_predict(content, name="input.jsonl")
     assert [row["rank"] for row in rows] == list(range(1, len(texts) + 1))
     for row in rows:
-        assert row == plain[row["id"]] | {"uncertainty": row["uncertainty"], "rank": row["rank"]}
+        place = {"uncertainty": row["uncertainty"], "rank": row["rank"], "occurrences": 1}
+        assert row == plain[row["id"]] | place
         assert 0 <= row["uncertainty"] <= 1
     assert sorted(row["id"] for row in rows) == list(range(len(texts)))
     assert rows[-1]["text"] == "" and rows[-1]["uncertainty"] == 0 < rows[0]["uncertainty"]
@@ -324,6 +325,15 @@ def test_ranked_texts_come_least_sure_first_with_all_that_stood_beside_them(run_
     assert len(first) == 5
     if rank != "diversity":
         assert values_of(rows) == sorted(values_of(rows), reverse=True) and first == rows[:5]
+
+
+def test_a_text_that_is_several_times_in_a_file_is_ranked_once(run_predict):
+    texts = ["Jordan", "met", "Jordan", "Rome"]
+    lines = [{"id": number, "text": text, "rank": "A"} for number, text in enumerate(texts)]
+    rows = run_predict("\n".join(map(json.dumps, lines)).encode(), "predict.rank=uncertainty", name="input.jsonl")
+    found = sorted((row["id"], row["text"], row["occurrences"]) for row in rows)
+    assert found == [(0, "Jordan", 2), (1, "met", 1), (3, "Rome", 1)]
+    assert [(row["rank"], row["given_rank"]) for row in rows] == [(1, "A"), (2, "A"), (3, "A")]
 
 
 def test_names_that_may_be_either_are_what_the_model_is_least_sure_of(run_predict):

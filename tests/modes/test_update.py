@@ -93,14 +93,29 @@ def test_an_update_is_an_ordinary_run_with_a_report_of_what_changed(updated):
     assert not any(text in run.update_json.read_text() for text in texts)  # what the store forgets is not kept here
 
 
+def copy_of(updated: tuple[Path, str, str], folder: Path) -> Path:
+    """A copy of both runs that knows where it is."""
+    copy = Path(shutil.copytree(updated[0], folder / "copy"))
+    config = copy / "ner-2" / "config.yaml"
+    config.write_text(config.read_text().replace(str(updated[0]), str(copy)))
+    return copy
+
+
+def forget_version(folder: Path) -> None:
+    """Puts the runs back to where the update had passed and was not a version yet."""
+    record = folder / "ner-2" / "update.json"
+    record.write_text(json.dumps({name: value for name, value in read(record).items() if name != "version"}))
+    for name in ("saved_model/2", "tflite/1", "tflite/2"):
+        shutil.rmtree(folder / "ner" / "export" / name, ignore_errors=True)
+    for name in ("labels.json", "models.config"):
+        (folder / "ner" / "export" / name).unlink()
+
+
 def test_the_same_command_again_trains_nothing_and_exports_nothing(updated, tmp_path, call):
-    folder = shutil.copytree(updated[0], tmp_path / "copy")
+    folder = copy_of(updated, tmp_path)
     before = read(folder / "ner-2" / "metrics.json")
     add(folder, corrections(20, seed=6))  # too late for this run
     settings = [each.replace(str(updated[0]), str(folder)) for each in learn(updated[0])]
-    (folder / "ner-2" / "config.yaml").write_text(
-        (folder / "ner-2" / "config.yaml").read_text().replace(str(updated[0]), str(folder))
-    )
     status, _, messages = call(*settings, cwd=folder)
     assert status == 0, messages
     assert read(folder / "ner-2" / "metrics.json") == before and "is version 2 of" in messages
@@ -197,6 +212,32 @@ def test_a_killed_update_resumes_to_the_same_bits_whatever_was_corrected_meanwhi
     metrics = [read(each / "ner-2" / "metrics.json") for each in (folder, updated[0])]
     assert metrics[0]["weights_sha256"] == metrics[1]["weights_sha256"]
     assert metrics[0]["update/corrections"] == metrics[1]["update/corrections"]
+
+
+@pytest.mark.slow
+def test_an_update_that_is_killed_before_its_version_has_a_label_gives_it_one_when_it_is_started_again(
+    updated, tmp_path, app_process, call
+):
+    folder = copy_of(updated, tmp_path)
+    run, arguments = folder / "ner", [each.replace(str(updated[0]), str(folder)) for each in learn(updated[0])]
+    forget_version(folder)
+    killed = app_process(*arguments, cwd=folder)
+    limit = time.monotonic() + 300
+    while not (run / "export" / "saved_model" / "2").exists():
+        assert killed.poll() is None and time.monotonic() < limit
+        time.sleep(0.001)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    labels = read_labels(run)
+    assert (labels.stable, labels.canary, "version" in read(folder / "ner-2" / "update.json")) == (1, 0, False)
+    assert plan_versions(RunDirectory(run), ServeConfig()).labels == {"stable": 1}
+    status, _, messages = call(*arguments, cwd=folder)
+    assert status == 0 and "version 2 of" in messages and "is on trial as canary, version 1 is live" in messages
+    assert (read_labels(run).stable, read_labels(run).canary) == (1, 2)
+    assert read(folder / "ner-2" / "update.json")["version"] == 2
+    assert sorted(path.name for path in (run / "export" / "saved_model").iterdir()) == ["1", "2"]
+    assert (run / "export" / "tflite" / "2" / "float32.tflite").is_file()
+    assert "versions: 1 versions: 2 }" in (run / "export" / "models.config").read_text()
 
 
 @pytest.mark.slow

@@ -13,7 +13,6 @@ from served import ask, serving
 
 from app.config import ModelConfig, PredictConfig
 from app.export.saved_model import save_as_saved_model
-from app.serving import label_studio, review  # noqa: F401  they add their routes
 from app.tasks.network import build_encoder
 
 pytestmark = [

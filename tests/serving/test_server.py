@@ -1,6 +1,7 @@
 """The server as its clients see it: TensorFlow Serving's REST API, answers, health, limits; by both runtimes."""
 
 import asyncio
+import base64
 import concurrent.futures
 import gzip
 import http.client
@@ -12,6 +13,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import toy
 from served import CONFIG, ask, fetch, make_server, serving
@@ -95,6 +97,17 @@ def test_both_runtimes_give_the_outputs_of_the_text_signature(url, saved_model):
     body = {"signature_name": "serving_default", "instances": [{"text": text} for text in TEXTS]}
     status, rows = ask(url, PREDICT, body)
     assert [row["start"] for row in rows["predictions"]] == columns["outputs"]["start"]
+
+
+def test_scores_have_as_few_digits_as_a_float32_needs(url):
+    found = ask(url, PREDICT, {"instances": TEXTS})[1]["predictions"]
+    scores = [score for row in found for score in row["score"][: row["count"]]]
+    rows = ask(url, "/entities", {"texts": TEXTS})[1]["answers"]
+    assert scores == pytest.approx([each["score"] for row in rows for each in row["entities"]], abs=6e-5)
+    assert len(set(scores)) > 5 and all(each == float(str(np.float32(each))) for each in scores)
+    logits = ask(url, PREDICT, {"signature_name": "tokenized", "instances": [ROW]})[1]["predictions"]
+    flat = np.array(logits).ravel().tolist()
+    assert len(set(flat)) > 5 and all(each == float(str(np.float32(each))) for each in flat)
 
 
 @pytest.mark.parametrize("place", ["", "/versions/1", "/labels/stable"])
@@ -264,7 +277,7 @@ def raw(url, request, *, until_closed=False):
 
 def test_a_body_that_says_it_is_huge_is_refused_at_once(light_url):
     began = time.monotonic()
-    found = raw(light_url, f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nContent-Length: {2**40}\r\n\r\nx".encode())
+    found = raw(light_url, f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {2**40}\r\n\r\nx".encode())
     assert found.startswith(b"HTTP/1.1 413") and time.monotonic() - began < 1.5
     body = b'{"instances": ["' + b"a" * 3_000_000 + b'"]}'
     status, answer = ask(light_url, PREDICT, body)  # the client sends all of it before it listens
@@ -296,10 +309,30 @@ def test_bodies_and_answers_may_be_packed(light_url):
     assert (status, json.loads(gzip.decompress(content))) == plain
     bomb = gzip.compress(b"a" * 10_000_000)
     assert ask(light_url, "/entities", bomb, Content_Encoding="gzip")[0] == 413
-    for damaged in (packed[:-9], b"no gzip", b""):
+    for damaged in (packed[:-9], b"no gzip", b"", packed + b"no gzip", packed + b"\0", packed + packed[:15]):
         status, answer = ask(light_url, "/entities", damaged, method="POST", Content_Encoding="gzip")
         assert status == 400 and "gzip" in answer["error"]
     assert ask(light_url, "/entities", b"{}", Content_Encoding="br")[0] == 415
+
+
+def test_a_packed_body_may_have_several_members_which_count_together(light_url):
+    whole = json.dumps({"texts": ["Ada met Bob in Rome ."] * 30}).encode()
+    plain = fetch(light_url, "/entities", whole)[2]
+    for size in (1, 7, len(whole)):
+        packed = [gzip.compress(whole[at : at + size]) for at in range(0, len(whole), size)]
+        body = b"".join([*packed, gzip.compress(b"")])
+        assert fetch(light_url, "/entities", body, Content_Encoding="gzip")[2] == plain
+    blanks, rest = gzip.compress(b" " * 50_000), gzip.compress(b'{"texts": ["a"]}')
+    assert ask(light_url, "/entities", blanks + rest, Content_Encoding="gzip")[0] == 200
+    status, answer = ask(light_url, "/entities", blanks + blanks + rest, Content_Encoding="gzip")
+    assert (status, answer["error"]) == (413, "a body must have 0 to 100000 bytes")
+
+
+def test_a_body_of_very_many_members_keeps_nobody_waiting(light_url):
+    began = time.monotonic()
+    body = gzip.compress(b"") * 4000 + gzip.compress(b'{"texts": ["a"]}')
+    assert ask(light_url, "/entities", body, Content_Encoding="gzip")[0] == 200
+    assert time.monotonic() - began < 2
 
 
 BODIES = [
@@ -330,7 +363,7 @@ def test_no_mutated_body_brings_down_the_server_or_is_its_fault(url):
 @pytest.mark.parametrize("seed", range(3))
 def test_bytes_that_are_no_http_do_not_end_the_server(light_url, seed):
     random_state = random.Random(seed)
-    request = b"POST /entities HTTP/1.1\r\nHost: a\r\nContent-Length: 16\r\n\r\n" + b'{"texts": ["a"]}'
+    request = b"POST /entities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n" + b'{"texts": ["a"]}'
     for _ in range(20):
         raw(light_url, mutate(random_state, request) + b"\r\n\r\n" + b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n")
     assert ask(light_url, "/entities", {"texts": ["a"]})[0] == 200
@@ -341,7 +374,8 @@ def test_bytes_that_are_no_http_do_not_end_the_server(light_url, seed):
     [b"GET / HTTP/9.9", b"GET /\xff HTTP/1.1", b"nonsense", b"GET http:// HTTP/1.1", b"CONNECT a:1 HTTP/1.1"],
 )
 def test_what_is_no_http_is_refused_as_json(light_url, request_line):
-    head, _, body = raw(light_url, request_line + b"\r\nHost: a\r\n\r\n", until_closed=True).partition(b"\r\n\r\n")
+    sent = request_line + b"\r\nHost: localhost\r\n\r\n"
+    head, _, body = raw(light_url, sent, until_closed=True).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400") and b"content-type: application/json" in head
     assert json.loads(body) == {"error": "the request is not valid HTTP"}
 
@@ -351,7 +385,7 @@ def test_what_is_no_http_is_refused_as_json(light_url, request_line):
 )
 def test_whoever_never_ends_a_head_loses_the_connection(light_url, monkeypatch, sent, status):
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    whole = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert raw(light_url, sent, until_closed=True)[9:12] == status
     answered, told = raw(light_url, whole + whole[:-4], until_closed=True).split(b'{"status":"ok"}')
     assert answered[9:12] == b"200" and told[9:12] == b"408"
@@ -367,7 +401,7 @@ def test_a_head_that_is_too_long_is_refused(light_url):
 
 
 def test_a_client_that_leaves_is_no_fault_of_the_server(light_url):
-    head = b"POST /entities HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n"
+    head = b"POST /entities HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n"
     place = urlsplit(light_url)
     with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
         connection.sendall(head + b"{")
@@ -403,14 +437,14 @@ def test_whoever_has_connected_is_answered_while_the_server_stops(served_run):
     with listening(server) as url:
         place = urlsplit(url)
         kept = socket.create_connection((place.hostname, place.port), timeout=20)
-        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert kept.recv(2**16).startswith(b"HTTP/1.1 200")
         busy = threading.Event()
         loops[0].call_soon_threadsafe(busy.wait, 20)
         time.sleep(0.15)
         clients = [socket.create_connection((place.hostname, place.port), timeout=20) for _ in range(200)]
         for client in [*clients, kept]:
-            client.sendall(b"GET /about HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.sendall(b"GET /about HTTP/1.1\r\nHost: localhost\r\n\r\n")
         server.stop()
         busy.set()
         for client in [*clients, kept]:
@@ -503,6 +537,14 @@ def test_a_key_guards_all_but_the_page_and_the_probes(served_run, capfd):
         assert ask(url, "/entities", {"texts": ["a"]}, Authorization=f"Bearer {right}")[0] == 200
         assert ask(url, "/entities", {"texts": ["a"]}, X_Api_Key=right)[0] == 200
     assert "sesam" not in "".join(capfd.readouterr())
+
+
+def test_the_key_may_be_the_password_of_a_url(served_run):
+    with serving(served_run, runtime="tflite", key="secret") as url:
+        for password, expected in (("secret", 200), ("other", 401)):
+            header = "Basic " + base64.b64encode(f"any:{password}".encode()).decode()
+            assert ask(url, "/about", Authorization=header)[0] == expected
+        assert ask(url, "/about", Authorization="Basic é"[:6] + "%%")[0] == 401
 
 
 @pytest.mark.parametrize(("key", "message"), [("key ", "begin or end"), ("\udcff", "UTF-8"), (" ", "other than")])

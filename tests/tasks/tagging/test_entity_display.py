@@ -52,6 +52,8 @@ def test_the_place_in_a_ranking_stands_above_a_text():
     file = io.StringIO()
     LabelDisplay(file, ["good"]).show({"text": "Ada", "label": "good", "score": 0.9, "scores": {"good": 0.9}} | ranked)
     assert file.getvalue().splitlines()[0] == "3. uncertainty 0.412"
+    often = shown(ROW | ranked | {"occurrences": 1200}).splitlines()[1]
+    assert often == "3. uncertainty 0.412, 1,200 times in the input"
 
 
 def test_no_character_of_the_text_steers_the_terminal():
