@@ -20,6 +20,8 @@ from app.tasks.network import LOGITS, TaskModel
 
 # Parts of the rows of all exits together whose doubt a threshold of the table lies above.
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+# Of units that leave one by one, most are sure at once: what matters lies close to 0.
+UNIT_THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8)
 ALL_LEAVE = 2.0  # no doubt is above 1
 
 
@@ -238,7 +240,7 @@ def measure_exits(
     by_unit = []
     if model.head.reach is not None:
         early, by_unit = KerasEarlyForward(model, 0.0, by_unit=True), rows[:1]
-        for threshold in recorder.thresholds()[1:]:
+        for threshold in (*UNIT_THRESHOLDS, ALL_LEAVE):
             early.threshold = np.float32(threshold)
             early.begin()
             by_unit.append(measure(threshold, early))

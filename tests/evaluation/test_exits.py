@@ -256,8 +256,7 @@ def test_there_is_a_table_for_words_beside_that_for_texts_and_it_is_the_one_in_u
     learnt, rows = measure_exits(predictor_of(tagger, None), SENTENCES, learn=learn, config=PredictConfig())
     texts = read_table(learnt.facts, EXITS, whole_rows=True)
     assert read_table(learnt.facts, EXITS) == rows != texts
-    assert [row.threshold for row in rows] == [row.threshold for row in texts]
-    assert all(one.operations <= other.operations + 1e-6 for one, other in zip(rows, texts, strict=True))
+    assert [row.operations for row in rows] == sorted((row.operations for row in rows), reverse=True)
     middle = rows[len(rows) // 2]
     early = replace(predictor_of(learnt, None), early=KerasEarlyForward(learnt, middle.threshold))
     scored = learnt.task.score(learnt, SENTENCES, list(early.answer(SENTENCES)), PredictConfig())
