@@ -41,6 +41,13 @@ class ServeConfig:
         "NAME_early beside it; 0 = always as exported",
         at_least=0,
     )
+    max_f1_loss: float = option(
+        1.0,
+        "target_latency_ms: how much worse than the whole network, in points of 100 of the headline score, the answers "
+        "of a SavedModel under load may have been in validation; predict.max_f1_loss counts if it is more",
+        at_least=0,
+        at_most=100,
+    )
     max_body_bytes: int = option(4 * 2**20, "most bytes in a body, unpacked; a larger one ends with 413", at_least=1)
     api_key: str = option(
         "", "key that requests must bring (Authorization: Bearer KEY); empty = the variable APP_API_KEY, else none",

@@ -7,19 +7,28 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from app.tasks.exit_table import FACT, choose_row, read_table
+from app.tasks.exit_table import FACT, choose_row, loses_at_most, read_table
 
 CALM = 0.5  # part of the target latency below which the bar is raised again
 PATIENCE = 8  # batches in a row that must be calm for that: down at once, up slowly, so that it does not swing
 REST_SECONDS = 10.0  # without a batch, after which a peak is over
 
 
-def find_thresholds(facts: Mapping[str, Any], *, max_f1_loss: float) -> list[float]:
-    """Those of the stored table (`app/tasks/exit_table.py`), ascending, from that for `max_f1_loss` points on."""
+def find_thresholds(facts: Mapping[str, Any], *, max_f1_loss: float, under_load: float) -> list[float]:
+    """Those of the stored table (`app/tasks/exit_table.py`), ascending, from that for `max_f1_loss` points on.
+
+    Args:
+        facts: of the model.
+        max_f1_loss: points that may be lost with nothing to do.
+        under_load: points that may be lost at most.
+    """
     layers = tuple((facts.get(FACT) or {}).get("layers", ()))
     rows = read_table(facts, layers)
-    start = choose_row(rows, max_loss=max_f1_loss) or (rows[0] if rows else None)
-    return [row.threshold for row in rows if start and row.operations <= start.operations]
+    if not rows:
+        return []
+    start = choose_row(rows, max_loss=max_f1_loss) or rows[0]
+    further = [row for row in rows if row.operations < start.operations and loses_at_most(rows, row, under_load)]
+    return [start.threshold, *(row.threshold for row in further)]
 
 
 class LoadAdapter:

@@ -263,6 +263,7 @@ class SavedModelEngine:
         facts: what its model knows beside its labels.
         predict: how answers are chosen.
         target_ms: latency above which texts leave the network earlier, if it has exits; 0 = as it was exported.
+        max_f1_loss: `serve.max_f1_loss`.
         observe_layers: called with the layer at which each text of a batch left.
     """
 
@@ -274,6 +275,7 @@ class SavedModelEngine:
         facts: Mapping[str, Any],
         predict: PredictConfig,
         target_ms: float = 0,
+        max_f1_loss: float = 100.0,
         observe_layers: Callable[[Iterable[int]], None] = lambda layers: None,
     ) -> None:
         from app.evaluation.runtimes import load_version
@@ -292,7 +294,8 @@ class SavedModelEngine:
             for name, signature in self._loaded.signatures.items()
         }
 
-        adapter = LoadAdapter(find_thresholds(facts, max_f1_loss=predict.max_f1_loss), target_ms=target_ms)
+        thresholds = find_thresholds(facts, max_f1_loss=predict.max_f1_loss, under_load=max_f1_loss)
+        adapter = LoadAdapter(thresholds, target_ms=target_ms)
         self.adapter = adapter if adapter.active and "early" in self._loaded.signatures else None
         self._observe_layers, self._started = observe_layers, False
 

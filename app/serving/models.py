@@ -244,6 +244,7 @@ class ServedModel:
             facts=self._facts(source),
             predict=self.config.predict,
             target_ms=self.settings.target_latency_ms,
+            max_f1_loss=self.settings.max_f1_loss,
             observe_layers=lambda layers: self.observe_layers(layers),
         )
 

@@ -77,9 +77,14 @@ def choose_row(rows: Sequence[ExitRow], *, max_loss: float) -> ExitRow | None:
     """
     if not rows or max_loss <= 0:
         return None
-    allowed = [row for row in rows if row.score >= rows[0].score - max_loss / 100 - 1e-9]
+    allowed = [row for row in rows if loses_at_most(rows, row, max_loss)]
     best = min(allowed, key=lambda row: (row.operations, row.threshold))
     return best if best.threshold > 0 else None
+
+
+def loses_at_most(rows: Sequence[ExitRow], row: ExitRow, points: float) -> bool:
+    """Whether a row of a table is no more than so many points of 100 below the whole network."""
+    return row.score >= rows[0].score - points / 100 - 1e-9
 
 
 def find_threshold(

@@ -292,7 +292,7 @@ export.formats export.max_f1_loss export.block_size
 export.int8_table export.int4_table export.product_width
 export.calibration_rows export.vectors serve.host serve.allowed_hosts serve.port serve.runs serve.runtime
 serve.tflite_file serve.threads serve.max_batch serve.queue_size serve.deadline_ms serve.target_latency_ms
-serve.max_body_bytes serve.api_key
+serve.max_f1_loss serve.max_body_bytes serve.api_key
 serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchmark.steps
 feedback.url feedback.author update.max_f1_loss update.require_better update.min_held_out update.confidence
 update.export update.promote update.roll_back update.check update.rollback_agreement update.rollback_answers

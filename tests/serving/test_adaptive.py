@@ -20,7 +20,7 @@ FACTS = make_fact((2, 4), "entity_f1", ROWS)
 
 
 def test_slow_requests_lower_the_bar_row_by_row_and_calm_raises_it_again():
-    adapter = LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2), target_ms=100)
+    adapter = LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2, under_load=100), target_ms=100)
     assert adapter.active and adapter.level == 0 and adapter.threshold == 0.1
     found = []
     for _ in range(4):
@@ -52,9 +52,16 @@ def test_a_peak_that_nothing_follows_is_over():
 
 
 def test_without_a_target_or_exits_nothing_is_chosen():
-    assert not LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2), target_ms=0).active
-    assert not LoadAdapter(find_thresholds({}, max_f1_loss=0.2), target_ms=100).active
-    assert find_thresholds(FACTS, max_f1_loss=0)[0] == 0.0
+    assert not LoadAdapter(find_thresholds(FACTS, max_f1_loss=0.2, under_load=100), target_ms=0).active
+    assert not LoadAdapter(find_thresholds({}, max_f1_loss=0.2, under_load=100), target_ms=100).active
+    assert find_thresholds(FACTS, max_f1_loss=0, under_load=100) == [0.0, 0.1, 0.3, 2.0]
+
+
+@pytest.mark.parametrize(("loss", "under_load", "found"), [
+    (0.2, 1.0, [0.1, 0.3]), (0.0, 1.0, [0.0, 0.1, 0.3]), (0.2, 0.5, [0.1]), (5.0, 0.0, [0.3]), (0.0, 0.0, [0.0]),
+])  # fmt: skip
+def test_under_load_no_more_is_lost_than_is_allowed(loss, under_load, found):
+    assert find_thresholds(FACTS, max_f1_loss=loss, under_load=under_load) == found
 
 
 @pytest.mark.parametrize(("loss", "threshold"), [(0, None), (0.01, None), (0.05, 0.1), (1.0, 0.3), (100, 2.0)])
