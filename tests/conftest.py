@@ -86,9 +86,14 @@ def start_app(*arguments: str, cwd: Path, fresh: bool = False, **options) -> sub
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished small run: its folder, the flags that made it, what it printed. Not to be written to: copy it."""
+    """A finished small run: its folder, that of its corpora, where it was made, by which flags, what it printed.
+
+    Not to be written to: copy it.
+    """
 
     path: Path
+    corpora: Path
+    made_as: Path
     flags: list[str]
     output: str
     messages: str
@@ -116,7 +121,8 @@ def trained_run(tmp_path_factory, made_once, vocabulary) -> TrainedRun:
 
     folder = made_once("trained", train)
     own = shutil.copytree(folder / "run", tmp_path_factory.mktemp("trained") / "run")  # a run is locked while in use
-    return TrainedRun(own, toy.run_settings(folder, vocabulary), *json.loads((folder / "said.json").read_text()))
+    said = json.loads((folder / "said.json").read_text())
+    return TrainedRun(own, folder, folder / "run", toy.run_settings(folder, vocabulary), *said)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ def test_every_file_and_folder_of_a_run_has_the_access_that_the_umask_allows(tra
 
 def test_the_report_is_printed_and_says_where_everything_lies(trained_run):
     assert trained_run.output.strip() == (trained_run.path / "report.txt").read_text().strip()
-    assert str(trained_run.path / "report.html") in trained_run.messages
+    assert str(trained_run.made_as / "report.html") in trained_run.messages
     assert "Traceback" not in trained_run.messages
     assert "InitializeLog" not in trained_run.messages and "XLA" not in trained_run.messages  # no library speaks
 
