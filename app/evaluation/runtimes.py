@@ -130,6 +130,8 @@ def _open_saved_model(run_dir: RunDirectory, file: str, model: TaskModel, config
     loaded = load_saved_model(run_dir.saved_model)
     threshold = find_threshold(model.facts, model.config.exit_layers, config)
     has_exits = threshold and "tokenized_early" in loaded.signatures
+    if has_exits and "operations" not in loaded.signatures["tokenized_early"].structured_outputs:
+        raise InputError(f"the SavedModel in {run_dir.saved_model} is of an earlier version: export it again")
     early = SavedModelEarlyForward(loaded, threshold) if has_exits else None
     return SavedModelForward.of(loaded, labels=len(model.labels)), early
 
