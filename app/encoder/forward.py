@@ -168,6 +168,10 @@ class Arithmetic:
         """Dropout."""
         return dropout(x, training=training)
 
+    def choose(self, places: Any, windows: tf.Tensor) -> "Chosen":
+        """Pieces for which alone a layer is to be computed: here int32 [chosen, 2] as row and piece, rows ascending."""
+        return Chosen(places, tf.shape(windows)[0])
+
 
 KERAS = Arithmetic()
 
@@ -188,7 +192,7 @@ class Chosen:
         by_row = tf.RaggedTensor.from_value_rowids(places[:, 1], row, nrows=rows, validate=False)
         self._pieces = by_row.to_tensor()  # [rows, most]; a row with fewer asks for its first piece again
         column = tf.range(tf.size(row)) - tf.gather(by_row.row_starts(), row)
-        self._at = tf.stack([row, column], axis=1)
+        self._places, self._at = places, tf.stack([row, column], axis=1)
 
     def asking(self, values: tf.Tensor) -> tf.Tensor:
         """[rows, length, ...] -> [rows, most, ...]."""
@@ -204,6 +208,10 @@ class Chosen:
     def pick(self, values: tf.Tensor) -> tf.Tensor:
         """[rows, most, width] -> [1, chosen, width]: as one row, without padding."""
         return tf.gather_nd(values, self._at)[tf.newaxis]
+
+    def spread(self, states: tf.Tensor, moved: tf.Tensor) -> tf.Tensor:
+        """The states of all pieces, with those of the chosen ones as `run_layer` gives them."""
+        return tf.tensor_scatter_nd_update(states, self._places, moved[0])
 
 
 @tf.autograph.experimental.do_not_convert
@@ -262,8 +270,8 @@ def run_layers(
     *,
     begin: int = 0,
     replace: Replace = lambda layer: layer,
-    only: tf.Tensor | None = None,
-    places: tf.Tensor | None = None,
+    only: Any = None,
+    places: Any = None,
     depth: int | None = None,
     arithmetic: Arithmetic = KERAS,
     training: bool | None = None,
@@ -276,10 +284,10 @@ def run_layers(
         windows: int32 [batch, length], of these rows.
         begin: number of layers that have been run.
         replace: see `run_encoder`; so are `places`, `depth`, `arithmetic` and `training`.
-        only: int32 [computed, 2] as row and piece, rows ascending: these layers are computed for these pieces alone,
-            and nothing replaces them. The others keep the states they have, in which they are still read ("halt and
-            copy", Li et al. 2021, section 3.3).
-        places: the last of these layers is computed for these pieces alone.
+        only: int32 [computed, 2] as row and piece, rows ascending, or what else `Arithmetic.choose` takes: these layers
+            are computed for these pieces alone, and nothing replaces them. The others keep the states they have, in
+            which they are still read ("halt and copy", Li et al. 2021, section 3.3).
+        places: likewise; the last of these layers is computed for these pieces alone.
         depth: number of layers after which to stop, those before `begin` included; None = after all.
         arithmetic: how operations are computed.
         training: whether anything is dropped.
@@ -293,18 +301,17 @@ def run_layers(
     if bias is not None:
         mask = Reading(mask, arithmetic.relate(bias, windows))
     layers = model.transformer_layers[begin:depth]
-    rows = tf.shape(windows)[0]
-    going_on = None if only is None else Chosen(only, rows)
+    going_on = None if only is None else arithmetic.choose(only, windows)
     for layer in layers if places is None else layers[:-1]:
         if going_on is None:
             states.append(arithmetic.run(replace(layer), states[-1], mask, training=training))
         else:
             moved = run_layer(layer, states[-1], mask, arithmetic=arithmetic, chosen=going_on, training=training)
-            states.append(tf.tensor_scatter_nd_update(states[-1], only, moved[0]))
+            states.append(going_on.spread(states[-1], moved))
     if places is not None:
-        chosen = Chosen(places, rows)
+        chosen = arithmetic.choose(places, windows)
         last = run_layer(layers[-1], states[-1], mask, arithmetic=arithmetic, chosen=chosen, training=training)
-        states.append(last[0])
+        states.append(tf.reshape(last, [-1, last.shape[-1]]))
     return states
 
 

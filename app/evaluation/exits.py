@@ -121,7 +121,8 @@ class TFLiteEarlyForward(_Counted):
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, layers = self._rows(features, units)
-        self.count(layers, self._costs[layers.max(axis=1)], features, units)
+        spent = np.array(self._rows.spent)
+        self.count(layers, np.where(np.isnan(spent), self._costs[layers.max(axis=1)], spent), features, units)
         return logits, layers
 
 

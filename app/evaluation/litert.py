@@ -59,8 +59,10 @@ class RowByRow:
 
     def __init__(self, run: Callable[[Features], dict[str, np.ndarray]], *, labels: int, unit_input: str) -> None:
         self._run, self._labels, self._unit_input = run, labels, unit_input
+        self.spent: list[float] = []  # of the rows of the last call, the share of the encoder's operations; or NaN
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.spent = []
         logits = np.zeros((*units.shape, self._labels), np.float32)
         layers = np.zeros(units.shape, np.int64)
         for row, used in enumerate(np.count_nonzero(features["padding_mask"], axis=1)):
@@ -68,7 +70,9 @@ class RowByRow:
             if self._unit_input:
                 inputs[self._unit_input] = units[row : row + 1, :used].astype(np.int32)
             found = self._run(inputs)
-            logits[row, :used], layers[row] = found["logits"][0], int(found["layer"][0])
+            layer = found["layer"]  # of files that an earlier version wrote one number, that of all units
+            logits[row, :used], layers[row, :used] = found["logits"][0], layer[0]
+            self.spent.append(float(found["operations"][0]) if "operations" in found else np.nan)
         return logits, np.where(units, layers, 0)
 
     def begin(self) -> None:

@@ -125,7 +125,7 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
 def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
     """What the manifest says of a file with exits."""
     config = job.model.config
-    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict, whole_rows=True)
+    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict)
     return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
 
 

@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from app.data.packing import FEATURES
 from app.encoder.forward import (
     Arithmetic,
+    Chosen,
     Reading,
     Replace,
     attend,
@@ -25,7 +26,6 @@ from app.encoder.forward import (
     compute_positions,
     run_encoder,
     run_layer,
-    run_layers,
     split_heads,
 )
 from app.encoder.parts import AttentionParts, attention_parts_of, parts_of
@@ -142,69 +142,6 @@ class InferenceModule(tf.Module):
         return tf.function(self.answer, input_signature=spec, autograph=False).get_concrete_function()
 
 
-class EarlyModule(InferenceModule):
-    """The same for a model with exits: the batch leaves when all its rows are sure, so it is to be one text.
-
-    What is above an exit is a branch of the graph (`IF`), which is not computed then. `layer` int32 [1] is one output
-    more.
-
-    Args:
-        tagger: a loaded tagger.
-        threshold: the batch leaves at the first exit where all doubts are below it.
-        **options: of `InferenceModule`.
-    """
-
-    def __init__(self, tagger: Any, *, threshold: float, **options: Any) -> None:
-        super().__init__(tagger, **options)
-        self._threshold = np.float32(threshold)
-        self._heads = [*((each.layer, each.head) for each in tagger.exits), (None, self._head)]
-
-    def answer(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        named = dict(zip(self.inputs, inputs, strict=True))
-        tokens, shapes, windows = (named[name] for name in FEATURES)
-        start, end = self._boundary_ids
-        boundaries = (tf.equal(tokens, start) | tf.equal(tokens, end)) & (windows > 0)
-        first = self._heads[0][0]
-        states = self._run(tokens, shapes, windows, depth=first)
-        logits, layer = self._go_on(0, states, windows, self._units(named, boundaries), boundaries)
-        found = self._model.task.finish_graph(self._model, logits, named, self._boundary_ids)
-        return {**found, "layer": layer}
-
-    def _units(self, named: dict[str, tf.Tensor], boundaries: tf.Tensor) -> tf.Tensor:
-        """What has to be sure, bool [batch, length]; if nobody says where words begin, every piece."""
-        windows = named["padding_mask"]
-        name = self._model.task.unit_input
-        if not name:
-            return tf.expand_dims(tf.equal(tf.range(tf.shape(windows)[1]), 0), 0) & (windows > 0)
-        inside = (windows > 0) & ~boundaries
-        marked = (named[name] > 0) & inside
-        return marked | (inside & ~tf.reduce_any(marked))
-
-    def _go_on(
-        self, number: int, states: tf.Tensor, windows: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits and layer of what has come to a head, and of what is above it."""
-        layer, head = self._heads[number]
-        logits = self._ask(head, states, windows)
-        if layer is None:
-            return logits, tf.constant([len(self._backbone.transformer_layers)])
-
-        def go_on() -> tuple[tf.Tensor, tf.Tensor]:
-            above = run_layers(
-                self._backbone,
-                states,
-                windows,
-                begin=layer,
-                depth=self._heads[number + 1][0],
-                arithmetic=self._arithmetic,
-                training=False,
-            )
-            return self._go_on(number + 1, above[-1], windows, units, boundaries)
-
-        sure = tf.reduce_all(head.infer_doubts(logits, units, boundaries) < self._threshold)
-        return tf.cond(sure, lambda: (tf.identity(logits), tf.constant([layer])), go_on)
-
-
 def _array(variable: tf.Variable) -> np.ndarray:
     """The value of a weight, also while a graph is being built: exported weights are constants."""
     with tf.init_scope():
@@ -248,6 +185,7 @@ class ConstantArithmetic(Arithmetic):
         by_distance = _array(bias.table)[bias.distance_buckets()]  # [2 * positions - 1, heads]
         at = tf.range(tf.shape(windows)[1])
         distances = at[tf.newaxis] - at[:, tf.newaxis]
+        distances = tf.clip_by_value(distances, 1 - bias.positions, bias.positions - 1)  # several texts in one row
         return tf.gather(tf.constant(by_distance.T), distances + (bias.positions - 1), axis=1)
 
     def run(self, layer: Any, x: tf.Tensor, mask: Any, *, training: bool | None) -> tf.Tensor:
@@ -291,6 +229,55 @@ class ConstantArithmetic(Arithmetic):
 
     def drop(self, x: tf.Tensor, dropout: Any, *, training: bool | None) -> tf.Tensor:
         return x
+
+    def choose(self, places: "Places", windows: tf.Tensor) -> Chosen:
+        return _ChosenOfOneRow(places)
+
+
+class Places(NamedTuple):
+    """Some of the pieces of one row.
+
+    Attributes:
+        numbers: int32 [chosen], ascending.
+        order: int32 [length], where each piece is in a list of all pieces followed by the chosen ones: what was not
+            chosen in its old place, what was in its new one.
+    """
+
+    numbers: tf.Tensor
+    order: tf.Tensor
+
+
+def find_places(chosen: tf.Tensor) -> Places:
+    """Bool [length], some of it true."""
+    length = tf.size(chosen)
+    numbers = tf.cast(tf.where(chosen)[:, 0], tf.int32)
+    return Places(numbers, tf.where(chosen, length - 1 + tf.cumsum(tf.cast(chosen, tf.int32)), tf.range(length)))
+
+
+class _ChosenOfOneRow(Chosen):
+    """Pieces of a batch of one row, whose states are laid out as [length, width].
+
+    Whatever depends on them has a shape that their number alone decides. In a branch of a graph, to which they are
+    inputs, no tensor is then of a shape that only running it tells, and XNNPACK computes all of it.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+
+    def asking(self, values: tf.Tensor) -> tf.Tensor:
+        return tf.gather(values, self._places.numbers)
+
+    def asking_mask(self, mask: Any) -> Any:
+        """Float32 [1, 1, length, length] -> [1, 1, chosen, length]."""
+        if isinstance(mask, Reading):
+            return Reading(self.asking_mask(mask.may_read), tf.gather(mask.bias, self._places.numbers, axis=1))
+        return tf.gather(mask, self._places.numbers, axis=2)
+
+    def pick(self, values: tf.Tensor) -> tf.Tensor:
+        return values
+
+    def spread(self, states: tf.Tensor, moved: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.concat([states, moved], axis=0), self._places.order)
 
 
 def _activation(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:

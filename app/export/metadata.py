@@ -244,7 +244,9 @@ def describe_model(tagger: TaskModel, run_dir: RunDirectory) -> ModelDescription
         tensors={
             **describe_inputs(tagger.task),
             **{name: output["meaning"] for name, output in tagger.task.tflite_outputs.items()},
-            "layer": "number of encoder layers that were computed",  # of files with exits
+            # Of files with exits:
+            "layer": "number of encoder layers after which each word (or text) left",
+            "operations": "share of the encoder's operations that was computed",
         },
         files=(
             AttachedFile("labels.txt", labels, "labels in the order of their numbers", VALUE_LABELS, answer),

@@ -11,7 +11,8 @@ import tensorflow as tf
 from ai_edge_quantizer import qtyping, quantizer
 
 from app.config import ExportConfig, InputError, RunError
-from app.export.graph import EarlyModule, InferenceModule
+from app.export.early import make_early_module
+from app.export.graph import InferenceModule
 from app.export.metadata import ModelDescription, add_metadata, attach_files, give_unique_names, list_operators
 from app.run.screen import quiet
 
@@ -134,7 +135,7 @@ class TFLiteWriter:
         key = (f"{table}{fill}{unread}", half, early)
         if key not in self._converted:
             options = {} if unread is None else {"unread": unread}
-            make_module = partial(EarlyModule, threshold=self._threshold) if early else InferenceModule
+            make_module = partial(make_early_module, threshold=self._threshold) if early else InferenceModule
             module = make_module(
                 self._tagger,
                 table=table,

@@ -46,7 +46,7 @@ def run(request: Request) -> dict[str, float]:
             boundary_ids=encoder.pieces.boundary_ids,
             representative=partial(representative_rows, config, model, encoder),
             about=describe_model(model, run_dir),
-            threshold=find_threshold(model.facts, model.config.exit_layers, config.predict, whole_rows=True),
+            threshold=find_threshold(model.facts, model.config.exit_layers, config.predict),
         )
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}

@@ -67,10 +67,10 @@ def measure_costs(model: TaskModel) -> np.ndarray:
 
     Of each layer its products of matrices count, for one piece; so layers whose heads or columns were cut count less.
     """
-    return np.concatenate([[0.0], np.cumsum(_layer_costs(model).sum(axis=1))])
+    return np.concatenate([[0.0], np.cumsum(measure_layer_costs(model).sum(axis=1))])
 
 
-def _layer_costs(model: TaskModel) -> np.ndarray:
+def measure_layer_costs(model: TaskModel) -> np.ndarray:
     """Of each layer for one piece: that of what others read of it (keys and values), and that of the rest.
 
     Returns:
@@ -137,7 +137,7 @@ class EarlyNetwork:
         self._threshold: Any = np.float32(threshold)
         one_by_one = leaves_by_unit(model.facts) if by_unit is None else by_unit
         self._reach = model.head.reach if one_by_one else None
-        self._costs = _layer_costs(model)
+        self._costs = measure_layer_costs(model)
 
     @contextmanager
     def at(self, threshold: tf.Tensor) -> Iterator[None]:

@@ -1,16 +1,20 @@
 """TFLite files that a text leaves early: the head at which it left, and what is above it is not computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from leaving import middle_threshold
 from toy import make_batch, make_classifier, make_tagger
 
 from app.config import ExportConfig, ModelConfig
 from app.data.packing import FEATURES
-from app.evaluation.exits import TFLiteEarlyForward
+from app.evaluation.exits import KerasEarlyForward, TFLiteEarlyForward
 from app.evaluation.litert import TFLiteModel
 from app.export.metadata import list_operators
 from app.export.tflite import TFLiteWriter
+from app.tasks.exit_table import ExitRow, make_fact
 
 HEADS = {1: "exit_1", 2: "exit_2", 3: "logits"}
 
@@ -78,3 +82,28 @@ def test_kernels_above_an_exit_are_rounded_too(model, rows, tmp_path):
     assert check_rows(model, rows, path, tolerance=0.3) == {3}
     kernels = 3 * (4 * 32 * 32 + 2 * 32 * 32)
     assert len(writer.write("float32_early")) - path.stat().st_size > 2.5 * kernels
+
+
+@pytest.mark.parametrize("mpnet", [False, True])
+def test_words_leave_one_by_one_as_in_keras(mpnet, rows, vocabulary, tmp_path):
+    settings = ModelConfig(head="crf", head_dropout=0.0, exit_layers=(1, 2))
+    model = make_tagger(vocabulary, model=settings, num_layers=4, hidden_dim=32, mpnet=mpnet)
+    table = [ExitRow(0, 0.9, 1, 4)]
+    model = replace(model, facts={**model.facts, **make_fact((1, 2), "entity_f1", table, by_unit=table)})
+    features, words = rows
+    threshold = middle_threshold(model, lambda noting: noting(features, words), by_unit=True)
+    wanted = KerasEarlyForward(model, threshold)
+    logits, layers = wanted(features, words)
+    assert {1, 2, 4} <= set(layers[words].tolist())
+    writer = TFLiteWriter(model, ExportConfig(), boundary_ids=(2, 3), representative=lambda: [], threshold=threshold)
+    path = tmp_path / "early.tflite"
+    path.write_bytes(writer.write("float32_early"))
+    file = TFLiteModel(path)
+    early = TFLiteEarlyForward(file.run, model, unit_input=model.task.unit_input)
+    found, at = early(features, words)
+    np.testing.assert_array_equal(at, layers)
+    np.testing.assert_allclose(found[words], logits[words], atol=1e-4)
+    assert early.measure() == pytest.approx(wanted.measure())
+    together = file.run({**features, "word_starts": words.astype(np.int32)})  # nobody asks for it, but it works
+    np.testing.assert_array_equal(np.where(words, together["layer"], 0), layers)
+    np.testing.assert_allclose(together["logits"][words], logits[words], atol=1e-4)

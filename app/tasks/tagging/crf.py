@@ -168,15 +168,16 @@ def infer_row_marginals(
     places = tf.cast(tf.where(in_chain), tf.int32)
     chances = tf.gather_nd(emissions, places)  # [places, labels]
     chances = tf.maximum(tf.exp(chances - tf.reduce_max(chances, axis=-1, keepdims=True)), _LEAST)
-    moves = tf.exp(tf.convert_to_tensor(transitions))
+    none = tf.cast(tf.minimum(tf.size(numbers), 0), tf.float32)  # 0, which no converter knows: see `pass_on`
+    moves = tf.exp(tf.convert_to_tensor(transitions) + none)
     start = tf.ones_like(chances[:1])
 
     def normalize(messages: tf.Tensor) -> tf.Tensor:
         return messages / tf.reduce_sum(messages, axis=-1, keepdims=True)
 
     def pass_on(messages: tf.Tensor, by: tf.Tensor) -> tf.Tensor:
-        """[places, from] and [from, to] -> [places, to]; a product of matrices would have rounded weights in int8."""
-        return tf.maximum(tf.reduce_sum(tf.expand_dims(messages, -1) * tf.expand_dims(by, 0), axis=1), _LEAST)
+        """[places, from] and [from, to] -> [places, to]; constants would be rounded in an int8 file."""
+        return tf.maximum(tf.matmul(messages, by), _LEAST)
 
     forward, backward, back = normalize(chances), tf.ones_like(chances), tf.transpose(moves)
     for _ in range(MESSAGES):
