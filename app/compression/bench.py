@@ -29,7 +29,7 @@ from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
 from app.tasks.task import Corpus, Summary
 from app.text.shapes import NUM_SHAPES
-from app.training.distillation.answers import keep_answers
+from app.training.distillation.answers import are_kept, keep_answers
 from app.training.distillation.assembly import build_distillation, load_teachers
 from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
@@ -60,6 +60,7 @@ class Workbench:
         self._workers = Workers(training.strategy)
         self._encoder: tuple[list[str], Encoder] | None = None
         self._store: tuple[list[str], RowStore] | None = None
+        self._answered: tuple[RowStore, RowStore] | None = None  # rows, and the same with answers
         self.state = CompressionState(training.run_dir, writes=self._workers.is_chief)
 
     @property
@@ -146,11 +147,12 @@ class Workbench:
         with self._training.strategy.scope():
             tuner = self._tuner(trained, encoder, settings)
         plan = self._training.plan(
-            self._rows_for(tuner, tagger, settings),
+            self._rows(tagger),
             settings,
             depths=trained.layer_depths(),
             validate=validate if score else None,
             phase=f"{self.step}/{part}",
+            complete=lambda rows: self._with_answers(rows, tuner, settings),
         )
         plan = dataclasses.replace(plan, callbacks=tuple(callbacks), first_kept_epoch=first_kept_epoch)
         with self._training.strategy.scope():
@@ -159,18 +161,17 @@ class Workbench:
             settle()
         return tagger
 
-    def _rows_for(self, tuner: FineTuner, tagger: TaskModel, settings: TrainingConfig) -> RowStore:
-        """The training rows, with the answers of the run that is compressed if the tuner learns from it."""
-        rows = self._rows(tagger)
-        if not isinstance(tuner, DistillationTuner):
+    def _with_answers(self, rows: RowStore, tuner: FineTuner, settings: TrainingConfig) -> RowStore:
+        """The rows with the answers of the run that is compressed if the tuner learns from it; it is asked once for
+        all parts in which the vocabulary is the same.
+        """
+        strategy, epochs = self._training.strategy, settings.epochs
+        if not isinstance(tuner, DistillationTuner) or not are_kept(rows, tuner, strategy=strategy, epochs=epochs):
             return rows
-        return keep_answers(
-            rows,
-            tuner,
-            strategy=self._training.strategy,
-            batch_size=settings.batch_size,
-            epochs=settings.epochs,
-        )
+        if self._answered is None or self._answered[0] is not rows:
+            batch = settings.batch_size
+            self._answered = rows, keep_answers(rows, tuner, strategy=strategy, batch_size=batch, epochs=epochs)
+        return self._answered[1]
 
     def _tuner(self, student: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:
         """Trains on the labels and, with `compression.distill`, on the answers of the run that is compressed."""
@@ -246,7 +247,7 @@ class Workbench:
             encoder = self._encoder_of(tagger)
             rows = encoder.training_rows(self._train.examples())
             store = self._training.store(rows, encoder, words=self._summary.words, made_from=self._summary)
-            self._store = (vocabulary, store)
+            self._store, self._answered = (vocabulary, store), None
         return self._store[1]
 
     def count_pieces(self, tagger: TaskModel) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -128,9 +129,14 @@ class TFLiteEarlyForward(_Counted):
 
 @dataclasses.dataclass
 class _Recorded:
-    """A batch at all heads: logits float32 [batch, length, labels] of each, doubts float32 [batch] of each exit."""
+    """A batch at all heads.
 
-    logits: list[np.ndarray]
+    Attributes:
+        logits: of its units, float32 [heads, units, labels].
+        doubts: of each exit, float32 [batch].
+    """
+
+    logits: np.ndarray
     doubts: list[np.ndarray]
 
 
@@ -169,7 +175,8 @@ class _Recorder(_Counted):
         if self._replayed is None:
             inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
             logits, doubts = self._compute(inputs, tf.constant(units))
-            each = _Recorded([found.numpy() for found in logits], [doubt.numpy() for doubt in doubts])
+            at_units = np.stack([found.numpy()[units] for found in logits])
+            each = _Recorded(at_units, [doubt.numpy() for doubt in doubts])
             self._batches.append(each)
         else:
             each = next(self._replayed)
@@ -178,7 +185,9 @@ class _Recorder(_Counted):
             depth[each.doubts[number] < self._threshold] = number
         layers = np.where(units, self._layers[depth][:, np.newaxis], 0)
         self.count(layers, self._spent[depth], features, units)
-        return np.stack(each.logits)[depth, np.arange(len(units))], layers
+        found = np.zeros((*units.shape, each.logits.shape[-1]), np.float32)
+        found[units] = each.logits[depth[np.nonzero(units)[0]], np.arange(each.logits.shape[1])]
+        return found, layers
 
     def replay(self, threshold: float) -> None:
         """From here on, the same batches are asked for again, in their order."""
@@ -204,6 +213,7 @@ def measure_exits(
     *,
     learn: Callable[[Sequence[Any]], TaskModel],
     config: PredictConfig,
+    note: Callable[[str], None] = lambda done: None,
 ) -> tuple[TaskModel, list[ExitRow]]:
     """What thresholds cost on a validation split.
 
@@ -214,6 +224,7 @@ def measure_exits(
         examples: the split.
         learn: from the answers of the whole network to the model with what they teach (`Task.calibrate`).
         config: which answers count.
+        note: called with what is done after each threshold, for the person watching.
 
     Returns:
         the model that `learn` gives with the tables among its facts, and the table of what leaves first.
@@ -228,20 +239,25 @@ def measure_exits(
     recording = dataclasses.replace(predictor, make_rows=keep_rows, early=recorder)
     model = learn(list(recording.answer(examples)))
 
+    by_row = recorder.thresholds()
+    one_by_one = () if model.head.reach is None else (*UNIT_THRESHOLDS, ALL_LEAVE)
+    measured = count(1)
+
     def measure(threshold: float, early: _Recorder | KerasEarlyForward) -> ExitRow:
         replaying = dataclasses.replace(recording, model=model, make_rows=_repeat(kept), early=early)
         scored = model.task.score(model, examples, list(replaying.answer(examples)), config)
         found = early.measure()
+        note(f"{next(measured)} of {len(by_row) + len(one_by_one)} thresholds")
         return ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"])
 
     rows = []
-    for threshold in recorder.thresholds():
+    for threshold in by_row:
         recorder.replay(threshold)
         rows.append(measure(threshold, recorder))
     by_unit = []
-    if model.head.reach is not None:
+    if one_by_one:
         early, by_unit = KerasEarlyForward(model, 0.0, by_unit=True), rows[:1]
-        for threshold in (*UNIT_THRESHOLDS, ALL_LEAVE):
+        for threshold in one_by_one:
             early.threshold = np.float32(threshold)
             early.begin()
             by_unit.append(measure(threshold, early))

@@ -10,6 +10,7 @@ from app.config import InputError
 from app.encoder.sources import read_json
 from app.run.directory import RunDirectory, sha256_of_file
 from app.run.files import json_fault
+from app.tasks.exit_table import find_fault
 
 
 def next_version(folder: Path) -> int:
@@ -37,9 +38,18 @@ EXITS_FILE = "assets.extra/exits.json"  # in a version whose texts may leave ear
 
 
 def read_exits(version: Path) -> dict[str, Any] | None:
-    """What thresholds cost the model of a version; None of one without exits, or older than this file."""
+    """What thresholds cost the model of a version; None of one without exits, or older than this file.
+
+    Raises:
+        InputError: the file is malformed.
+    """
     path = version / EXITS_FILE
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if fault := find_fault(found):
+        raise InputError(f"{path} is not what --mode=export writes ({fault}): export it again")
+    return found
 
 
 def read_about(version: Path) -> dict[str, Any] | None:

@@ -303,8 +303,9 @@ def _learn_exits(predictor: Predictor, valid: Corpus, config: Config, run_dir: R
         return dataclasses.replace(before, facts={**before.facts, **facts})
 
     usable = dataclasses.replace(config.predict, min_score=0.0, target_precision=0.0)
-    with heartbeat("measuring exits"):
-        model, rows = measure_exits(predictor, examples, learn=learn, config=usable)
+    done = ["no threshold yet"]
+    with heartbeat("measuring exits", so_far=lambda: done[-1]):
+        model, rows = measure_exits(predictor, examples, learn=learn, config=usable, note=done.append)
     save_facts(model, run_dir.model)
     chosen = choose_row(rows, max_loss=config.predict.max_f1_loss)
     table = describe_table(rows, headline=model.task.headline_name, chosen=chosen.threshold if chosen else 0.0)

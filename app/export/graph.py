@@ -15,6 +15,7 @@ import tensorflow as tf
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from app.config import InputError
 from app.data.packing import FEATURES
 from app.encoder.forward import (
     Arithmetic,
@@ -363,10 +364,20 @@ def make_product_lookup(table: np.ndarray, *, block: int = 0, product_width: int
     The byte is the number of the nearest of 256 vectors, found for each place of a part by k-means over all rows and
     held in int8 with a scale for each place. A width that does not divide into parts is kept in int8, and so is a table
     of so few rows that it would not become smaller.
+
+    Raises:
+        InputError: a row is not of finite numbers; the vectors are shared, so it would spoil those of others.
     """
     rows, width = table.shape
     if width % product_width or rows <= 2 * CODES:
         return make_int8_lookup(table)
+    spoiled = np.flatnonzero(~np.isfinite(table).all(axis=1))
+    if len(spoiled):
+        raise InputError(
+            f"export.int8_table and export.int4_table must not be product for this model: the embeddings of "
+            f"{len(spoiled):,} of its {rows:,} word pieces are not finite numbers, first those of line "
+            f"{spoiled[0] + 1:,} of model/vocab.txt; int8 keeps them apart, a training that goes well has none"
+        )
     parts = width // product_width
     codes, vectors = _find_codes(table.tobytes(), width, product_width)
     scales = np.maximum(np.abs(vectors).max(axis=(1, 2)), 1e-12) / 127  # [parts]

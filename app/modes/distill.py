@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import tensorflow as tf
 
@@ -34,7 +35,7 @@ from app.text.shapes import NUM_SHAPES
 from app.training.distillation.answers import keep_answers
 from app.training.distillation.assembly import build_distillation, load_teachers, read_teacher_labels
 from app.training.distillation.student import build_from_layers, copy_head
-from app.training.distillation.teachers import check_same_labels, has_tagger
+from app.training.distillation.teachers import check_same_labels, describe_teachers, has_tagger
 from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.fit import run_fit
@@ -55,7 +56,7 @@ def run(request: Request) -> dict[str, float]:
     text = _Text.of(config, read_teacher_labels(config.distill))
     facts = _find_facts(config, text)
     others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words, facts=facts)
-    corpora = describe_corpora(config.data, {"train": text.summary, **others})
+    corpora = describe_corpora(config.data, {"train": text.summary, **others}) | describe_teachers(config.distill)
     if config.init_from:
         check_same_labels(config.init_from, read_labels(RunDirectory(config.init_from).model), text.labels)
     with workers.watched(run_dir.path), ExitStack() as opened:
@@ -225,15 +226,16 @@ class _Subject:
 
 def _train(subject: _Subject, text: _Text, training: TaskTraining) -> dict:
     settings = training.config.training
-    store = keep_answers(
-        text.store(subject.encoder, training),
-        subject.tuner,
+    complete = partial(
+        keep_answers,
+        tuner=subject.tuner,
         strategy=training.strategy,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
     )
     validate = build_validation(subject.student, subject.encoder, training.config)
-    plan = training.plan(store, settings, depths=subject.depths, validate=validate)
+    store = text.store(subject.encoder, training)
+    plan = training.plan(store, settings, depths=subject.depths, validate=validate, complete=complete)
     with training.strategy.scope():
         return run_fit(subject.tuner, settings, plan)
 

@@ -1,7 +1,7 @@
 """Tasks room: which corpora a run learnt from and was scored on, known by their content and not by their paths.
 
 `corpora.json` of a run directory holds them by split: `{"test": {"sources": [PATH], "sha256": DIGEST}, ...}`; the
-digest is that of the summary.
+digest is that of the summary. A student's teachers stand beside them, by their weights.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from app.tasks.network import TaskModel
 
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
+TEACHERS = "teachers"  # among the splits: what a student learns from beside them
 
 ROW_SETTINGS = ("max_length", "overlap_tokens", "packing")  # of section data: what scores depend on beside the corpus
 # The same of section predict, where an answer may be none, or texts may leave the network early.
@@ -78,7 +79,7 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
     """Before a run resumes: that nothing of it is mixed with other text, or replaced by scores of other text.
 
     Raises:
-        InputError: a corpus is not the one that the run began with.
+        InputError: a corpus, or the weights of a teacher, are not those that the run began with.
     """
     scored = run_dir.read_metrics()
     for split, before in read_corpora(run_dir).items():
@@ -88,8 +89,9 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         if split == "test" and not any(name.startswith("test/") for name in scored):
             continue  # nothing depends on it yet
         remedy = " or score the new one with --mode=evaluate;" if split == "test" else ""
+        what = "distill.teachers: the weights" if split == TEACHERS else f"data.{split}_path: the sentences"
         raise InputError(
-            f"data.{split}_path: the sentences in {' and '.join(now['sources'])} are not those that {run_dir} began "
+            f"{what} in {' and '.join(now['sources'])} are not those that {run_dir} began "
             f"with (SHA-256 {before['sha256'][:DIGITS]}, now {now['sha256'][:DIGITS]}, from "
             f"{' and '.join(before['sources'])}): bring them back,{remedy} or start over with --overwrite"
         )

@@ -12,11 +12,13 @@ rows have one unit do not have it.
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
-from app.config import PredictConfig
+from app.config import InputError, PredictConfig
 
 FACT = "exits"
 
@@ -41,7 +43,8 @@ class ExitRow:
 
 def leaves_by_unit(facts: Mapping[str, Any]) -> bool:
     """Whether thresholds were measured for units that leave one by one."""
-    return bool((facts.get(FACT) or {}).get("by_unit"))
+    found = facts.get(FACT)
+    return isinstance(found, Mapping) and bool(found.get("by_unit"))
 
 
 def read_table(
@@ -53,12 +56,44 @@ def read_table(
         facts: of a model.
         exit_layers: of the model.
         whole_rows: of a runtime in which rows leave as a whole.
+
+    Raises:
+        InputError: the tables are damaged.
     """
     found = facts.get(FACT) or {}
+    if fault := find_fault(found):
+        raise InputError(f"the thresholds at which texts leave the model early are damaged: {fault}; train it again")
     if not exit_layers or list(found.get("layers", ())) != list(exit_layers):
         return []
     table = found["table"] if whole_rows or not leaves_by_unit(facts) else found["by_unit"]
     return [ExitRow(*map(float, row)) for row in table]
+
+
+def find_fault(found: Any) -> str:
+    """What is wrong with what a model keeps of its exits; empty if nothing is, or it keeps nothing."""
+    if found == {}:
+        return ""
+    if not isinstance(found, Mapping) or not isinstance(found.get("layers"), (list, tuple)):
+        return f"it must be an object with layers, received {_shorten(found)}"
+    for name in ("table", "by_unit"):
+        table = found.get(name, () if name == "by_unit" else None)
+        if not isinstance(table, (list, tuple)):
+            return f"{name} must be a list of rows, received {_shorten(table)}"
+        for row in table:
+            if not isinstance(row, (list, tuple)) or len(row) != len(fields(ExitRow)) or not all(map(_is_number, row)):
+                return f"a row of {name} must be {len(fields(ExitRow))} finite numbers, received {_shorten(row)}"
+        thresholds = [row[0] for row in table]
+        if thresholds and (thresholds[0] != 0 or thresholds != sorted(set(thresholds))):
+            return f"the thresholds of {name} must rise from 0, received {_shorten(thresholds)}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _shorten(value: Any) -> str:
+    return textwrap.shorten(repr(value), 80)
 
 
 def make_fact(

@@ -32,34 +32,25 @@ class Step:
     Attributes:
         layer: number of layers when they are done.
         head: that stands there.
-        network: the features of rows for the first step, for others {states: [batch, length, width], padding_mask} ->
-            {states, logits: float32 [batch, length, labels]}.
     """
 
     layer: int
     head: Head
-    network: keras.Model
 
 
-def build_steps(model: TaskModel) -> list[Step]:
-    """The network of a model in as many steps as it has heads, on its weights."""
-    encoder = model.backbone.model
-    depth = len(encoder.transformer_layers)
-    heads: list[tuple[int, Any]] = [*((each.layer, each.head) for each in model.exits), (depth, model.head)]
-    steps: list[Step] = []
-    for layer, head in heads:
-        if steps:
-            inputs = {
-                STATES: keras.Input((None, encoder.hidden_dim), name=STATES),
-                WINDOWS: keras.Input((None,), dtype="int32", name=WINDOWS),
-            }
-            states = run_layers(encoder, inputs[STATES], inputs[WINDOWS], begin=steps[-1].layer, depth=layer)
-        else:
-            segments = model.task.segments(model.facts)
-            inputs, states = connect(model.backbone, model.shapes, segments=segments, depth=layer)
-        outputs = {STATES: states[-1], LOGITS: head.connect(states[-1], inputs)}
-        steps.append(Step(layer, head, keras.Model(inputs, outputs, name=f"to_layer_{layer}")))
-    return steps
+def list_steps(model: TaskModel) -> list[Step]:
+    """The steps of a model, as many as it has heads."""
+    last = Step(len(model.backbone.model.transformer_layers), model.head)
+    return [*(Step(each.layer, each.head) for each in model.exits), last]
+
+
+def build_beginning(model: TaskModel, step: Step) -> keras.Model:
+    """The network up to the first head: features -> {states, logits: float32 [batch, length, labels]}."""
+    inputs, states = connect(
+        model.backbone, model.shapes, segments=model.task.segments(model.facts), depth=step.layer
+    )
+    outputs = {STATES: states[-1], LOGITS: step.head.connect(states[-1], inputs)}
+    return keras.Model(inputs, outputs, name=f"to_layer_{step.layer}")
 
 
 def measure_costs(model: TaskModel) -> np.ndarray:
@@ -133,7 +124,8 @@ class EarlyNetwork:
     columns = 1  # beside the labels
 
     def __init__(self, model: TaskModel, threshold: float, *, by_unit: bool | None = None) -> None:
-        self._model, self._steps = model, build_steps(model)
+        self._model, self._steps = model, list_steps(model)
+        self._beginning = build_beginning(model, self._steps[0])
         self._threshold: Any = np.float32(threshold)
         one_by_one = leaves_by_unit(model.facts) if by_unit is None else by_unit
         self._reach = model.head.reach if one_by_one else None
@@ -157,7 +149,7 @@ class EarlyNetwork:
         """The same, and float32 [rows], the share of the encoder's operations that each row took."""
         windows, step = features[WINDOWS], self._steps[0]
         rows, count = tf.shape(windows)[0], tf.shape(places)[0]
-        result = step.network(features, training=False)
+        result = self._beginning(features, training=False)
         first = _Left(
             rows=tf.range(rows),
             states=result[STATES],
@@ -259,8 +251,9 @@ class EarlyNetwork:
         if number + 1 == len(self._steps):
             return _put(found, self._run_last(left, begin), left.order, layer=step.layer), spent
         if self._reach is None:
-            result = step.network({STATES: left.states, WINDOWS: left.windows}, training=False)
-            return self._leave(number, left._replace(states=result[STATES], logits=result[LOGITS]), found, spent)
+            states = self._run_layers(left, begin=begin, depth=step.layer)
+            logits = step.head.connect(states, {WINDOWS: left.windows}, training=False)
+            return self._leave(number, left._replace(states=states, logits=logits), found, spent)
         only = tf.cast(tf.where(left.going), tf.int32)
         states = self._run_layers(left, begin=begin, depth=step.layer, only=only)
         logits = step.head(tf.gather_nd(states, only)[tf.newaxis], training=False)[0]
@@ -278,12 +271,12 @@ class EarlyNetwork:
 
     def _run_last(self, left: _Left, begin: int) -> tf.Tensor:
         """Logits of the last head at places, for which alone the last layer is computed if no head needs others."""
-        model, step = self._model, self._steps[-1]
-        if model.head.pools:
-            inputs = {STATES: left.states, WINDOWS: left.windows}
-            return tf.gather_nd(step.network(inputs, training=False)[LOGITS], left.places)
+        head = self._model.head
+        if head.pools:
+            states = self._run_layers(left, begin=begin)
+            return tf.gather_nd(head.connect(states, {WINDOWS: left.windows}, training=False), left.places)
         only = None if self._reach is None else tf.cast(tf.where(left.going), tf.int32)
-        return model.head(self._run_layers(left, begin=begin, only=only, places=left.places), training=False)
+        return head(self._run_layers(left, begin=begin, only=only, places=left.places), training=False)
 
 
 def _put(found: tf.Tensor, logits: tf.Tensor, at: tf.Tensor, *, layer: int) -> tf.Tensor:

@@ -39,9 +39,11 @@ class Head(keras.layers.Layer, ABC):
         """Whether each label is decided for itself, by sigmoid, so that there may be several; else one, by softmax."""
         return False
 
-    def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    def connect(
+        self, states: tf.Tensor, features: Mapping[str, tf.Tensor], *, training: bool | None = None
+    ) -> tf.Tensor:
         """Hidden states [batch, length, width] -> logits float32 [batch, length, labels]."""
-        return self(states)
+        return self(states, training=training)
 
     @property
     def pools(self) -> bool:

@@ -68,8 +68,10 @@ class PooledHead(Head):
     def pools(self) -> bool:
         return self.pooling == "mean"
 
-    def connect(self, states: tf.Tensor, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return self(states, windows=features["padding_mask"])
+    def connect(
+        self, states: tf.Tensor, features: Mapping[str, tf.Tensor], *, training: bool | None = None
+    ) -> tf.Tensor:
+        return self(states, windows=features["padding_mask"], training=training)
 
     def call(
         self, inputs: tf.Tensor, windows: tf.Tensor | None = None, training: bool | None = None

@@ -153,9 +153,7 @@ class RunKeeper(keras.callbacks.Callback):
 
     def stopped_early(self) -> bool:
         """Whether early stopping ends the run here, in this process or in the one it resumes."""
-        patience = self.config.early_stopping_patience_epochs
-        waited = self.position.epoch - self.position.best_epoch
-        return bool(patience and self.plan.validate and waited >= patience)
+        return stopped_early(self.config, self.plan, self.position)
 
     def _is_worth_saving(self) -> bool:
         """Whether a checkpoint follows this epoch; the last epoch has one, so that a finished run is not trained again.
@@ -245,6 +243,12 @@ class RunKeeper(keras.callbacks.Callback):
         }
 
 
+def stopped_early(config: TrainingConfig, plan: Plan, position: Position) -> bool:
+    """Whether so many epochs have brought no better score that the run ends at a position."""
+    patience = config.early_stopping_patience_epochs
+    return bool(patience and plan.validate and position.epoch - position.best_epoch >= patience)
+
+
 # The one fit loop, on `keras.Model.fit`.
 #
 # Order of initialisation: the run's own checkpoint if there is one, else the weights the tagger came with.
@@ -276,6 +280,8 @@ def run_fit(tuner: StepTuner, config: TrainingConfig, plan: Plan) -> dict[str, f
     if workers.is_chief:
         plan.forget(position.epoch)
     first_step = position.epoch * plan.steps_per_epoch + position.step
+    if first_step < total_steps and not stopped_early(config, plan, position):
+        plan.prepare()  # not between steps, where Ctrl-C waits for the next one
     progress = ProgressDisplay(
         total_steps=total_steps,
         first_step=first_step,

@@ -24,6 +24,7 @@ class Plan:
 
     Attributes:
         batches: the training data from a position on.
+        prepare: called once before `batches`, and not at all if nothing is left to train; it may take long.
         steps_per_epoch: batches in an epoch.
         depths: depth of each trainable variable of the network, in its order (`TaskModel.layer_depths`).
         precision: what `set_up` returned.
@@ -49,6 +50,7 @@ class Plan:
     validate: Callable[[], dict[str, float]] | None
     log: Log
     forget: Callable[[int], None] = lambda epochs: None
+    prepare: Callable[[], None] = lambda: None
     name: str = ""
     score: str = "entity_f1"
     unit: str = "words"

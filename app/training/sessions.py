@@ -169,6 +169,7 @@ class TaskTraining:
         validate: Callable[[], dict[str, float]] | None,
         phase: str = "",
         seed: int | None = None,
+        complete: Callable[[RowStore], RowStore] = lambda rows: rows,
     ) -> Plan:
         """The plan of one phase.
 
@@ -180,12 +181,18 @@ class TaskTraining:
             phase: its name: checkpoints go to a folder of their own and history.jsonl gets `PHASE/` before each
                 number. Empty for the one phase that the run is for.
             seed: of the order of the rows; None for the run's.
+            complete: the same rows with more in each; called before the first step, if there is one.
         """
         folder, prefix = (self.run_dir.checkpoints / phase, f"{phase}/") if phase else (self.run_dir.checkpoints, "")
         order = self.config.seed if seed is None else seed
         task = find_task(self.config.task)
+        rows = [store]
+
+        def prepare() -> None:
+            rows[0] = complete(store)
+
         return Plan(
-            batches=lambda epoch, step: store.make_dataset(
+            batches=lambda epoch, step: rows[0].make_dataset(
                 batch_size=settings.batch_size, seed=order, epochs=settings.epochs, first_epoch=epoch, first_step=step
             ),
             steps_per_epoch=store.steps_per_epoch(settings.batch_size),
@@ -201,6 +208,7 @@ class TaskTraining:
                 self.run_dir.history_jsonl, {f"{prefix}{name}": value for name, value in row.items()}
             ),
             forget=lambda epochs: self.run_dir.rewind_history(f"{prefix}epoch", epochs),
+            prepare=prepare,
         )
 
     def tuner(self, tagger: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:

@@ -253,9 +253,13 @@ def test_there_is_a_table_for_words_beside_that_for_texts_and_it_is_the_one_in_u
     def learn(answers):
         return tagger
 
-    learnt, rows = measure_exits(predictor_of(tagger, None), SENTENCES, learn=learn, config=PredictConfig())
+    said = []
+    predictor = predictor_of(tagger, None)
+    learnt, rows = measure_exits(predictor, SENTENCES, learn=learn, config=PredictConfig(), note=said.append)
     texts = read_table(learnt.facts, EXITS, whole_rows=True)
     assert read_table(learnt.facts, EXITS) == rows != texts
+    thresholds = len(texts) + len(rows) - 1  # the whole network is in both
+    assert said == [f"{number} of {thresholds} thresholds" for number in range(1, thresholds + 1)]
     assert [row.operations for row in rows] == sorted((row.operations for row in rows), reverse=True)
     middle = rows[len(rows) // 2]
     early = replace(predictor_of(learnt, None), early=KerasEarlyForward(learnt, middle.threshold))

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
+from app.config import InputError
 from app.export.graph import CODES, LOOKUPS
 
 ROWS, WIDTH = 3000, 64
@@ -61,3 +62,24 @@ def test_product_quantization_gives_back_what_256_vectors_can_say(table):
 def test_a_table_that_product_quantization_does_not_fit_is_kept_in_int8(table, rows, width):
     found, _ = look_up(table[:rows], "product", product_width=width)
     assert np.array_equal(found, look_up(table[:rows], "int8")[0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_shared_vectors_are_not_made_of_rows_that_are_not_numbers(table, value):
+    broken = table.copy()
+    broken[[6, 1234], 3] = value
+    with pytest.raises(InputError, match=r"embeddings of 2 of its 3,000 word pieces .* first those of line 7 of model/v"):
+        LOOKUPS["product"](broken, product_width=4)
+    found, _ = look_up(broken, "int8")
+    others = np.delete(np.arange(ROWS), [6, 1234])
+    assert distance(found[others], table[others]) < 1e-4  # which keeps them apart
+
+
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_a_huge_row_is_told_by_what_the_others_lose(table, size):
+    """Nothing fails and nothing that is not a number comes out: the score decides whether the file is kept."""
+    broken = table.copy()
+    broken[6] = size
+    found, _ = look_up(broken, "product", product_width=4)
+    others = np.delete(np.arange(ROWS), 6)
+    assert np.isfinite(found).all() and distance(found[others], table[others]) > 0.5

@@ -3,15 +3,20 @@
 import dataclasses
 import os
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import LABELS, make_tagger
+from toy import LABELS, make_encoder, make_sentences, make_tagger
 
-from app.config import ExportConfig, ModelConfig
-from app.evaluation.runtimes import TFLiteModel
+from app.config import Config, ExportConfig, ModelConfig
+from app.evaluation.gate import Gate, Refused
+from app.evaluation.runtimes import TFLiteModel, build_predictor
+from app.evaluation.scoring import score
+from app.export.exporters import Scoring
 from app.export.tflite import TFLiteWriter
+from app.run.directory import RunDirectory
 from app.tasks.tagging.graph_decoding import decode_rows
 from app.tasks.tagging.head import decode_sentences
 
@@ -133,3 +138,31 @@ def test_float32_tags_all_of_conll_2003_as_keras_does(conll_2003, tmp_path):
     sentences = list(open_split(config, "test", labels=loaded.labels).examples())
     expected, found = (list(chain.from_iterable(s.tags for s in each.answer(sentences))) for each in (keras, lite))
     assert found == expected and len(found) == sum(len(sentence.words) for sentence in sentences)
+
+
+def test_a_file_whose_table_one_huge_row_spoils_does_not_pass_the_gate(vocabulary, tmp_path):
+    """A piece that no text has takes the resolution of the shared vectors, and all words look alike."""
+    longer = tmp_path / "vocab.txt"
+    longer.write_text(vocabulary.read_text() + "".join(f"[unused{number}]\n" for number in range(600)))
+    model = make_tagger(longer, hidden_dim=32)
+    encoder, sentences = make_encoder(model), make_sentences(60, seed=2)
+    predictor = build_predictor(model, encoder, batch_size=16)
+    answers = list(predictor.answer(sentences))
+    gold = [dataclasses.replace(each, tags=tuple(found.tags)) for each, found in zip(sentences, answers, strict=True)]
+    corpus = SimpleNamespace(examples=lambda: iter(gold))
+    table, writing = model.backbone.model.token_embedding.embeddings, ExportConfig(int8_table="product")
+
+    def check():
+        job = Scoring(
+            Config(), model, encoder, corpus, score(predictor, gold),
+            Gate(RunDirectory(tmp_path), 10.0, {"split": "test"}), predictor, [],
+        )  # fmt: skip
+        writer = TFLiteWriter(model, writing, boundary_ids=(START, END), representative=lambda: [])
+        path = tmp_path / "int8.tflite"
+        path.write_bytes(writer.write("int8"))
+        return job.check("int8", path.name, TFLiteModel(path).forward)
+
+    assert check().f1 > 0.9
+    table.assign(np.concatenate([table.numpy()[:-1], np.full((1, 32), 1e3, np.float32)]))
+    with pytest.raises(Refused, match=r"int8\.tflite refused: entity F1 .* points below the float model's 1\.0000"):
+        check()

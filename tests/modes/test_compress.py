@@ -10,13 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy
 
+from app.compression.bench import Workbench
 from app.config import InputError
 from app.config.loading import load_config
 from app.modes import compress, evaluate
 from app.run.directory import Request, RunDirectory
-from app.tasks.bundle import load_model
+from app.tasks.bundle import load_model, read_labels
+from app.tasks.corpora import read_training_corpus
+from app.training.distillation.tuner import DistillationTuner
+from app.training.sessions import TaskTraining
 
 STEPS = ("trim_vocabulary", "prune_structured", "prune_magnitude", "cluster", "quantize_aware")
 RAREST = min(Counter(word for s in toy.make_sentences(150, seed=11) for word in s.words).values())
@@ -255,3 +260,19 @@ def test_a_fault_that_a_later_step_would_find_is_told_before_the_run_is_opened(t
     with pytest.raises(InputError, match="removed_layers must be below 1"):
         compress.run(request(trained_run, tmp_path / "run", **settings))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_run_that_is_compressed_is_asked_once_for_all_parts(trained_run, tmp_path, monkeypatch):
+    config = request(trained_run, tmp_path / "run", distill=True).config
+    labels = list(read_labels(trained_run.path / "model"))
+    train, summary = read_training_corpus(config, labels=labels)
+    training = TaskTraining(config, RunDirectory(tmp_path / "run"), tf.distribute.get_strategy(), "float32")
+    bench, asked, ask = Workbench(training, labels, train, summary), [], DistillationTuner.ask
+    monkeypatch.setattr(DistillationTuner, "ask", lambda tuner, features: asked.append(part) or ask(tuner, features))
+    bench.step = "prune_structured"
+    for part in ("train_1", "train_2"):
+        bench.train(bench.open_tagger(), part=part, epochs=2)
+    assert asked and set(asked) == {"train_1"}
+    part = "train_3"
+    bench.train(bench.open_tagger(), part=part, epochs=1)  # asking at each step costs no more
+    assert set(asked) == {"train_1", "train_3"}

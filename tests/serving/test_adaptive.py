@@ -1,11 +1,14 @@
 """A busy server lowers the bar for leaving the network early, and raises it again."""
 
+import json
+
 import pytest
 import served
 import toy
 
-from app.config import ExportConfig, ModelConfig
+from app.config import ExportConfig, InputError, ModelConfig
 from app.evaluation.exits import ALL_LEAVE
+from app.evaluation.manifest import EXITS_FILE, read_exits
 from app.export.metadata import write_companions
 from app.export.tflite import TFLiteWriter
 from app.run.directory import RunDirectory, sha256_of_file
@@ -74,6 +77,33 @@ def test_a_table_of_other_exits_does_not_count_and_a_person_can_read_it():
     assert read_table(FACTS, (2, 4)) == ROWS and read_table(FACTS, (2,)) == [] == read_table({}, (2, 4))
     shown = describe_table(ROWS, headline="entity F1", chosen=0.1).splitlines()
     assert [line.endswith("*") for line in shown] == [False, False, True, False, False]
+
+
+DAMAGED = {
+    "no object": ([1, 2], r"must be an object with layers, received \[1, 2\]"),
+    "no layers": ({"table": []}, r"must be an object with layers"),
+    "no table": ({"layers": [2, 4]}, r"table must be a list of rows, received None"),
+    "a short row": ({"layers": [2, 4], "table": [[0.0, 0.9, 1.0]]}, r"a row of table must be 4 finite numbers"),
+    "no number": ({"layers": [2, 4], "table": [[0.0, 0.9, 1.0, None]]}, r"must be 4 finite numbers"),
+    "NaN": ({"layers": [2, 4], "table": [[0.0, float("nan"), 1.0, 4.0]]}, r"must be 4 finite numbers"),
+    "no row of words": ({**FACTS["exits"], "by_unit": [3]}, r"a row of by_unit must be .* received 3"),
+    "no first row": ({"layers": [2, 4], "table": [[0.1, 0.9, 0.7, 2.1]]}, r"must rise from 0, received \[0.1\]"),
+    "falling": ({"layers": [2, 4], "table": [[each, 0.9, 0.7, 2.1] for each in (0, 0.3, 0.1)]}, r"must rise from 0"),
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
+def test_a_damaged_table_is_told_in_one_sentence(fault, tmp_path):
+    found, said = DAMAGED[fault]
+    with pytest.raises(InputError, match=f"damaged: .*{said}"):
+        read_table({"exits": found}, (2, 4))
+    path = tmp_path / EXITS_FILE
+    path.parent.mkdir()
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=f"exits.json is not what --mode=export writes .*{said}"):
+        read_exits(tmp_path)
+    path.write_text(json.dumps(FACTS["exits"]))
+    assert read_table({"exits": read_exits(tmp_path)}, (2, 4)) == ROWS
 
 
 def test_answers_are_counted_by_layer():

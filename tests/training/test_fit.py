@@ -362,6 +362,16 @@ def test_a_finished_run_is_not_trained_again(start):
     assert same_bits(weights_of(again.tagger), weights_of(first.tagger))
 
 
+def test_what_takes_long_before_the_first_step_is_done_once_and_not_if_nothing_is_left_to_train(start):
+    done = []
+    config = replace(CONFIG, early_stopping_patience_epochs=1)
+    start(config).fit(prepare=lambda: done.append("first"), validate=scores(0.6, 0.4))
+    start(config).fit(prepare=lambda: done.append("stopped early"), validate=scores())
+    start(name="other").fit(prepare=lambda: done.append("other"))
+    start(name="other").fit(prepare=lambda: done.append("finished"))
+    assert done == ["first", "other"]
+
+
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory, vocabulary, whole) -> Path:
     """Checkpoints of a run that broke off within its second epoch."""

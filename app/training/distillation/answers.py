@@ -12,6 +12,15 @@ from app.training.distillation.tuner import ANSWER, DistillationTuner
 MOST_BYTES = 2**30  # of all kept answers
 
 
+def are_kept(store: RowStore, tuner: DistillationTuner, *, strategy: tf.distribute.Strategy, epochs: int) -> bool:
+    """Whether answers are kept: not without `distill.keep_answers`, where more than logits is compared, the rows are
+    too many for memory, or asking at every step is no slower: one device asks here, all replicas there.
+    """
+    worth_it = epochs > strategy.num_replicas_in_sync and not isinstance(strategy, tf.distribute.TPUStrategy)
+    may_be = tuner.distill.keep_answers and tuner.compares_labels_alone and isinstance(store, RowsInMemory)
+    return bool(worth_it and may_be)
+
+
 def keep_answers(
     store: RowStore, tuner: DistillationTuner, *, strategy: tf.distribute.Strategy, batch_size: int, epochs: int
 ) -> RowStore:
@@ -27,13 +36,9 @@ def keep_answers(
         epochs: of the training.
 
     Returns:
-        the store as it is without `distill.keep_answers`, where more than logits is compared, the rows or the answers
-        are too many for memory, or asking at every step is no slower: one device asks here, all replicas there.
+        the store as it is where no answers are kept (`are_kept`), or they are too many for memory.
     """
-    if not tuner.distill.keep_answers:
-        return store
-    worth_it = epochs > strategy.num_replicas_in_sync and not isinstance(strategy, tf.distribute.TPUStrategy)
-    if not (worth_it and tuner.compares_labels_alone and isinstance(store, RowsInMemory)):
+    if not (are_kept(store, tuner, strategy=strategy, epochs=epochs) and isinstance(store, RowsInMemory)):
         return store
     ask = tf.function(lambda features: [answer[LOGITS] for answer in tuner.ask(features)])
 
