@@ -25,9 +25,9 @@ from app.evaluation.frontier import ONNX, TFLITE, Contestant, find_frontier, fro
 from app.evaluation.frontier_peer import check_peer, start_peer, write_network
 from app.evaluation.frontier_plot import frontier_png
 from app.evaluation.gate import mention_refusal, read_refusals
-from app.evaluation.litert import load_tflite
+from app.evaluation.litert import RowByRow, TFLiteModel, load_tflite
 from app.evaluation.manifest import MANIFEST, read_manifest, require_exports, versions
-from app.evaluation.predictor import Features, Forward, join_rows
+from app.evaluation.predictor import EarlyForward, Features, Forward, join_rows
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score
 from app.evaluation.timing import TimedProcess, load_batches, save_batches, time_batches, time_in_rounds
@@ -73,6 +73,7 @@ class Entrant:
         identity: checksum of the model.
         forward: logits, with the most threads.
         time: (file of batches, threads, calls, warm-up calls) -> median seconds of a pass over them.
+        early: instead of `forward`, of a file that is left early by what it is sure of.
     """
 
     run: OpenedRun
@@ -82,6 +83,7 @@ class Entrant:
     identity: str
     forward: Forward
     time: Callable[[Path, int, int, int], float]
+    early: EarlyForward | None = None
 
     @property
     def name(self) -> str:
@@ -141,17 +143,25 @@ def make_batches(run: OpenedRun, sentences: Iterable[Any], size: int) -> list[Fe
     """A corpus as batches of rows, the short ones together."""
     rows = sorted(run.encoder.scoring_rows(sentences), key=lambda row: int(np.count_nonzero(row.padding_mask)))
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
-    return [join_rows(part, int(np.count_nonzero(part[-1].padding_mask)))[0] for part in parts]
+    batches = (join_rows(part, int(np.count_nonzero(part[-1].padding_mask))) for part in parts)
+    return [_with_units(run, features, unit_ids) for features, unit_ids in batches]
+
+
+def _with_units(run: OpenedRun, features: Features, unit_ids: np.ndarray) -> Features:
+    """What a file with exits has to be sure of is an input of it, which others do not read."""
+    name = run.tagger.task.unit_input
+    return {**features, name: (unit_ids >= 0).astype(np.int32)} if run.tagger.exits and name else features
 
 
 def make_text(run: OpenedRun, sentences: Iterable[Any], length: int) -> Features:
     """The beginning of the longest row of a corpus, repeated if it is shorter: one text of `length` pieces."""
     longest = max(run.encoder.scoring_rows(sentences), key=lambda row: int(np.count_nonzero(row.padding_mask)))
     size = int(np.count_nonzero(longest.padding_mask))
-    return {
+    text = {
         name: np.resize(getattr(longest, name)[:size], (1, length)).astype(np.int32)
         for name in FEATURES
     }
+    return _with_units(run, text, np.resize(longest.unit_ids[:size], (1, length)))
 
 
 def make_entrants(
@@ -178,7 +188,7 @@ def make_entrants(
         process.wait()  # they come up beside one another, and are all there before anything is measured
     for run in runs:
         for file in sorted(read_manifest(run.run_dir.tflite)["files"]):
-            yield _tflite(run, file.removesuffix(".tflite"), most)
+            yield enter_tflite(run, file.removesuffix(".tflite"), most)
     for name, path in models.items():
         yield _tensorflow(first, name, path, workers, most=most, folder=folder)
     for name in ("float32", "int8") if peer else ():
@@ -194,24 +204,34 @@ def make_entrants(
         )
 
 
-def _tflite(run: OpenedRun, name: str, most: int) -> Entrant:
+def enter_tflite(run: OpenedRun, name: str, most: int) -> Entrant:
+    """A TFLite file of a run, timed with up to so many threads."""
     entry = read_manifest(run.run_dir.tflite)["files"][f"{name}.tflite"]
-    forwards: dict[int, Forward] = {}
+    models: dict[int, TFLiteModel] = {}
     loaded: dict[Path, list[Features]] = {}
 
-    def forward_with(threads: int) -> Forward:
-        if threads not in forwards:
-            forwards[threads] = load_tflite(
-                run.run_dir.tflite, name, labels=run.tagger.labels, threads=threads
-            ).forward
-        return forwards[threads]
+    def model_with(threads: int) -> TFLiteModel:
+        if threads not in models:
+            models[threads] = load_tflite(run.run_dir.tflite, name, labels=run.tagger.labels, threads=threads)
+        return models[threads]
 
     def time(batches: Path, threads: int, calls: int, warm_up: int) -> float:
         if batches not in loaded:
             loaded[batches] = load_batches(batches)
-        return time_batches(forward_with(threads), loaded[batches], calls=calls, warm_up=warm_up)
+        return time_batches(model_with(threads).forward, loaded[batches], calls=calls, warm_up=warm_up)
 
-    return Entrant(run, name, TFLITE, entry["bytes"], entry["sha256"], forward_with(most), time)
+    model = model_with(most)
+    early = RowByRow(model.run, labels=len(run.tagger.labels), unit_input=run.tagger.task.unit_input)
+    return Entrant(
+        run=run,
+        variant=name,
+        runtime=TFLITE,
+        bytes=entry["bytes"],
+        identity=entry["sha256"],
+        forward=model.forward,
+        time=time,
+        early=early if model.has_exits else None,
+    )
 
 
 def _tensorflow(
@@ -321,6 +341,7 @@ def _score(
             predictor = build_predictor(
                 each.run.tagger, each.run.encoder, batch_size=config.evaluation.batch_size, forward=each.forward
             )
+            predictor = dataclasses.replace(predictor, early=each.early)
             with heartbeat(f"{each.name:<32} scoring"):
                 known[key] = score(predictor, sentences).headline
             run_dir.write_json(path, known)

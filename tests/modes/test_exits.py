@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,15 @@ import toy
 
 from app.compression.bench import move_exits
 from app.config.loading import load_config
+from app.evaluation.frontier_rounds import enter_tflite, make_batches, open_runs
+from app.evaluation.runtimes import build_predictor
+from app.evaluation.scoring import score
 from app.modes import compress, distill, evaluate, export, finetune, predict
 from app.run.directory import Request, RunDirectory
 from app.tasks.bundle import load_model
+from app.tasks.corpora import open_split
 from app.tasks.exit_table import read_table
+from app.tasks.tagging.task import TAGGING
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +94,15 @@ def test_exports_leave_early_and_are_scored_so(run, tmp_path):
         scores = evaluate.run(request_of(path, f"predictor={runtime}", *chosen))
         for name in ("test/exit_operations", "test/entity_f1"):
             assert scores[name] == pytest.approx(keras[name], abs=1e-6)
+    config = request_of(path, *chosen).config
+    (opened,) = open_runs(path, (), config.data)
+    entrant = enter_tflite(opened, "float32_early", 1)
+    sentences = list(open_split(config, "test").examples())
+    batches = make_batches(opened, sentences, 1)
+    assert sum(batch["word_starts"].sum() for batch in batches) == sum(map(TAGGING.count_units, sentences))
+    predictor = build_predictor(opened.tagger, opened.encoder, batch_size=4, forward=entrant.forward)
+    scored = score(replace(predictor, early=entrant.early), sentences)
+    assert scored.headline == pytest.approx(keras["test/entity_f1"], abs=1e-6)
 
 
 def test_a_run_with_exits_can_be_pruned_and_quantized_with_the_answers_of_its_teacher(run):
