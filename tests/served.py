@@ -16,8 +16,9 @@ from app.export.metadata import write_companions
 from app.export.saved_model import save_as_saved_model
 from app.export.tflite import TFLiteWriter
 from app.run.directory import RunDirectory, sha256_of_file
+from app.serving.listening import listening
 from app.serving.models import ServedModel
-from app.serving.server import ModelServer, listening
+from app.serving.server import ModelServer
 from app.tasks.bundle import save_model
 from app.text.shapes import NUM_SHAPES
 

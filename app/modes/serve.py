@@ -7,9 +7,10 @@ from app.feedback.store import open_store
 from app.run.directory import Request
 from app.serving import corrections, label_studio, promotion, review  # noqa: F401  they add their routes
 from app.serving.http import log
+from app.serving.listening import Listener
 from app.serving.models import ServedModel
 from app.serving.runs import find_runs, name_runs, plan_versions
-from app.serving.server import Listener, ModelServer, find_key
+from app.serving.server import ModelServer, find_key
 
 
 def run(request: Request) -> dict[str, float]:

@@ -6,7 +6,7 @@ import urllib.request
 from app.config import Config, DataConfig, ServeConfig
 from app.modes.serve import build_server
 from app.run.directory import Request, RunDirectory
-from app.serving.server import listening
+from app.serving.listening import listening
 
 
 def serve_once(run):

@@ -22,8 +22,9 @@ from texts import EXAMPLES
 from app.config import InputError, ServeConfig
 from app.serving import connections
 from app.serving.http import JsonResponse
+from app.serving.listening import listening
 from app.serving.openapi import OPENAPI
-from app.serving.server import ROUTES, find_key, listening
+from app.serving.server import ROUTES, find_key
 from app.tasks.classification.light import LIGHT_CLASSIFICATION
 from app.tasks.classification.task import CLASSIFICATION
 from app.tasks.tagging.light import LIGHT_TAGGING

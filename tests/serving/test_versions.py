@@ -15,8 +15,8 @@ from app.config import InputError, ServeConfig
 from app.evaluation.manifest import PROVENANCE_FILE, VECTORS_FILE
 from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.run.directory import RunDirectory
+from app.serving.listening import listening
 from app.serving.runs import find_runs, name_runs, plan_versions
-from app.serving.server import listening
 
 TEXT = "Ada Smith met Bob in Rome ."
 
