@@ -82,7 +82,7 @@ def check_finetune(request: Request) -> None:
 
 def check_distill(request: Request) -> None:
     config, data = request.config, request.config.data
-    labels = check_teachers(config.distill)
+    labels = check_teachers(config.distill, task=config.task)
     require_text(data, teachers_tag=labels is not None)
     if config.init_from:
         start = _tagger_of(config.init_from, "init_from")

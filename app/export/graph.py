@@ -348,14 +348,32 @@ def _find_codes(table: bytes, width: int, size: int) -> tuple[np.ndarray, np.nda
     """For a float32 table: uint8 [rows, parts], the vectors that stand for it float32 [parts, CODES, size]."""
     numbers = np.frombuffer(table, np.float32).reshape(-1, width // size, size)
     codes = np.empty(numbers.shape[:2], np.uint8)
-    vectors = np.empty((width // size, CODES, size), np.float32)
+    vectors = np.zeros((width // size, CODES, size), np.float32)
     for part in range(width // size):
+        distinct, places = np.unique(numbers[:, part], axis=0, return_inverse=True)
+        if len(distinct) <= CODES:  # of a table that was clustered, or most of whose rows are alike
+            codes[:, part], vectors[part, : len(distinct)] = places.reshape(-1), distinct
+            continue
         found = KMeans(CODES, init="random", n_init=1, max_iter=KMEANS_ROUNDS, random_state=part)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than 256 different rows
+            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer than 256 clusters are found
             codes[:, part] = found.fit_predict(numbers[:, part])
-        vectors[part] = found.cluster_centers_
+        vectors[part] = _mend_centers(found.cluster_centers_, numbers[:, part], codes[:, part])
     return codes, vectors
+
+
+def _mend_centers(centers: np.ndarray, numbers: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Centres of clusters as scikit-learn gives them, if each has a member; else the means of their members.
+
+    Where clusters are left empty, scikit-learn 1.9 moves them about and takes what they had from the centres of others,
+    which then are far from all members.
+    """
+    counts = np.bincount(codes, minlength=len(centers))[:, np.newaxis]
+    if counts.all():
+        return centers
+    sums = np.zeros(centers.shape, np.float64)
+    np.add.at(sums, codes, numbers)
+    return (sums / np.maximum(counts, 1)).astype(np.float32)
 
 
 def make_product_lookup(table: np.ndarray, *, block: int = 0, product_width: int) -> Lookup:

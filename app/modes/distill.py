@@ -53,7 +53,7 @@ def run(request: Request) -> dict[str, float]:
         return score_again(request, mode=MODE)
     strategy = build_strategy(config.training)  # before anything computes with TensorFlow
     workers = Workers(strategy)
-    text = _Text.of(config, read_teacher_labels(config.distill))
+    text = _Text.of(config, read_teacher_labels(config.distill, task=config.task))
     facts = _find_facts(config, text)
     others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words, facts=facts)
     corpora = describe_corpora(config.data, {"train": text.summary, **others}) | describe_teachers(config.distill)

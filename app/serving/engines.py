@@ -188,9 +188,10 @@ def _find_early(path: Path) -> list[tuple[Path, float]]:
     except InputError:
         return []
     entry, own = manifest["files"][early.name], manifest["files"][path.name]
-    if entry.get("model_sums_sha256") != own.get("model_sums_sha256") or not entry.get("exit_threshold"):
+    threshold = entry.get("exit_threshold")
+    if entry.get("model_sums_sha256") != own.get("model_sums_sha256"):
         return []
-    return [(early, float(entry["exit_threshold"]))]
+    return [(early, float(threshold))] if isinstance(threshold, (int, float)) and threshold > 0 else []
 
 
 def _forward(run: Callable[[Features], dict[str, np.ndarray]], features: Features) -> np.ndarray:

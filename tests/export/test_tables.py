@@ -53,9 +53,17 @@ def test_a_table_gives_its_rows_back_within_what_its_size_allows(table, kind, se
 
 
 def test_product_quantization_gives_back_what_256_vectors_can_say(table):
-    few = np.repeat(table[:100], 30, axis=0)
-    found, _ = look_up(few, "product", product_width=8)
-    assert distance(found, few) < 1e-4  # what int8 loses of the vectors
+    for distinct, times in ((100, 30), (28, 22), (CODES, 10)):
+        few = np.tile(table[:distinct], (times, 1))
+        found, _ = look_up(few, "product", product_width=8)
+        assert distance(found, few) < 1e-4  # what int8 loses of the vectors
+
+
+def test_vectors_that_stand_for_no_row_take_no_resolution_from_the_others(table):
+    """Of rows drawn at random many are alike, clusters stay empty, and their centres may lie anywhere."""
+    few = np.tile(table[:280, :32], (10, 1))
+    found, _ = look_up(few, "product", product_width=4)
+    assert distance(found, few) < 0.005
 
 
 @pytest.mark.parametrize(("rows", "width"), [(ROWS, 5), (2 * CODES, 4)])
@@ -68,7 +76,7 @@ def test_a_table_that_product_quantization_does_not_fit_is_kept_in_int8(table, r
 def test_shared_vectors_are_not_made_of_rows_that_are_not_numbers(table, value):
     broken = table.copy()
     broken[[6, 1234], 3] = value
-    with pytest.raises(InputError, match=r"embeddings of 2 of its 3,000 word pieces .* first those of line 7"):
+    with pytest.raises(InputError, match=r"of 2 of its 3,000 word pieces .* first those of line 7 of model/v"):
         LOOKUPS["product"](broken, product_width=4)
     found, _ = look_up(broken, "int8")
     others = np.delete(np.arange(ROWS), [6, 1234])

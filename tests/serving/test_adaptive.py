@@ -100,7 +100,7 @@ def test_a_damaged_table_is_told_in_one_sentence(fault, tmp_path):
     path = tmp_path / EXITS_FILE
     path.parent.mkdir()
     path.write_text(json.dumps(found))
-    with pytest.raises(InputError, match=f"exits.json is not what --mode=export writes .*{said}"):
+    with pytest.raises(InputError, match=r"exits\.json .*(object|--mode=export writes .*" + said + ")"):
         read_exits(tmp_path)
     path.write_text(json.dumps(FACTS["exits"]))
     assert read_table({"exits": read_exits(tmp_path)}, (2, 4)) == ROWS

@@ -29,13 +29,13 @@ from app.training.fine_tuner import SpecialIds
 from app.training.step import KeptStructure
 
 
-def read_teacher_labels(config: DistillConfig) -> tuple[str, ...] | None:
+def read_teacher_labels(config: DistillConfig, *, task: str) -> tuple[str, ...] | None:
     """As `check_teachers`, which reads no weights, but the files' checksums are compared.
 
     Raises:
         InputError: also if a file of a teacher is altered.
     """
-    labels = check_teachers(config)
+    labels = check_teachers(config, task=task)
     if labels is not None:
         for source in config.teachers:
             read_labels(RunDirectory(source).model)

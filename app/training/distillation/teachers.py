@@ -29,18 +29,22 @@ def check_same_labels(source: str, found: Sequence[str], labels: Sequence[str] |
         )
 
 
-def check_teachers(config: DistillConfig) -> tuple[str, ...] | None:
+def check_teachers(config: DistillConfig, *, task: str) -> tuple[str, ...] | None:
     """The labels all teachers share; None if the one teacher is a backbone that does not tag. Reads no weights.
 
+    Args:
+        config: names them.
+        task: that they are to teach.
+
     Raises:
-        InputError: a teacher is missing or half-written, teachers differ, or a backbone should tag.
+        InputError: a teacher is missing, half-written or of another task, teachers differ, or a backbone should tag.
     """
     if not config.teachers:
         raise InputError("distill.teachers is empty; distillation needs at least one run")
     if not any(has_tagger(source) for source in config.teachers):
         _check_backbone_teacher(config)
         return None
-    found = {source: _labels_of(source) for source in config.teachers}
+    found = {source: _labels_of(source, task=task) for source in config.teachers}
     first = config.teachers[0]
     for source, labels in found.items():
         if labels != found[first]:
@@ -69,14 +73,20 @@ def has_tagger(source: str) -> bool:
     return (RunDirectory(source).model / TAGGER_SETTINGS).is_file()
 
 
-def _labels_of(source: str) -> tuple[str, ...]:
+def _labels_of(source: str, *, task: str) -> tuple[str, ...]:
     if not has_tagger(source):
         _check_teacher_exists(source)
         raise InputError(
             f"distill.teachers: {source} does not tag (it has no model/{TAGGER_SETTINGS}): "
             "of several teachers, each must be a finished run of --mode=finetune or distill"
         )
-    return check_tagger(RunDirectory(source).model).labels
+    teacher = check_tagger(RunDirectory(source).model)
+    if teacher.task != task:
+        raise InputError(
+            f"distill.teachers: {source} was trained for task={teacher.task}, its student would be for task={task}; "
+            "both must be the same"
+        )
+    return teacher.labels
 
 
 def _check_backbone_teacher(config: DistillConfig) -> None:
