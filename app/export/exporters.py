@@ -17,8 +17,14 @@ from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import EarlyForward, Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
 from app.evaluation.scoring import score
-from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
-from app.export.rows import is_answered_alike
+from app.export.metadata import (
+    describe_model,
+    forget_file,
+    list_operators,
+    measure_zero_fraction,
+    write_companions,
+)
+from app.export.rows import is_answered_alike, representative_rows
 from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
 from app.export.tflite import EARLY, WRITERS, TFLiteWriter
@@ -83,6 +89,18 @@ class Exporting(Scoring):
     writer: TFLiteWriter
 
 
+def make_writer(config: Config, model: TaskModel, encoder: Encoder, run_dir: RunDirectory) -> TFLiteWriter:
+    """What makes the TFLite files of a run's model. Rows leave those with exits as a whole, at a threshold for that."""
+    return TFLiteWriter(
+        model,
+        config.export,
+        boundary_ids=encoder.pieces.boundary_ids,
+        representative=partial(representative_rows, config, model, encoder),
+        about=describe_model(model, run_dir),
+        threshold=find_threshold(model.facts, model.config.exit_layers, config.predict, whole_rows=True),
+    )
+
+
 def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     """Writes `export/tflite/NAME.tflite` and what lies beside it."""
     folder = job.run_dir.tflite
@@ -122,11 +140,10 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     }
 
 
-def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
+def _describe_early(job: Exporting, depth: Mapping[str, float]) -> dict[str, Any]:
     """What the manifest says of a file with exits."""
-    config = job.model.config
-    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict, whole_rows=True)
-    return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
+    layers, threshold = job.model.config.exit_layers, job.writer.threshold
+    return {"exit_layers": list(layers), "exit_threshold": threshold, **depth}
 
 
 def write_saved_model(

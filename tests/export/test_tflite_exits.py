@@ -1,16 +1,21 @@
 """TFLite files that a text leaves early: the head at which it left, and what is above it is not computed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import make_batch, make_classifier, make_tagger
+from toy import make_batch, make_classifier, make_encoder, make_tagger
 
-from app.config import ExportConfig, ModelConfig
+from app.config import Config, ExportConfig, ModelConfig, PredictConfig
 from app.data.packing import FEATURES
 from app.evaluation.exits import TFLiteEarlyForward
 from app.evaluation.litert import TFLiteModel
+from app.export.exporters import make_writer
 from app.export.metadata import list_operators
 from app.export.tflite import TFLiteWriter
+from app.run.directory import RunDirectory
+from app.tasks.exit_table import ExitRow, make_fact
 
 HEADS = {1: "exit_1", 2: "exit_2", 3: "logits"}
 
@@ -68,6 +73,16 @@ def test_each_text_leaves_at_the_head_that_is_sure(model, rows, tmp_path):
     sure = doubts < np.float32(middle)
     assert left == {1 + int(np.argmax([*column, True])) for column in sure.T}
     assert len(left) > 1
+
+
+def test_files_have_the_threshold_of_rows_that_leave_as_a_whole(model, tmp_path):
+    """Words that leave one by one leave at far lower doubts."""
+    whole, middle = ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(0.4, 0.9, 0.6, 2.0)
+    fact = make_fact((1, 2), "entity_f1", [whole, middle], by_unit=[whole, replace(middle, threshold=0.05)])
+    known, run_dir = replace(model, facts={**model.facts, **fact}), RunDirectory(tmp_path)
+    for loss, threshold in ((0.2, 0.4), (0.0, 0.0)):
+        config = Config(predict=PredictConfig(max_f1_loss=loss))
+        assert make_writer(config, known, make_encoder(model), run_dir).threshold == threshold
 
 
 @pytest.mark.slow
