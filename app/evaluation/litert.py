@@ -59,6 +59,7 @@ class RowByRow:
 
     def __init__(self, run: Callable[[Features], dict[str, np.ndarray]], *, labels: int, unit_input: str) -> None:
         self._run, self._labels, self._unit_input = run, labels, unit_input
+        self.threshold = float("nan")  # the file has it
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits = np.zeros((*units.shape, self._labels), np.float32)

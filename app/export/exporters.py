@@ -10,8 +10,9 @@ import numpy as np
 
 from app.config import Config
 from app.data.encoding import Encoder
+from app.evaluation.exit_report import describe_use
 from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLiteEarlyForward
-from app.evaluation.gate import Comparison, Gate
+from app.evaluation.gate import Comparison, Gate, Refused
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import EarlyForward, Predictor
@@ -72,7 +73,13 @@ class Scoring:
         scored = score(predictor, self.corpus.examples())
         task = self.model.task
         found = Comparison.of(task, scored.counts, self.scored.counts, labelled=scored.labelled)
-        self.gate.decide(name, file, found)
+        try:
+            self.gate.decide(name, file, found)
+        except Refused as error:
+            if not early:
+                raise
+            by_exits = f"its exits count, too, which may cost predict.max_f1_loss={self.config.predict.max_f1_loss:g}"
+            raise Refused(f"{error}; {by_exits}") from error
         return found
 
 
@@ -112,9 +119,12 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         model = TFLiteModel(waiting)
         early = None
         if name in EARLY:
-            early = TFLiteEarlyForward(model.run, job.model, unit_input=job.model.task.unit_input)
+            task, threshold = job.model.task, job.writer.threshold
+            early = TFLiteEarlyForward(model.run, job.model, unit_input=task.unit_input, threshold=threshold)
         found = job.check(name, path.name, model.forward, early)
         depth = early.measure() if early else {}  # before the vectors are asked for
+        if early:
+            say(f"{name:<12} {describe_use(job.model, early, job.config.predict)}")
         agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
@@ -171,13 +181,13 @@ def write_saved_model(
         config = job.model.task.graph_settings(job.config.predict)
         threshold = find_threshold(job.model.facts, job.model.config.exit_layers, config)
         early = SavedModelEarlyForward(loaded, threshold) if threshold else None
+        has_exits = bool(read_table(job.model.facts, job.model.config.exit_layers))
         scores.append(job.check("saved_model", "saved_model", forward, early))
-        if early:
-            share = early.measure()["exit_operations"]
-            say(f"saved_model  texts leave early below {threshold:.4g}: {100 * share:.1f} % of the operations")
+        if has_exits:
+            say(f"{'saved_model':<12} {describe_use(job.model, early, config)}")
         texts = [vector["text"] for vector in job.vectors if "text" in vector]
         predictor = job.predictor
-        if read_table(job.model.facts, job.model.config.exit_layers):
+        if has_exits:
             predictor = replace(job.predictor, early=KerasEarlyForward(job.model, threshold))
         write_rows(path, list(answer_with_layers(texts, predictor, config)))
         note(path)

@@ -95,11 +95,30 @@ def find_threshold(
     return row.threshold if row else 0.0
 
 
+def cells_of(rows: Sequence[ExitRow], *, headline: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table for people: names of the columns, and the rows.
+
+    Points are those of 100 below the whole network, as in `predict.max_f1_loss`.
+    """
+    columns = ("leave below", headline, "points lost", "operations saved", "mean layer")
+    return columns, [
+        (
+            f"{row.threshold:.4g}" if row.threshold else "never",
+            f"{row.score:.4f}",
+            f"{100 * (rows[0].score - row.score):.2f}",
+            f"{100 * (1 - row.operations):.1f} %",
+            f"{row.layer:.2f}",
+        )
+        for row in rows
+    ]
+
+
 def describe_table(rows: Sequence[ExitRow], *, headline: str, chosen: float = 0.0) -> str:
-    """The table for people; a star marks the threshold in use."""
-    lines = [f"{'leave below':>11}  {headline:>12.12}  {'operations':>10}  {'mean layer':>10}"]
-    for row in rows:
-        name = "never" if not row.threshold else f"{row.threshold:.4g}"
-        star = " *" if row.threshold == chosen else ""
-        lines.append(f"{name:>11}  {row.score:>12.4f}  {100 * row.operations:>8.1f} %  {row.layer:>10.2f}{star}")
-    return "\n".join(lines)
+    """The table as lines; a star marks the threshold in use."""
+    columns, cells = cells_of(rows, headline=headline)
+    widths = [max(11, len(name)) for name in columns]
+    lines = [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(each, widths, strict=True)) for each in (columns, *cells)
+    ]
+    stars = ("", *(" *" if row.threshold == chosen else "" for row in rows))
+    return "\n".join(f"{line}{star}" for line, star in zip(lines, stars, strict=True))

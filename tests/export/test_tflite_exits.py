@@ -50,7 +50,7 @@ def doubts_of(model, rows) -> np.ndarray:
 
 def check_rows(model, rows, path, *, tolerance: float) -> set[int]:
     features, words = rows
-    early = TFLiteEarlyForward(TFLiteModel(path).run, model, unit_input=model.task.unit_input)
+    early = TFLiteEarlyForward(TFLiteModel(path).run, model, unit_input=model.task.unit_input, threshold=0.5)
     logits, layers = early(features, words)
     whole = model.whole({name: tf.constant(features[name]) for name in FEATURES}, training=False)
     asked = words if model.task.labels_words else np.arange(words.shape[1]) == np.zeros((len(words), 1))
