@@ -25,7 +25,8 @@ def add_exits(report: Report, predictor: Predictor) -> Report:
     text = f"{report.text.rstrip()}\n\n{describe_use(predictor.model, predictor.early, predictor.config)}\n"
     if predictor.early:
         depth = predictor.early.measure()
-        tiles = ("operations saved by exits", _saved(depth)), ("mean layer", f"{depth['exit_layer']:.2f}")
+        layers = len(predictor.model.backbone.model.transformer_layers)
+        tiles = ("operations saved by exits", _saved(depth)), (f"mean layer of {layers}", f"{depth['exit_layer']:.2f}")
         report = dataclasses.replace(report, tiles=(*report.tiles, *tiles))
     if rows := _read_rows(predictor):
         name = predictor.task.headline_name
@@ -34,7 +35,7 @@ def add_exits(report: Report, predictor: Predictor) -> Report:
         report = dataclasses.replace(
             report,
             charts=(*report.charts, *draw_exits(predictor)),
-            tables=(*report.tables, _make_table(rows, headline=name, chosen=_threshold_of(predictor))),
+            tables=(*report.tables, _make_table(predictor, rows)),
         )
     return dataclasses.replace(report, text=text)
 
@@ -94,8 +95,9 @@ def draw_exits(predictor: Predictor) -> list[Lines]:
     ]
 
 
-def _make_table(rows: Sequence[ExitRow], *, headline: str, chosen: float | None) -> Table:
-    columns, cells = cells_of(rows, headline=headline)
+def _make_table(predictor: Predictor, rows: Sequence[ExitRow]) -> Table:
+    columns, cells = cells_of(rows, headline=predictor.task.headline_name)
+    chosen = _threshold_of(predictor)
     marked = tuple(
         (f"{first} (in use)" if row.threshold == chosen else first, *others)
         for row, (first, *others) in zip(rows, cells, strict=True)
@@ -104,6 +106,8 @@ def _make_table(rows: Sequence[ExitRow], *, headline: str, chosen: float | None)
         "What each cost on the validation split, in points of 100 below the whole network. Of those that lose no more "
         "than predict.max_f1_loss, the one that saves most is in use."
     )
+    if leaves_by_unit(predictor.model.facts) and not isinstance(predictor.early, TFLiteEarlyForward):
+        caption += " Context that another row answers leaves at the first exit, whatever the threshold."
     return Table("Thresholds of early exits", caption, columns, marked)
 
 
