@@ -78,8 +78,7 @@ class Scoring:
         except Refused as error:
             if not early:
                 raise
-            by_exits = f"its exits count, too, which may cost predict.max_f1_loss={self.config.predict.max_f1_loss:g}"
-            raise Refused(f"{error}; {by_exits}") from error
+            raise Refused(f"{error}; early exits are part of that, predict.max_f1_loss=0 exports it without") from error
         return found
 
 
