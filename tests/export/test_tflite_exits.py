@@ -1,17 +1,21 @@
 """TFLite files that a text leaves early: the head at which it left, and what is above it is not computed."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy import make_batch, make_classifier, make_encoder, make_tagger
+from toy import make_batch, make_classifier, make_encoder, make_sentences, make_tagger
 
 from app.config import Config, ExportConfig, ModelConfig, PredictConfig
 from app.data.packing import FEATURES
-from app.evaluation.exits import TFLiteEarlyForward
+from app.evaluation.exits import KerasEarlyForward, TFLiteEarlyForward
+from app.evaluation.gate import Gate, Refused
 from app.evaluation.litert import TFLiteModel
-from app.export.exporters import make_writer
+from app.evaluation.runtimes import build_predictor
+from app.evaluation.scoring import score
+from app.export.exporters import Scoring, make_writer
 from app.export.metadata import list_operators
 from app.export.tflite import TFLiteWriter
 from app.run.directory import RunDirectory
@@ -83,6 +87,22 @@ def test_files_have_the_threshold_of_rows_that_leave_as_a_whole(model, tmp_path)
     for loss, threshold in ((0.2, 0.4), (0.0, 0.0)):
         config = Config(predict=PredictConfig(max_f1_loss=loss))
         assert make_writer(config, known, make_encoder(model), run_dir).threshold == threshold
+
+
+def test_a_refused_export_says_that_its_exits_are_part_of_what_it_loses(vocabulary, tmp_path):
+    class Strict(Gate):
+        def decide(self, name, file, found):
+            raise Refused(f"{file} refused")
+
+    tagger = make_tagger(vocabulary, model=ModelConfig(exit_layers=(1,)), num_layers=2)
+    encoder, corpus = make_encoder(tagger), SimpleNamespace(examples=lambda: make_sentences(8))
+    predictor = build_predictor(tagger, encoder, batch_size=4)
+    gate = Strict(RunDirectory(tmp_path), 0.5, {})
+    job = Scoring(Config(), tagger, encoder, corpus, score(predictor, corpus.examples()), gate, predictor, [])
+    for early, told in ((None, ""), (KerasEarlyForward(tagger, 2.0), "; early exits are part of that, predict")):
+        with pytest.raises(Refused, match=f"^a.tflite refused{told}") as refused:
+            job.check("a", "a.tflite", predictor.forward, early)
+        assert bool(early) == ("predict.max_f1_loss=0" in str(refused.value))
 
 
 @pytest.mark.slow
