@@ -77,6 +77,8 @@ class Model:
             >>> model.predict(["Sales rose."])  # doctest: +SKIP
             [{'text': 'Sales rose.', 'label': 'positive', 'score': 0.97, 'scores': {'negative': 0.01, ...}}]
 
+        Where a text may leave the network early (`max_f1_loss`), its row has the `layer` of the word that went deepest.
+
         Args:
             texts: a list, or anything to iterate over, such as a column of a table. One text is a list of one. Where a
                 classifier was trained on pairs, each is a pair, `("first text", "second text")`, or one text with a tab
@@ -155,7 +157,8 @@ def load(
         config: what differs from the run's own configuration: a YAML file, sections such as
             {"predict": {"min_score": 0.9}}, or a whole `Config`.
         settings: settings over those, of the section predict by their names (`min_score`, `target_precision`,
-            `split_sentences`, `drop_non_names`, `batch_size`), others as in `**{"data.overlap_tokens": 64}`.
+            `max_f1_loss`, `split_sentences`, `drop_non_names`, `batch_size`), others as in
+            `**{"data.overlap_tokens": 64}`.
 
     Raises:
         InputError: there is no such run, it is not finished or damaged, it has no such export, or a setting is wrong.

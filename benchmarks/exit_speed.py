@@ -95,7 +95,9 @@ class Runtimes:
         found = [self._full(f"{name}, {size} rows", full.forward, size) for size in self.batch_sizes]
         if (self.run.tflite / f"{name}_early.tflite").is_file():
             file = load_tflite(self.run.tflite, f"{name}_early", labels=labels, threads=self.threads)
-            early = TFLiteEarlyForward(file.run, self.model, unit_input=self.model.task.unit_input)
+            # It has its own threshold, which is not asked for here.
+            unit_input, unknown = self.model.task.unit_input, float("nan")
+            early = TFLiteEarlyForward(file.run, self.model, unit_input=unit_input, threshold=unknown)
             found.append(Contestant(f"{name} with exits", replace(self._predictor, early=early), early))
         return found
 

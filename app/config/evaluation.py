@@ -54,8 +54,8 @@ class PredictConfig:
     max_f1_loss: float = option(
         0.2,
         "model.exit_layers: how much worse than the whole network, in points of 100 of the headline score, the answers "
-        "in validation may have been where sure texts leave early; the fastest threshold within it is used; 0 = every "
-        "text goes through all layers",
+        "in validation may have been where what is sure leaves early; the threshold that saves most within it is used; "
+        "0 = every text goes through all layers. A TFLite file keeps the threshold that it was exported with",
         at_least=0,
         at_most=100,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from app.config import PredictConfig
 from app.data.packing import FEATURES
 from app.evaluation.litert import RowByRow
 from app.evaluation.predictor import Features, Predictor
+from app.run.screen import heartbeat
 from app.tasks.exit_table import ExitRow, make_fact
 from app.tasks.exits import EarlyNetwork, measure_costs
 from app.tasks.head import find_boundaries
@@ -27,7 +27,13 @@ ALL_LEAVE = 2.0  # no doubt is above 1
 
 
 class _Counted:
-    """Counts at which layers units left, and what share of the operations their rows took."""
+    """Counts at which layers units left, and what share of the operations their rows took.
+
+    Attributes:
+        threshold: see `EarlyForward`.
+    """
+
+    threshold: float = 0.0
 
     def __init__(self) -> None:
         self.begin()
@@ -62,7 +68,7 @@ class KerasEarlyForward(_Counted):
 
     def __init__(self, model: TaskModel, threshold: float, *, by_unit: bool | None = None) -> None:
         super().__init__()
-        self.threshold = np.float32(threshold)
+        self.threshold = threshold
         network = EarlyNetwork(model, threshold, by_unit=by_unit)
         spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
 
@@ -77,7 +83,7 @@ class KerasEarlyForward(_Counted):
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
-        found = self._compute(inputs, tf.constant(units), tf.constant(self.threshold))
+        found = self._compute(inputs, tf.constant(units), tf.constant(self.threshold, tf.float32))
         logits, layers, spent = (each.numpy() for each in found)
         self.count(layers, spent, features, units)
         return logits, layers
@@ -93,12 +99,13 @@ class SavedModelEarlyForward(_Counted):
 
     def __init__(self, loaded: Any, threshold: float) -> None:
         super().__init__()
-        self._loaded, self._threshold = loaded, tf.constant(threshold, tf.float32)
+        self._loaded, self.threshold = loaded, threshold
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         inputs = {name: tf.constant(features[name], tf.int32) for name in FEATURES}
         asked = tf.constant(units.astype(np.int32))
-        found = self._loaded.signatures["tokenized_early"](**inputs, units=asked, threshold=self._threshold)
+        threshold = tf.constant(self.threshold, tf.float32)
+        found = self._loaded.signatures["tokenized_early"](**inputs, units=asked, threshold=threshold)
         layers = found["layer"].numpy()
         self.count(layers, found["operations"].numpy(), features, units)
         return found["logits"].numpy(), layers
@@ -111,12 +118,14 @@ class TFLiteEarlyForward(_Counted):
         run: {name of an input: int32 [1, length]} -> outputs, among them `logits` and `layer`.
         unit_input: name of the input that says where units are, see `Task.unit_input`; empty = there is none.
         model: that the file was made of.
+        threshold: that the file was made with.
     """
 
     def __init__(
-        self, run: Callable[[Features], dict[str, np.ndarray]], model: TaskModel, *, unit_input: str
+        self, run: Callable[[Features], dict[str, np.ndarray]], model: TaskModel, *, unit_input: str, threshold: float
     ) -> None:
         super().__init__()
+        self.threshold = threshold
         self._costs = measure_costs(model)
         self._rows = RowByRow(run, labels=len(model.labels), unit_input=unit_input)
 
@@ -150,7 +159,9 @@ class _Recorder(_Counted):
     """
 
     def __init__(self, model: TaskModel) -> None:
+        self._batches: list[_Recorded] = []
         super().__init__()
+        self.threshold = 0.0
         self._layers = np.array([*(each.layer for each in model.exits), len(model.backbone.model.transformer_layers)])
         self._spent = measure_costs(model)[self._layers]
         spec = {name: tf.TensorSpec([None, None], tf.int32) for name in FEATURES}
@@ -167,9 +178,6 @@ class _Recorder(_Counted):
             return [*(found[each.name] for each in model.exits), found[LOGITS]], doubts
 
         self._compute = compute.get_concrete_function()
-        self._batches: list[_Recorded] = []
-        self._replayed: Iterator[_Recorded] | None = None
-        self._threshold = np.float32(0)
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._replayed is None:
@@ -182,17 +190,17 @@ class _Recorder(_Counted):
             each = next(self._replayed)
         depth = np.full(len(units), len(each.doubts))
         for number in reversed(range(len(each.doubts))):
-            depth[each.doubts[number] < self._threshold] = number
+            depth[each.doubts[number] < np.float32(self.threshold)] = number
         layers = np.where(units, self._layers[depth][:, np.newaxis], 0)
         self.count(layers, self._spent[depth], features, units)
         found = np.zeros((*units.shape, each.logits.shape[-1]), np.float32)
         found[units] = each.logits[depth[np.nonzero(units)[0]], np.arange(each.logits.shape[1])]
         return found, layers
 
-    def replay(self, threshold: float) -> None:
+    def begin(self) -> None:
         """From here on, the same batches are asked for again, in their order."""
-        self._replayed, self._threshold = iter(self._batches), np.float32(threshold)
-        self.begin()
+        super().begin()
+        self._replayed = iter(self._batches) if self._batches else None
 
     def thresholds(self) -> list[float]:
         """Ascending: 0, some between the doubts that were measured, and one below which every doubt is."""
@@ -201,10 +209,47 @@ class _Recorder(_Counted):
         return [0.0, *sorted(found - {0.0}), ALL_LEAVE]
 
 
-def _repeat(kept: Sequence[list[Any]]) -> Callable[[Iterable[Any]], Iterator[Any]]:
-    """Makes rows, part after part, that were made before."""
-    parts = iter(kept)
-    return lambda part: iter(next(parts))
+class _Trials:
+    """A split whose rows are made once, and answered once for each threshold.
+
+    Args:
+        predictor: of a model with exits.
+        examples: the split.
+        config: which answers count.
+    """
+
+    def __init__(self, predictor: Predictor, examples: Sequence[Any], config: PredictConfig) -> None:
+        self._predictor, self._examples, self._config = predictor, examples, config
+        self._kept: list[list[Any]] = []
+        self._measured = 0
+        self._thresholds = len(LEVELS if predictor.model.head.reach is None else UNIT_THRESHOLDS) + 2
+
+    def record(self, recorder: _Recorder | None) -> list[Any]:
+        """The answers of the whole network."""
+
+        def keep(part: Iterable[Any]) -> Iterator[Any]:
+            self._kept.append(list(self._predictor.make_rows(part)))
+            return iter(self._kept[-1])
+
+        recording = dataclasses.replace(self._predictor, make_rows=keep, early=recorder)
+        return list(recording.answer(self._examples))
+
+    def measure(self, model: TaskModel, threshold: float, early: _Recorder | KerasEarlyForward) -> ExitRow:
+        """What a threshold costs, of a model that has learnt from `record`."""
+        early.threshold = threshold
+        early.begin()
+        parts = iter(self._kept)
+        replaying = dataclasses.replace(
+            self._predictor, model=model, make_rows=lambda part: iter(next(parts)), early=early
+        )
+        answers = list(replaying.answer(self._examples))
+        scored, found = model.task.score(model, self._examples, answers, self._config), early.measure()
+        self._measured += 1
+        return ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"])
+
+    def so_far(self) -> str:
+        """Equal thresholds of rows are one, so that their number is known only at the end."""
+        return f"{self._measured} of {self._thresholds} thresholds" if self._measured else "all layers at first"
 
 
 def measure_exits(
@@ -213,53 +258,30 @@ def measure_exits(
     *,
     learn: Callable[[Sequence[Any]], TaskModel],
     config: PredictConfig,
-    note: Callable[[str], None] = lambda done: None,
 ) -> tuple[TaskModel, list[ExitRow]]:
     """What thresholds cost on a validation split.
 
-    The network is run once for rows that leave as a whole, and once for each threshold for units that leave one by one.
+    Where units leave one by one, the network is run once for each threshold; for rows that leave as a whole, once.
 
     Args:
         predictor: of a model with exits.
         examples: the split.
         learn: from the answers of the whole network to the model with what they teach (`Task.calibrate`).
         config: which answers count.
-        note: called with what is done after each threshold, for the person watching.
 
     Returns:
-        the model that `learn` gives with the tables among its facts, and the table of what leaves first.
+        the model that `learn` gives with the table among its facts, and the table.
     """
-    recorder = _Recorder(predictor.model)
-    kept: list[list[Any]] = []
-
-    def keep_rows(part: Iterable[Any]) -> Iterator[Any]:
-        kept.append(list(predictor.make_rows(part)))
-        return iter(kept[-1])
-
-    recording = dataclasses.replace(predictor, make_rows=keep_rows, early=recorder)
-    model = learn(list(recording.answer(examples)))
-
-    by_row = recorder.thresholds()
-    one_by_one = () if model.head.reach is None else (*UNIT_THRESHOLDS, ALL_LEAVE)
-    measured = count(1)
-
-    def measure(threshold: float, early: _Recorder | KerasEarlyForward) -> ExitRow:
-        replaying = dataclasses.replace(recording, model=model, make_rows=_repeat(kept), early=early)
-        scored = model.task.score(model, examples, list(replaying.answer(examples)), config)
-        found = early.measure()
-        note(f"{next(measured)} of {len(by_row) + len(one_by_one)} thresholds")
-        return ExitRow(threshold, scored.headline, found["exit_operations"], found["exit_layer"])
-
-    rows = []
-    for threshold in by_row:
-        recorder.replay(threshold)
-        rows.append(measure(threshold, recorder))
-    by_unit = []
-    if one_by_one:
-        early, by_unit = KerasEarlyForward(model, 0.0, by_unit=True), rows[:1]
-        for threshold in one_by_one:
-            early.threshold = np.float32(threshold)
-            early.begin()
-            by_unit.append(measure(threshold, early))
+    by_unit = predictor.model.head.reach is not None
+    trials = _Trials(predictor, examples, config)
+    with heartbeat("measuring exits on valid", so_far=trials.so_far):
+        if by_unit:
+            model = learn(trials.record(None))
+            early = KerasEarlyForward(model, 0.0, by_unit=True)
+            rows = [trials.measure(model, threshold, early) for threshold in (0.0, *UNIT_THRESHOLDS, ALL_LEAVE)]
+        else:
+            recorder = _Recorder(predictor.model)
+            model = learn(trials.record(recorder))
+            rows = [trials.measure(model, threshold, recorder) for threshold in recorder.thresholds()]
     fact = make_fact(model.config.exit_layers, model.task.headline, rows, by_unit=by_unit)
-    return dataclasses.replace(model, facts={**model.facts, **fact}), by_unit or rows
+    return dataclasses.replace(model, facts={**model.facts, **fact}), rows

@@ -60,6 +60,7 @@ class RowByRow:
     def __init__(self, run: Callable[[Features], dict[str, np.ndarray]], *, labels: int, unit_input: str) -> None:
         self._run, self._labels, self._unit_input = run, labels, unit_input
         self.spent: list[float] = []  # of the rows of the last call, the share of the encoder's operations; or NaN
+        self.threshold = float("nan")  # the file has it
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.spent = []

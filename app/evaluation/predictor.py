@@ -23,9 +23,14 @@ Features = dict[str, np.ndarray]  # token_ids, shape_ids, padding_mask: int32 [b
 Forward = Callable[[Features], np.ndarray]  # -> logits float32 [batch, length, labels]
 
 
-
 class EarlyForward(Protocol):
-    """The forward pass of a network with exits."""
+    """The forward pass of a network with exits.
+
+    Attributes:
+        threshold: of doubt, below which what is asked for leaves (`EarlyNetwork`); NaN if only the file knows.
+    """
+
+    threshold: float
 
     def __call__(self, features: Features, units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Features and bool [batch, length], what is asked for -> logits, and int [batch, length], the layer of each

@@ -20,7 +20,7 @@ from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLi
 from app.evaluation.gate import mention_refusal
 from app.evaluation.litert import TFLiteModel as TFLiteModel
 from app.evaluation.litert import load_tflite
-from app.evaluation.manifest import newest_version, versions
+from app.evaluation.manifest import find_export, newest_version, versions
 from app.evaluation.predictor import EarlyForward, Features, Forward, Predictor
 from app.run.directory import RunDirectory
 from app.run.files import reason_of
@@ -122,7 +122,11 @@ Runtime = tuple[Forward | None, EarlyForward | None]  # a forward pass, and that
 
 def _open_tflite(run_dir: RunDirectory, file: str, model: TaskModel, config: PredictConfig) -> Runtime:
     found = load_tflite(run_dir.tflite, file, labels=model.labels)
-    early = TFLiteEarlyForward(found.run, model, unit_input=model.task.unit_input) if found.has_exits else None
+    if not found.has_exits:
+        return found.forward, None
+    path, manifest = find_export(run_dir.tflite, file)
+    threshold = float(manifest["files"][path.name]["exit_threshold"])
+    early = TFLiteEarlyForward(found.run, model, unit_input=model.task.unit_input, threshold=threshold)
     return found.forward, early
 
 

@@ -3,16 +3,15 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from app.config import Config, InputError, PredictConfig
 from app.config.paths import shown
 from app.data.encoding import Encoder
-from app.evaluation.exits import KerasEarlyForward, measure_exits
+from app.evaluation.exit_report import add_exits, describe_choice
+from app.evaluation.exits import measure_exits
 from app.evaluation.predictor import Predictor
 from app.evaluation.report_page import Opening, render_page
 from app.evaluation.runtimes import build_predictor
@@ -22,9 +21,7 @@ from app.run.screen import heartbeat, say
 from app.tasks import check_settings
 from app.tasks.bundle import load_model, save_facts, save_model
 from app.tasks.corpora import check_same_corpora, describe_corpora, note_corpora, open_split, summarize
-from app.tasks.exit_table import choose_row, describe_table, read_table
 from app.tasks.network import TaskModel, build_encoder
-from app.tasks.report import Lines, Report
 from app.tasks.task import Corpus, Scored
 from app.text.shapes import NUM_SHAPES
 from app.training.sessions import open_finished_run
@@ -113,6 +110,8 @@ def write_scores(
     """The files of a scored split, see `score_split`; `opening` stands before the report."""
     task = predictor.task
     depth = predictor.early.measure() if predictor.early else {}
+    if predictor.early:
+        depth["exit_threshold"] = predictor.early.threshold
     found = {f"{split}/{name}": value for name, value in (scored.metrics | depth).items()}
     found[f"{split}/{task.unit}_per_second"] = per_second
     run_dir.update_metrics(found)
@@ -121,9 +120,7 @@ def write_scores(
     run_dir.write_jsonl(run_dir.errors(split), errors)
     if headline:
         title = title or f"{shown(run_dir.path.resolve().name)}: {split} split"
-        report = _with_depth(task.report(scored, errors, title=title), depth)
-        if chart := draw_exits(predictor):
-            report = dataclasses.replace(report, charts=(*report.charts, chart))
+        report = add_exits(task.report(scored, errors, title=title), predictor)
         run_dir.write_text(run_dir.report_txt, (opening.text if opening else "") + report.text)
         page = render_page(
             report,
@@ -137,35 +134,6 @@ def write_scores(
         )
         run_dir.write_text(run_dir.report_html, page)
     return found
-
-
-def _with_depth(report: Report, depth: Mapping[str, float]) -> Report:
-    """A report that says how early texts left the network, if any could."""
-    if not depth:
-        return report
-    saved, layer = f"{100 * (1 - depth['exit_operations']):.1f} %", f"{depth['exit_layer']:.2f}"
-    tiles = (*report.tiles, ("operations saved by exits", saved), ("mean layer", layer))
-    text = f"{report.text.rstrip()}\n\nexits: {saved} of the encoder's operations saved, mean layer {layer}\n"
-    return dataclasses.replace(report, tiles=tiles, text=text)
-
-
-def draw_exits(predictor: Predictor) -> Lines | None:
-    """What thresholds cost on validation, and which is in use; None without exits, or where the table is not there."""
-    model, early = predictor.model, predictor.early
-    rows = read_table(model.facts, model.config.exit_layers)
-    if not rows:
-        return None
-    name = model.task.headline_name
-    points = tuple((100 * (1 - row.operations), row.score) for row in rows)
-    used = early.threshold if isinstance(early, KerasEarlyForward) else None  # exports have their own
-    marked = tuple(point for point, row in zip(points, rows, strict=True) if np.float32(row.threshold) == used)
-    return Lines(
-        "Early exits",
-        f"{name} of the validation split by the operations of the encoder that are saved; each mark is a threshold",
-        "operations saved, %",
-        name,
-        {name: points, **({"in use": marked} if marked else {})},
-    )
 
 
 def show_results(run_dir: RunDirectory, *, model: Path) -> None:
@@ -303,14 +271,9 @@ def _learn_exits(predictor: Predictor, valid: Corpus, config: Config, run_dir: R
         return dataclasses.replace(before, facts={**before.facts, **facts})
 
     usable = dataclasses.replace(config.predict, min_score=0.0, target_precision=0.0)
-    done = ["no threshold yet"]
-    with heartbeat("measuring exits", so_far=lambda: done[-1]):
-        model, rows = measure_exits(predictor, examples, learn=learn, config=usable, note=done.append)
+    model, rows = measure_exits(predictor, examples, learn=learn, config=usable)
     save_facts(model, run_dir.model)
-    chosen = choose_row(rows, max_loss=config.predict.max_f1_loss)
-    table = describe_table(rows, headline=model.task.headline_name, chosen=chosen.threshold if chosen else 0.0)
-    say(f"exits after layers {', '.join(map(str, model.config.exit_layers))}, measured on valid\n{table}")
-    say(f"* within predict.max_f1_loss={config.predict.max_f1_loss:g} points")
+    say(describe_choice(model, rows, config.predict))
     return model
 
 

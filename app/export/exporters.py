@@ -10,15 +10,22 @@ import numpy as np
 
 from app.config import Config
 from app.data.encoding import Encoder
+from app.evaluation.exit_report import describe_use
 from app.evaluation.exits import KerasEarlyForward, SavedModelEarlyForward, TFLiteEarlyForward
-from app.evaluation.gate import Comparison, Gate
+from app.evaluation.gate import Comparison, Gate, Refused
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.manifest import MANIFEST
 from app.evaluation.predictor import EarlyForward, Predictor
 from app.evaluation.runtimes import SavedModelForward, TFLiteModel, build_predictor, load_version
 from app.evaluation.scoring import score
-from app.export.metadata import forget_file, list_operators, measure_zero_fraction, write_companions
-from app.export.rows import is_answered_alike
+from app.export.metadata import (
+    describe_model,
+    forget_file,
+    list_operators,
+    measure_zero_fraction,
+    write_companions,
+)
+from app.export.rows import is_answered_alike, representative_rows
 from app.export.saved_model import save_as_saved_model, write_rows
 from app.export.text_tflite import compare_text_tflite, describe_text_signature, write_text_tflite
 from app.export.tflite import EARLY, WRITERS, TFLiteWriter
@@ -66,7 +73,12 @@ class Scoring:
         scored = score(predictor, self.corpus.examples())
         task = self.model.task
         found = Comparison.of(task, scored.counts, self.scored.counts, labelled=scored.labelled)
-        self.gate.decide(name, file, found)
+        try:
+            self.gate.decide(name, file, found)
+        except Refused as error:
+            if not early:
+                raise
+            raise Refused(f"{error}; early exits are part of that, predict.max_f1_loss=0 exports it without") from error
         return found
 
 
@@ -83,6 +95,18 @@ class Exporting(Scoring):
     writer: TFLiteWriter
 
 
+def make_writer(config: Config, model: TaskModel, encoder: Encoder, run_dir: RunDirectory) -> TFLiteWriter:
+    """What makes the TFLite files of a run's model."""
+    return TFLiteWriter(
+        model,
+        config.export,
+        boundary_ids=encoder.pieces.boundary_ids,
+        representative=partial(representative_rows, config, model, encoder),
+        about=describe_model(model, run_dir),
+        threshold=find_threshold(model.facts, model.config.exit_layers, config.predict),
+    )
+
+
 def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     """Writes `export/tflite/NAME.tflite` and what lies beside it."""
     folder = job.run_dir.tflite
@@ -94,9 +118,12 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
         model = TFLiteModel(waiting)
         early = None
         if name in EARLY:
-            early = TFLiteEarlyForward(model.run, job.model, unit_input=job.model.task.unit_input)
+            task, threshold = job.model.task, job.writer.threshold
+            early = TFLiteEarlyForward(model.run, job.model, unit_input=task.unit_input, threshold=threshold)
         found = job.check(name, path.name, model.forward, early)
         depth = early.measure() if early else {}  # before the vectors are asked for
+        if early:
+            say(f"{name:<12} {describe_use(job.model, early, job.config.predict)}")
         agreeing = sum(is_answered_alike(model, job.model, vector) for vector in job.vectors)
         entry = {
             "bytes": waiting.stat().st_size,
@@ -122,11 +149,10 @@ def export_tflite(name: str, job: Exporting) -> dict[str, float]:
     }
 
 
-def _describe_early(job: Scoring, depth: Mapping[str, float]) -> dict[str, Any]:
+def _describe_early(job: Exporting, depth: Mapping[str, float]) -> dict[str, Any]:
     """What the manifest says of a file with exits."""
-    config = job.model.config
-    threshold = find_threshold(job.model.facts, config.exit_layers, job.config.predict)
-    return {"exit_layers": list(config.exit_layers), "exit_threshold": threshold, **depth}
+    layers, threshold = job.model.config.exit_layers, job.writer.threshold
+    return {"exit_layers": list(layers), "exit_threshold": threshold, **depth}
 
 
 def write_saved_model(
@@ -154,13 +180,13 @@ def write_saved_model(
         config = job.model.task.graph_settings(job.config.predict)
         threshold = find_threshold(job.model.facts, job.model.config.exit_layers, config)
         early = SavedModelEarlyForward(loaded, threshold) if threshold else None
+        has_exits = bool(read_table(job.model.facts, job.model.config.exit_layers))
         scores.append(job.check("saved_model", "saved_model", forward, early))
-        if early:
-            share = early.measure()["exit_operations"]
-            say(f"saved_model  texts leave early below {threshold:.4g}: {100 * share:.1f} % of the operations")
+        if has_exits:
+            say(f"{'saved_model':<12} {describe_use(job.model, early, config)}")
         texts = [vector["text"] for vector in job.vectors if "text" in vector]
         predictor = job.predictor
-        if read_table(job.model.facts, job.model.config.exit_layers):
+        if has_exits:
             predictor = replace(job.predictor, early=KerasEarlyForward(job.model, threshold))
         write_rows(path, list(answer_with_layers(texts, predictor, config)))
         note(path)

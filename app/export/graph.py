@@ -249,8 +249,9 @@ class Places(NamedTuple):
 
 
 def find_places(chosen: tf.Tensor) -> Places:
-    """Bool [length], some of it true."""
+    """Bool [length]; where nothing is chosen, the first piece is, since no kernel of a branch takes empty tensors."""
     length = tf.size(chosen)
+    chosen |= tf.equal(tf.range(length), 0) & ~tf.reduce_any(chosen)
     numbers = tf.cast(tf.where(chosen)[:, 0], tf.int32)
     return Places(numbers, tf.where(chosen, length - 1 + tf.cumsum(tf.cast(chosen, tf.int32)), tf.range(length)))
 

@@ -82,7 +82,7 @@ class TFLiteWriter:
         self._boundary_ids = boundary_ids
         self._representative = representative
         self._about = about
-        self._threshold = threshold
+        self.threshold = threshold
         self._converted: dict[tuple[str, bool, bool], bytes] = {}
 
     def write(self, format_name: str) -> bytes:
@@ -135,7 +135,7 @@ class TFLiteWriter:
         key = (f"{table}{fill}{unread}", half, early)
         if key not in self._converted:
             options = {} if unread is None else {"unread": unread}
-            make_module = partial(make_early_module, threshold=self._threshold) if early else InferenceModule
+            make_module = partial(make_early_module, threshold=self.threshold) if early else InferenceModule
             module = make_module(
                 self._tagger,
                 table=table,

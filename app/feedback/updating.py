@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from app.evaluation.manifest import PROVENANCE_FILE, read_manifest
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import build_validation, finish_run, score, score_again, write_scores
-from app.export.exporters import Exporting, Scoring, export_tflite, write_saved_model
-from app.export.metadata import describe_model
-from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import EARLY, WRITERS, TFLiteWriter
+from app.export.exporters import Exporting, Scoring, export_tflite, make_writer, write_saved_model
+from app.export.rows import make_vectors
+from app.export.tflite import EARLY, WRITERS
 from app.export.version_files import keep_newest_version_files, keep_version_files
 from app.feedback.correction import Correction
 from app.feedback.learning import Selection, check_labels, known_labels, open_store_of, select_for
@@ -53,7 +51,7 @@ from app.tasks.corpora import (
     read_scored_split,
     read_training_corpus,
 )
-from app.tasks.exit_table import find_threshold, read_table
+from app.tasks.exit_table import read_table
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.task import Corpus, Facts, Scored, Summary, Task
 from app.training.fit import run_fit
@@ -487,14 +485,7 @@ def _write_files(found: Update, job: Scoring, version: int) -> None:
     names = [name for name in names if name in known]
     if not names:
         return
-    writer = TFLiteWriter(
-        job.model,
-        config.export,
-        boundary_ids=(job.encoder.pieces.start_id, job.encoder.pieces.end_id),
-        representative=partial(representative_rows, config, job.model, job.encoder),
-        about=describe_model(job.model, run_dir),
-        threshold=find_threshold(facts, exits, config.predict),
-    )
+    writer = make_writer(config, job.model, job.encoder, run_dir)
     shared = {field.name: getattr(job, field.name) for field in dataclasses.fields(Scoring)}
     exporting = Exporting(**shared, run_dir=run_dir, writer=writer)
     for name in names:

@@ -45,7 +45,7 @@ def run(request: Request) -> dict[str, float]:
     )
     with run_dir.locked():
         target, title, runtime = run_dir, "", _runtime(config)
-        answers = _settings_that_count(config.predict, run_dir.read_config().predict, tagger)
+        answers = _settings_that_count(config, run_dir.read_config().predict, tagger)
         if runtime or not is_of_run(run_dir, config.data, split, corpus, summary, predict=answers):
             name = evaluation_name(run_dir, config.data, summary, predict=answers)
             target = RunDirectory(run_dir.path / "evaluations" / f"{name}{runtime}")
@@ -60,9 +60,10 @@ def run(request: Request) -> dict[str, float]:
     return found
 
 
-def _settings_that_count(now: PredictConfig, own: PredictConfig, model: TaskModel) -> PredictConfig:
+def _settings_that_count(config: Config, own: PredictConfig, model: TaskModel) -> PredictConfig:
     """The settings of answers now, but those that scores do not depend on as the run has them."""
-    if not model.exits:
+    now = config.predict
+    if not model.exits or config.predictor == "tflite":  # a file has the threshold that it was exported with
         now = replace(now, max_f1_loss=own.max_f1_loss)
     if model.task.labels_words:  # all words have an answer
         now = replace(now, min_score=own.min_score, target_precision=own.target_precision)

@@ -1,6 +1,5 @@
 """Modes room: a finished run as files for other runtimes, none of which is kept unless its own runtime scores well."""
 
-from functools import partial
 from pathlib import Path
 
 from app.config import RunError
@@ -8,16 +7,13 @@ from app.config.rules import require_formats
 from app.evaluation.gate import Gate, Refused
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score
-from app.export.exporters import EXPORTERS, Exporting
-from app.export.metadata import describe_model
-from app.export.rows import make_vectors, representative_rows
-from app.export.tflite import TFLiteWriter
+from app.export.exporters import EXPORTERS, Exporting, make_writer
+from app.export.rows import make_vectors
 from app.export.version_files import keep_newest_version_files
 from app.run.directory import Request
 from app.run.screen import heartbeat, say
 from app.tasks.bundle import load_model
 from app.tasks.corpora import read_scored_split
-from app.tasks.exit_table import find_threshold
 from app.tasks.network import build_encoder
 
 
@@ -40,14 +36,7 @@ def run(request: Request) -> dict[str, float]:
         with heartbeat("scoring the float model"):
             scored = score(predictor, corpus.examples())
         say(f"{'float model':<12} {task.headline_name} {scored.headline:.4f} on {corpus.source}")
-        writer = TFLiteWriter(
-            model,
-            config.export,
-            boundary_ids=encoder.pieces.boundary_ids,
-            representative=partial(representative_rows, config, model, encoder),
-            about=describe_model(model, run_dir),
-            threshold=find_threshold(model.facts, model.config.exit_layers, config.predict),
-        )
+        writer = make_writer(config, model, encoder, run_dir)
         vectors = make_vectors(predictor, encoder, corpus, count=config.export.vectors)
         scored_on = {"corpus": Path(corpus.source).name, "corpus_sha256": summary.digest, "split": split}
         gate = Gate(run_dir, config.export.max_f1_loss, scored_on)

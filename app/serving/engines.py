@@ -90,6 +90,9 @@ class _Interpreters:
 class TFLiteEngine:
     """A `.tflite` file in LiteRT; under load that with exits, if it lies beside it.
 
+    Attributes:
+        why_steady: why texts leave no earlier under load; empty where they do.
+
     Args:
         path: of the file.
         model: folder of what answers need beyond the network, `model/` of a run.
@@ -117,6 +120,7 @@ class TFLiteEngine:
         self._files = [_Interpreters(each, threads=threads, labels=labels) for each, _ in found]
         adapter = LoadAdapter([threshold for _, threshold in found], target_ms=target_ms)
         self.adapter = adapter if adapter.active else None
+        self.why_steady = "" if self.adapter else f"there is no {path.stem}_early.tflite that texts leave early"
         self._deepest = max(1, int(read_json(model / BACKBONE_FILE)["num_layers"]))
         # Each interpreter once, as (worker, alone), see `Engine.answer`.
         self.callers = [*((worker, False) for worker in range(threads)), (0, True)]
@@ -258,6 +262,9 @@ def finish_row(text: str, row: Mapping[str, Any], config: PredictConfig) -> dict
 class SavedModelEngine:
     """A version of a SavedModel in TensorFlow, which spreads each call over the processors itself.
 
+    Attributes:
+        why_steady: why texts leave no earlier under load; empty where they do.
+
     Args:
         path: of the version.
         about: what it says of itself.
@@ -297,7 +304,10 @@ class SavedModelEngine:
 
         thresholds = find_thresholds(facts, max_f1_loss=predict.max_f1_loss, under_load=max_f1_loss)
         adapter = LoadAdapter(thresholds, target_ms=target_ms)
-        self.adapter = adapter if adapter.active and "early" in self._loaded.signatures else None
+        has_exits = "early" in self._loaded.signatures
+        self.adapter = adapter if adapter.active and has_exits else None
+        within = f"no threshold saves more within serve.max_f1_loss={max_f1_loss:g} points"
+        self.why_steady = "" if self.adapter else within if has_exits else "it has no exits"
         self._observe_layers, self._started = observe_layers, False
 
     def started(self) -> None:

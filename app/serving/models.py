@@ -212,6 +212,9 @@ class ServedModel:
         if self._facts(source).get("pairs"):
             about["pairs"] = True
         engine = self._make_engine(source, about)
+        if self.settings.target_latency_ms and engine.why_steady:
+            given = f"serve.target_latency_ms={self.settings.target_latency_ms} changes nothing"
+            self._say(f"warning: {self.name}, version {source.version}: {given}, {engine.why_steady}")
         check_engine(engine, about, self._vectors(source))
         warm_up(engine, about)
         engine.started()

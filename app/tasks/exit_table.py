@@ -2,12 +2,11 @@
 
 A model with exits keeps them among its facts, `exits`, as validation measured them:
 
-    {"layers": [2, 4], "headline": "entity_f1", "table": [[threshold, score, operations, layer], ...],
-     "by_unit": [...]}
+    {"layers": [2, 4], "headline": "entity_f1", "by_unit": [[threshold, score, operations, layer], ...]}
 
-from the whole network (threshold 0) to the one where every text leaves at the first exit. `table` is for runtimes in
-which rows leave as a whole, `by_unit` for those in which the units of a row, its words, leave one by one; models whose
-rows have one unit do not have it.
+from the whole network (threshold 0) to the one where everything leaves at the first exit. `by_unit` was measured with
+the units of a row, its words, leaving one by one; of models whose rows leave as a whole the rows are in `table`. Models
+that an earlier version trained may have both, of which `by_unit` is in use.
 """
 
 from __future__ import annotations
@@ -47,15 +46,12 @@ def leaves_by_unit(facts: Mapping[str, Any]) -> bool:
     return isinstance(found, Mapping) and bool(found.get("by_unit"))
 
 
-def read_table(
-    facts: Mapping[str, Any], exit_layers: Sequence[int], *, whole_rows: bool = False
-) -> list[ExitRow]:
+def read_table(facts: Mapping[str, Any], exit_layers: Sequence[int]) -> list[ExitRow]:
     """The rows, from threshold 0 on; empty if none were measured, or of other exits.
 
     Args:
         facts: of a model.
         exit_layers: of the model.
-        whole_rows: of a runtime in which rows leave as a whole.
 
     Raises:
         InputError: the tables are damaged.
@@ -65,7 +61,7 @@ def read_table(
         raise InputError(f"the thresholds at which texts leave the model early are damaged: {fault}; train it again")
     if not exit_layers or list(found.get("layers", ())) != list(exit_layers):
         return []
-    table = found["table"] if whole_rows or not leaves_by_unit(facts) else found["by_unit"]
+    table = found["by_unit" if leaves_by_unit(facts) else "table"]
     return [ExitRow(*map(float, row)) for row in table]
 
 
@@ -76,7 +72,7 @@ def find_fault(found: Any) -> str:
     if not isinstance(found, Mapping) or not isinstance(found.get("layers"), (list, tuple)):
         return f"it must be an object with layers, received {_shorten(found)}"
     for name in ("table", "by_unit"):
-        table = found.get(name, () if name == "by_unit" else None)
+        table = found.get(name, () if {"table", "by_unit"} & set(found) else None)
         if not isinstance(table, (list, tuple)):
             return f"{name} must be a list of rows, received {_shorten(table)}"
         for row in table:
@@ -97,12 +93,11 @@ def _shorten(value: Any) -> str:
 
 
 def make_fact(
-    exit_layers: Sequence[int], headline: str, rows: Sequence[ExitRow], *, by_unit: Sequence[ExitRow] = ()
+    exit_layers: Sequence[int], headline: str, rows: Sequence[ExitRow], *, by_unit: bool = False
 ) -> dict[str, Any]:
-    """What `read_table` reads."""
-    tables = {"table": rows, "by_unit": by_unit}
-    written = {name: [list(astuple(row)) for row in table] for name, table in tables.items() if table}
-    return {FACT: {"layers": list(exit_layers), "headline": headline, **written}}
+    """What `read_table` reads; `by_unit`: units left one by one."""
+    written = [list(astuple(row)) for row in rows]
+    return {FACT: {"layers": list(exit_layers), "headline": headline, "by_unit" if by_unit else "table": written}}
 
 
 def choose_row(rows: Sequence[ExitRow], *, max_loss: float) -> ExitRow | None:
@@ -122,19 +117,36 @@ def loses_at_most(rows: Sequence[ExitRow], row: ExitRow, points: float) -> bool:
     return row.score >= rows[0].score - points / 100 - 1e-9
 
 
-def find_threshold(
-    facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig, *, whole_rows: bool = False
-) -> float:
+def find_threshold(facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig) -> float:
     """The threshold for `predict.max_f1_loss`, see `read_table`; 0 = every text goes through all layers."""
-    row = choose_row(read_table(facts, exit_layers, whole_rows=whole_rows), max_loss=config.max_f1_loss)
+    row = choose_row(read_table(facts, exit_layers), max_loss=config.max_f1_loss)
     return row.threshold if row else 0.0
 
 
+def cells_of(rows: Sequence[ExitRow], *, headline: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table for people: names of the columns, and the rows.
+
+    Points are those of 100 below the whole network, as in `predict.max_f1_loss`.
+    """
+    columns = ("leave below", headline, "points lost", "operations saved", "mean layer")
+    return columns, [
+        (
+            f"{row.threshold:.4g}" if row.threshold else "never",
+            f"{row.score:.4f}",
+            f"{100 * (rows[0].score - row.score):.2f}",
+            f"{100 * (1 - row.operations):.1f} %",
+            f"{row.layer:.2f}",
+        )
+        for row in rows
+    ]
+
+
 def describe_table(rows: Sequence[ExitRow], *, headline: str, chosen: float = 0.0) -> str:
-    """The table for people; a star marks the threshold in use."""
-    lines = [f"{'leave below':>11}  {headline:>12.12}  {'operations':>10}  {'mean layer':>10}"]
-    for row in rows:
-        name = "never" if not row.threshold else f"{row.threshold:.4g}"
-        star = " *" if row.threshold == chosen else ""
-        lines.append(f"{name:>11}  {row.score:>12.4f}  {100 * row.operations:>8.1f} %  {row.layer:>10.2f}{star}")
-    return "\n".join(lines)
+    """The table as lines; a star marks the threshold in use."""
+    columns, cells = cells_of(rows, headline=headline)
+    widths = [max(11, len(name)) for name in columns]
+    lines = [
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(each, widths, strict=True)) for each in (columns, *cells)
+    ]
+    stars = ("", *(" *" if row.threshold == chosen else "" for row in rows))
+    return "\n".join(f"{line}{star}" for line, star in zip(lines, stars, strict=True))

@@ -10,14 +10,14 @@ from toy import LABELS, make_classifier, make_encoder, make_sentences, make_tagg
 
 from app.config import DataConfig, ModelConfig, PredictConfig
 from app.encoder.forward import run_layers
+from app.evaluation.exit_report import add_exits, draw_exits
 from app.evaluation.exits import ALL_LEAVE, KerasEarlyForward, measure_exits
 from app.evaluation.layers import answer_with_layers
 from app.evaluation.predictor import Predictor
 from app.evaluation.runtimes import build_keras_forward, build_predictor
-from app.evaluation.scoring import draw_exits
 from app.one_keras import keras
 from app.tasks.classification.labelled_text import LabelledText
-from app.tasks.exit_table import ExitRow, make_fact, read_table
+from app.tasks.exit_table import ExitRow, leaves_by_unit, make_fact, read_table
 from app.tasks.exits import measure_costs
 from app.tasks.network import LOGITS, build_encoder, connect
 
@@ -124,13 +124,12 @@ def test_the_table_tells_what_each_threshold_costs(model, examples):
     predictor = predictor_of(model, None)
     learnt, rows = measure_exits(predictor, examples, learn=lambda answers: model, config=PredictConfig())
     assert read_table(learnt.facts, EXITS) == rows
-    if model.labels == LABELS:
-        rows = read_table(learnt.facts, EXITS, whole_rows=True)
+    assert leaves_by_unit(learnt.facts) == (model.labels == LABELS)  # words one by one, texts as a whole
     assert rows[0].threshold == 0 and rows[0].operations == pytest.approx(1) and rows[0].layer == pytest.approx(3)
     assert rows[-1].operations == pytest.approx(1 / 3)
     assert [row.operations for row in rows] == sorted((row.operations for row in rows), reverse=True)
     some = rows[len(rows) // 2]
-    early = predictor_of(model, some.threshold)
+    early = predictor_of(learnt, some.threshold)
     scored = model.task.score(model, examples, list(early.answer(examples)), PredictConfig())
     assert scored.headline == some.score  # as if it had been run with this threshold
     assert early.early.measure()["exit_operations"] == pytest.approx(some.operations)
@@ -151,11 +150,33 @@ def test_the_setting_chooses_the_threshold_and_0_turns_exits_off(model):
 def test_the_chart_marks_the_threshold_in_use(model):
     rows = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(0.1, 0.899, 0.7, 2.1), ExitRow(0.4, 0.8, 0.4, 1.2)]
     known = replace(model, facts={**model.facts, **make_fact(EXITS, "entity_f1", rows)})
-    for loss, marked in ((0.2, [pytest.approx((30.0, 0.899))]), (0.0, None)):
+    for loss, marked in ((0.2, (30.0, 0.899)), (0.0, (0.0, 0.9))):
         predictor = build_predictor(known, make_encoder(model), batch_size=4, config=PredictConfig(max_f1_loss=loss))
-        series = draw_exits(predictor).series
-        assert len(series[model.task.headline_name]) == 3
-        assert (list(series["in use"]) if "in use" in series else None) == marked
+        (chart,) = draw_exits(predictor)
+        assert len(chart.series[model.task.headline_name]) == 3
+        assert list(chart.series["in use"]) == [pytest.approx(marked)]
+
+
+def test_a_report_says_which_threshold_was_in_use_why_and_what_others_cost(model, examples):
+    rows = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(0.1, 0.899, 0.7, 2.1), ExitRow(2.0, 0.8, 1 / 3, 1.0)]
+    known = replace(model, facts={**model.facts, **make_fact(EXITS, "entity_f1", rows)})
+    for facts, loss, said in (
+        (known, 100, f"texts left below a doubt of 2 (predict.max_f1_loss=100); {200 / 3:.1f} % of the encoder's "
+         "operations saved, mean layer 1.00 of 3"),
+        (known, 0, "not used, predict.max_f1_loss=0"),
+        (known, 0.05, "not used, no threshold was within predict.max_f1_loss=0.05 points on validation"),
+        (model, 0.2, "not used, thresholds were not measured on a validation split"),
+    ):  # fmt: skip
+        config = PredictConfig(max_f1_loss=loss)
+        predictor = replace(predictor_of(facts, ALL_LEAVE if loss == 100 else None), config=config)
+        scored = model.task.score(facts, examples, list(predictor.answer(examples)), config)
+        report = add_exits(model.task.report(scored, [], title="test"), predictor)
+        assert f"exits after layers 1, 2: {said}\n" in report.text
+        assert ("operations saved by exits" in dict(report.tiles)) == bool(predictor.early)
+        in_use = [row[0] for table in report.tables[-1:] for row in table.rows if "in use" in row[0]]
+        assert in_use == ([] if facts is model else ["2 (in use)"] if predictor.early else ["never (in use)"])
+        starred = [line.split()[0] for line in report.text.splitlines() if line.endswith(" *")]
+        assert starred == [each.split()[0] for each in in_use]
 
 
 def test_layers_that_were_cut_count_less(vocabulary):
@@ -247,25 +268,6 @@ def test_no_word_leaves_at_threshold_0_or_at_none(tagger, threshold):
         logits_of(whole, SENTENCES), logits_of(predictor_of(tagger, None), SENTENCES), rtol=1e-4, atol=1e-5
     )
     assert whole.early.measure() == {"exit_operations": pytest.approx(1.0), "exit_layer": 3.0}
-
-
-def test_there_is_a_table_for_words_beside_that_for_texts_and_it_is_the_one_in_use(tagger):
-    def learn(answers):
-        return tagger
-
-    said = []
-    predictor = predictor_of(tagger, None)
-    learnt, rows = measure_exits(predictor, SENTENCES, learn=learn, config=PredictConfig(), note=said.append)
-    texts = read_table(learnt.facts, EXITS, whole_rows=True)
-    assert read_table(learnt.facts, EXITS) == rows != texts
-    thresholds = len(texts) + len(rows) - 1  # the whole network is in both
-    assert said == [f"{number} of {thresholds} thresholds" for number in range(1, thresholds + 1)]
-    assert [row.operations for row in rows] == sorted((row.operations for row in rows), reverse=True)
-    middle = rows[len(rows) // 2]
-    early = replace(predictor_of(learnt, None), early=KerasEarlyForward(learnt, middle.threshold))
-    scored = learnt.task.score(learnt, SENTENCES, list(early.answer(SENTENCES)), PredictConfig())
-    assert scored.headline == middle.score
-    assert early.early.measure()["exit_operations"] == pytest.approx(middle.operations)
 
 
 def test_a_run_of_before_goes_on_with_texts_that_leave_as_a_whole(tagger):

@@ -38,7 +38,7 @@ def exported(request, vocabulary, tmp_path_factory):
         encoder = build_encoder(model, DataConfig(max_length=32, overlap_tokens=8))
     threshold = threshold_of(model, encoder, by_unit=by_unit)
     table = [ExitRow(0.0, 0.9, 1.0, 3.0), ExitRow(threshold, 0.9, 0.5, 1.5)]
-    fact = make_fact(EXITS, "entity_f1", table, by_unit=table if by_unit else ())
+    fact = make_fact(EXITS, "entity_f1", table, by_unit=by_unit)
     model = dataclasses.replace(model, facts={**model.facts, **fact})
     folder = tmp_path_factory.mktemp("early") / "saved_model"
     path = save_as_saved_model(model, encoder, PredictConfig(), folder)

@@ -149,6 +149,19 @@ def test_a_file_with_exits_answers_while_requests_take_too_long(light_run):
     model.close()
 
 
+def test_a_target_that_changes_nothing_is_said_so_and_why(light_run):
+    for file, target, said in (
+        ("float32", 100, []),
+        ("float32_early", 0, []),
+        ("float32_early", 100, ["warning: ner, version 1: serve.target_latency_ms=100 changes nothing, there is no "
+                                "float32_early_early.tflite that texts leave early"]),
+    ):  # fmt: skip
+        server = served.make_server(light_run, runtime="tflite", tflite_file=file, target_latency_ms=target)
+        server.load()
+        server.close()
+        assert server.told == said
+
+
 def test_a_file_with_exits_can_be_the_one_that_is_served(light_run):
     with served.serving(light_run, runtime="tflite", tflite_file="float32_early") as url:
         status, body = served.ask(url, "/entities", {"texts": ["Ada met Bob ."]})
