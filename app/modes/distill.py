@@ -33,9 +33,14 @@ from app.tasks.running_text import Source, find_sources
 from app.tasks.task import Corpus, Facts, Summary, Task
 from app.text.shapes import NUM_SHAPES
 from app.training.distillation.answers import keep_answers
-from app.training.distillation.assembly import build_distillation, load_teachers, read_teacher_labels
+from app.training.distillation.assembly import (
+    build_distillation,
+    describe_teachers,
+    load_teachers,
+    read_teacher_labels,
+)
 from app.training.distillation.student import build_from_layers, copy_head
-from app.training.distillation.teachers import check_same_labels, describe_teachers, has_tagger
+from app.training.distillation.teachers import check_same_labels, has_tagger
 from app.training.distillation.tuner import DistillationTuner
 from app.training.fine_tuner import SpecialIds, find_beginnings
 from app.training.fit import run_fit

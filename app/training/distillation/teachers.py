@@ -1,14 +1,11 @@
 """Training room: which runs may teach. Imports no TensorFlow."""
 
-import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from app.config import DistillConfig, InputError
-from app.encoder.sources import BACKBONE_FILES, TAGGER_FILES, TAGGER_SETTINGS, check_tagger, detect_source, read_sums
+from app.encoder.sources import TAGGER_SETTINGS, check_tagger, detect_source
 from app.run.directory import RunDirectory
-from app.tasks.corpora import TEACHERS, Corpora
 
 
 def check_student_layers(layers: Sequence[int], *, teacher: str, count: int) -> None:
@@ -53,20 +50,6 @@ def check_teachers(config: DistillConfig, *, task: str) -> tuple[str, ...] | Non
                 f"{source} has {', '.join(labels)}"
             )
     return found[first]
-
-
-def describe_teachers(config: DistillConfig) -> Corpora:
-    """The weights of the teachers for `corpora.json`, beside the text that is learnt from; nothing if one is no run.
-
-    Raises:
-        InputError: a list of checksums is malformed.
-    """
-    sums = [read_sums(RunDirectory(source).model) for source in config.teachers]
-    if not all(sums):
-        return {}
-    weights = [[each.get(name, "") for name in (*BACKBONE_FILES, TAGGER_FILES[1])] for each in sums]
-    digest = hashlib.sha256(repr(weights).encode()).hexdigest()
-    return {TEACHERS: {"sources": [os.path.abspath(source) for source in config.teachers], "sha256": digest}}
 
 
 def has_tagger(source: str) -> bool:

@@ -10,7 +10,8 @@ from app.run.directory import RunDirectory
 from app.tasks.bundle import save_facts, save_model
 from app.tasks.corpora import check_same_corpora, note_corpora
 from app.text.shapes import NUM_SHAPES
-from app.training.distillation.teachers import check_teachers, describe_teachers
+from app.training.distillation.assembly import describe_teachers
+from app.training.distillation.teachers import check_teachers
 
 
 def test_a_student_does_not_resume_with_other_weights_of_its_teacher(vocabulary, tmp_path):
