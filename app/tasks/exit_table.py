@@ -87,6 +87,13 @@ def loses_at_most(rows: Sequence[ExitRow], row: ExitRow, points: float) -> bool:
     return row.score >= rows[0].score - points / 100 - 1e-9
 
 
+def find_loss(facts: Mapping[str, Any], threshold: float) -> float:
+    """Points of 100 that rows which leave as a whole at a threshold lost in validation; 0 if that is not known."""
+    layers = (facts.get(FACT) or {}).get("layers", ())
+    rows = read_table(facts, layers, whole_rows=True)
+    return next((100 * (rows[0].score - row.score) for row in rows if row.threshold == threshold), 0.0)
+
+
 def find_threshold(
     facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig, *, whole_rows: bool = False
 ) -> float:
