@@ -44,7 +44,8 @@ class ServeConfig:
     max_f1_loss: float = option(
         1.0,
         "target_latency_ms: how much worse than the whole network, in points of 100 of the headline score, the answers "
-        "of a SavedModel under load may have been in validation; predict.max_f1_loss counts if it is more",
+        "under load may have been in validation (a TFLite file with exits that lost more is not used); "
+        "predict.max_f1_loss counts if it is more",
         at_least=0,
         at_most=100,
     )

@@ -27,6 +27,7 @@ from app.serving.adaptive import LoadAdapter, find_thresholds
 from app.serving.batching import Answered
 from app.serving.errors import ExpiredError, RequestError
 from app.serving.predict_json import Limits, Signature, Tensor
+from app.tasks.exit_table import find_loss
 from app.tasks.light import BACKBONE_FILE, LightModel, load_light_model
 from app.tasks.whole_text_rows import spell_words
 
@@ -99,6 +100,7 @@ class TFLiteEngine:
         threads: workers.
         data: how rows are cut; predict: how answers are chosen.
         target_ms: latency above which `NAME_early.tflite` answers; 0 = always the file itself.
+        max_f1_loss: `serve.max_f1_loss`.
         observe_layers: called with the layer at which each text of a batch left, of a file with exits.
     """
 
@@ -111,16 +113,26 @@ class TFLiteEngine:
         data: Any,
         predict: PredictConfig,
         target_ms: float = 0,
+        max_f1_loss: float = 100.0,
         observe_layers: Callable[[Iterable[int]], None] = lambda layers: None,
     ) -> None:
         self._model = load_light_model(model, data)
         self._config = predict
         labels = self._model.labels
-        found = [(path, 0.0), *(_find_early(path) if target_ms else ())]
+        early, self.why_steady = _find_early(path), f"there is no {path.stem}_early.tflite that texts leave early"
+        allowed = max(max_f1_loss, predict.max_f1_loss)
+        lost = find_loss(self._model.facts, early[0][1]) if early else 0.0
+        if lost > allowed + 1e-9:
+            early = []
+            self.why_steady = (
+                f"{path.stem}_early.tflite leaves so early that it lost {lost:.2f} points in validation, "
+                f"serve.max_f1_loss allows {allowed:g}: export it with a lower predict.max_f1_loss"
+            )
+        found = [(path, 0.0), *(early if target_ms else ())]
         self._files = [_Interpreters(each, threads=threads, labels=labels) for each, _ in found]
         adapter = LoadAdapter([threshold for _, threshold in found], target_ms=target_ms)
         self.adapter = adapter if adapter.active else None
-        self.why_steady = "" if self.adapter else f"there is no {path.stem}_early.tflite that texts leave early"
+        self.why_steady = "" if self.adapter else self.why_steady
         self._deepest = max(1, int(read_json(model / BACKBONE_FILE)["num_layers"]))
         # Each interpreter once, as (worker, alone), see `Engine.answer`.
         self.callers = [*((worker, False) for worker in range(threads)), (0, True)]

@@ -237,6 +237,7 @@ class ServedModel:
                 data=self.config.data,
                 predict=self.config.predict,
                 target_ms=self.settings.target_latency_ms,
+                max_f1_loss=self.settings.max_f1_loss,
                 observe_layers=lambda layers: self.observe_layers(layers),
             )
             check_vectors(engine, source.path.parent)

@@ -117,6 +117,12 @@ def loses_at_most(rows: Sequence[ExitRow], row: ExitRow, points: float) -> bool:
     return row.score >= rows[0].score - points / 100 - 1e-9
 
 
+def find_loss(facts: Mapping[str, Any], threshold: float) -> float:
+    """Points of 100 that were lost on validation at a threshold; 0 if that is not known."""
+    rows = read_table(facts, (facts.get(FACT) or {}).get("layers", ()))
+    return next((100 * (rows[0].score - row.score) for row in rows if row.threshold == threshold), 0.0)
+
+
 def find_threshold(facts: Mapping[str, Any], exit_layers: Sequence[int], config: PredictConfig) -> float:
     """The threshold for `predict.max_f1_loss`, see `read_table`; 0 = every text goes through all layers."""
     row = choose_row(read_table(facts, exit_layers), max_loss=config.max_f1_loss)

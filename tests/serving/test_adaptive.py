@@ -1,6 +1,7 @@
 """A busy server lowers the bar for leaving the network early, and raises it again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import served
@@ -117,6 +118,8 @@ def test_answers_are_counted_by_layer():
 def light_run(vocabulary, tmp_path_factory):
     """A run with a TFLite file, and beside it one that every text leaves at layer 1."""
     model = toy.make_tagger(vocabulary, model=ModelConfig(exit_layers=(1,)), num_layers=2)
+    rows = [ExitRow(0.0, 0.9, 1.0, 2.0), ExitRow(ALL_LEAVE, 0.895, 0.5, 1.0)]
+    model = replace(model, facts={**model.facts, **make_fact((1,), "entity_f1", rows)})
     encoder = build_encoder(model, served.CONFIG.data)
     folder = served.make_run(tmp_path_factory.mktemp("light") / "run", model, encoder, light=True)
     run = RunDirectory(folder)
@@ -160,6 +163,20 @@ def test_a_target_that_changes_nothing_is_said_so_and_why(light_run):
         server.load()
         server.close()
         assert server.told == said
+
+
+def test_a_file_with_exits_that_lost_too_much_is_not_used_under_load(light_run):
+    for allowed, said in (
+        (0.3, ["warning: ner, version 1: serve.target_latency_ms=100 changes nothing, float32_early.tflite leaves so "
+               "early that it lost 0.50 points in validation, serve.max_f1_loss allows 0.3: export it with a lower "
+               "predict.max_f1_loss"]),
+        (0.5, []),
+    ):  # fmt: skip
+        server = served.make_server(light_run, runtime="tflite", target_latency_ms=100, max_f1_loss=allowed)
+        server.load()
+        assert server.told == said
+        assert (server.models["ner"].stable.engine.adapter is None) == bool(said)
+        server.close()
 
 
 def test_a_file_with_exits_can_be_the_one_that_is_served(light_run):
