@@ -4,7 +4,8 @@
     python benchmarks/exit_speed.py --run_dir=runs/exits --max_f1_loss=0,0.2,0.5
 
 Each contestant answers the same documents of a corpus; they take turns, and each has its median over `--rounds`.
-Rows are asked one by one and several at a time; TFLite files with exits get them one by one. A SavedModel takes its threshold with each call, a TFLite file has the one that it was exported with.
+Rows are asked one by one and several at a time; TFLite files with exits get them one by one. A SavedModel takes its
+threshold with each call, a TFLite file has the one that it was exported with.
 Prints a Markdown table; `operations` is the share of the encoder's.
 """
 

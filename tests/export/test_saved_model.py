@@ -131,6 +131,7 @@ print(json.dumps({"foreign": foreign, "used": sorted(used), "count": found["coun
 """
 
 
+@pytest.mark.slow
 def test_tensorflow_and_three_text_operations_are_enough_to_serve(saved_model):
     texts = ["Ada Smith met Bob in Rome .", "", "the old house"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

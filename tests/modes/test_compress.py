@@ -262,6 +262,7 @@ def test_a_fault_that_a_later_step_would_find_is_told_before_the_run_is_opened(t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_run_that_is_compressed_is_asked_once_for_all_parts(trained_run, tmp_path, monkeypatch):
     config = request(trained_run, tmp_path / "run", distill=True).config
     labels = list(read_labels(trained_run.path / "model"))

@@ -362,6 +362,7 @@ def test_a_finished_run_is_not_trained_again(start):
     assert same_bits(weights_of(again.tagger), weights_of(first.tagger))
 
 
+@pytest.mark.slow
 def test_what_takes_long_before_the_first_step_is_done_once_and_not_if_nothing_is_left_to_train(start):
     done = []
     config = replace(CONFIG, early_stopping_patience_epochs=1)

@@ -51,6 +51,7 @@ def test_finetune_tries_a_step_of_its_own(config, tmp_path, capsys):
     assert re.search(r"1 part\(s\) of 1024 rows on 1 replica\(s\): [\d,]+ of 100,000 MB", capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_a_row_that_does_not_fit_is_bad_input(config, tmp_path):
     with pytest.raises(InputError, match=r"a step with 1 row\(s\) does not fit into 50 MB of memory"):
         decide(Request(limited(config, 50), RunDirectory(tmp_path / "run")), mode="pretrain")

@@ -43,6 +43,7 @@ def rows_of(folder, **expected) -> list[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_one_process_and_in_two(text, tmp_path):
     index = make(text, tmp_path / "one")
     assert len(index.shards) > 2 and index.documents == 30
