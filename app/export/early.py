@@ -13,7 +13,7 @@ from app.data.packing import FEATURES
 from app.encoder.forward import run_layers
 from app.export.graph import InferenceModule, Places, find_places
 from app.tasks.exit_table import leaves_by_unit
-from app.tasks.exits import measure_layer_costs
+from app.tasks.exits import list_steps, measure_costs, measure_layer_costs
 
 
 class EarlyModule(InferenceModule):
@@ -28,8 +28,7 @@ class EarlyModule(InferenceModule):
     def __init__(self, tagger: Any, *, threshold: float, **options: Any) -> None:
         super().__init__(tagger, **options)
         self._threshold = np.float32(threshold)
-        depth = len(self._backbone.transformer_layers)
-        self._heads = [*((each.layer, each.head) for each in tagger.exits), (depth, self._head)]
+        self._steps = list_steps(tagger)
         self._costs = measure_layer_costs(tagger)
 
     def answer(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -37,7 +36,7 @@ class EarlyModule(InferenceModule):
         tokens, shapes, windows = (named[name] for name in FEATURES)
         start, end = self._boundary_ids
         boundaries = (tf.equal(tokens, start) | tf.equal(tokens, end)) & (windows > 0)
-        states = self._run(tokens, shapes, windows, depth=self._heads[0][0])
+        states = self._run(tokens, shapes, windows, depth=self._steps[0].layer)
         logits, layer, spent = self._leave_first(states, windows, self._units(named, boundaries), boundaries)
         found = self._model.task.finish_graph(self._model, logits, named, self._boundary_ids)
         return {**found, "layer": layer, "operations": spent}
@@ -77,32 +76,32 @@ class RowsLeaveModule(EarlyModule):
         self, states: tf.Tensor, windows: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         logits, layer = self._leave(0, states, windows, units, boundaries)
-        costs = tf.constant(np.concatenate([[0], np.cumsum(self._costs.sum(axis=1))]).astype(np.float32))
+        costs = tf.constant(measure_costs(self._model), tf.float32)
         return logits, tf.where(windows > 0, layer, 0), tf.gather(costs, layer)
 
     def _leave(
         self, number: int, states: tf.Tensor, windows: tf.Tensor, units: tf.Tensor, boundaries: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits and layer int32 [1] of what has come to a head, and of what is above it."""
-        layer, head = self._heads[number]
-        logits = self._ask(head, states, windows)
-        if number + 1 == len(self._heads):
-            return logits, tf.constant([layer])
+        step = self._steps[number]
+        logits = self._ask(step.head, states, windows)
+        if number + 1 == len(self._steps):
+            return logits, tf.constant([step.layer])
 
         def go_on() -> tuple[tf.Tensor, tf.Tensor]:
             above = run_layers(
                 self._backbone,
                 states,
                 windows,
-                begin=layer,
-                depth=self._heads[number + 1][0],
+                begin=step.layer,
+                depth=self._steps[number + 1].layer,
                 arithmetic=self._arithmetic,
                 training=False,
             )
             return self._leave(number + 1, above[-1], windows, units, boundaries)
 
-        sure = tf.reduce_all(head.infer_doubts(logits, units, boundaries) < self._threshold)
-        return tf.cond(sure, lambda: (tf.identity(logits), tf.constant([layer])), go_on)
+        sure = tf.reduce_all(step.head.infer_doubts(logits, units, boundaries) < self._threshold)
+        return tf.cond(sure, lambda: (tf.identity(logits), tf.constant([step.layer])), go_on)
 
 
 class _Rows(NamedTuple):
@@ -155,26 +154,26 @@ class UnitsLeaveModule(EarlyModule):
         rows = _Rows(shape, *(tf.reshape(each, [1, -1]) for each in (numbered, units, boundaries)))
         left = _Left(
             states=states,
-            logits=self._heads[0][1].infer(states, rows.windows),
+            logits=self._steps[0].head.infer(states, rows.windows),
             found=tf.zeros([tf.shape(states)[0], len(self.labels)]),
             asked=rows.units[0],
             going=rows.windows[0] > 0,
             layers=tf.zeros(tf.shape(states)[:1], tf.int32),
-            spent=tf.constant([self._costs[: self._heads[0][0]].sum()], tf.float32),
+            spent=tf.constant([self._costs[: self._steps[0].layer].sum()], tf.float32),
         )
         logits, layers, spent = self._leave(0, rows, left)
         return tf.reshape(logits, tf.concat([shape, [len(self.labels)]], axis=0)), tf.reshape(layers, shape), spent
 
     def _leave(self, number: int, rows: _Rows, left: _Left) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Lets those go that are sure at an exit, and takes the others on: found, layers and spent, complete."""
-        layer, head = self._heads[number]
-        doubts = head.infer_doubts(left.logits[tf.newaxis], rows.units, rows.boundaries)[0]
+        step = self._steps[number]
+        doubts = step.head.infer_doubts(left.logits[tf.newaxis], rows.units, rows.boundaries)[0]
         sure = tf.cast(doubts < self._threshold, tf.int32)  # what is not a number is not sure
         asked = left.asked & tf.equal(sure, 0)
         leaves = left.asked & tf.equal(sure, 1)
         left = left._replace(
             found=tf.where(leaves[:, tf.newaxis], left.logits, left.found),
-            layers=tf.where(leaves, layer, left.layers),
+            layers=tf.where(leaves, step.layer, left.layers),
             asked=asked,
             going=left.going & self._about(asked, rows.shape) if self._threshold > 0 else left.going,
         )
@@ -195,10 +194,9 @@ class UnitsLeaveModule(EarlyModule):
         self, number: int, rows: _Rows, left: _Left, going: Places, last: Places
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The layers up to the next head for the pieces in `going`, the very last one for those in `last` alone."""
-        begin, depth = self._heads[number - 1][0], self._heads[number][0]
-        head = self._heads[number][1]
+        begin, depth, head = self._steps[number - 1].layer, self._steps[number].layer, self._steps[number].head
         left = left._replace(spent=left.spent + self._cost(rows, left, begin=begin, depth=depth))
-        at_end = number + 1 == len(self._heads)
+        at_end = number + 1 == len(self._steps)
         states = run_layers(
             self._backbone,
             left.states,
