@@ -375,6 +375,11 @@ def require_search(config: Config, *, run_dir: Path) -> None:
             "tune.objectives must have score, and beside it size, latency or both, each once; received "
             f"{', '.join(tune.objectives) or 'none'}"
         )
+    if tune.processes > 1 and "latency" in tune.objectives:
+        raise InputError(
+            "tune.processes must be 1 where latency is an objective, which other trials at the same time would change; "
+            f"received {tune.processes}"
+        )
     trained = trained_settings(mode)
     same = (*_ONE_FOR_A_SEARCH, *(_ONE_FOR_A_COMPRESSION if mode == "compress" else ()))
     for key in tune.space:

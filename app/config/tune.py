@@ -58,6 +58,12 @@ class TuneConfig:
         at_least=0,
         trains=(),
     )
+    processes: int = option(
+        1,
+        "trials at a time on this machine, each on its part of the processor's cores; small networks get further so",
+        at_least=1,
+        trains=(),
+    )
     storage: str = option(
         "",
         "database of the search, shared by all processes and machines: sqlite:///FILE, or postgresql://USER:PASSWORD@"

@@ -18,7 +18,8 @@ def build_sampler(config: TuneConfig, *, seed: int) -> optuna.samplers.BaseSampl
         return optuna.samplers.RandomSampler(seed=seed)
     if config.sampler == "nsga2":
         return optuna.samplers.NSGAIISampler(population_size=max(4, min(50, config.trials // 4)), seed=seed)
-    return optuna.samplers.TPESampler(n_startup_trials=_few(config.trials, most=10), seed=seed)
+    # Others that run now have no result yet: what is near them is left to them (`constant_liar`).
+    return optuna.samplers.TPESampler(n_startup_trials=_few(config.trials, most=10), seed=seed, constant_liar=True)
 
 
 def build_pruner(config: TuneConfig, *, epochs: int) -> optuna.pruners.BasePruner:

@@ -17,6 +17,7 @@ from app.run.directory import Request, RunDirectory, check_not_locked, locked_fo
 from app.run.files import discard
 from app.run.screen import count_of, say
 from app.search.findings import UNCHANGED, Findings, find, rank, shown
+from app.search.helpers import helped, share_cores
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
@@ -38,17 +39,13 @@ def search(request: Request) -> dict[str, float]:
         RunError: no trial gave a result, or none could go on.
     """
     config, run_dir = request.config, request.run_dir
+    shares = share_cores(config.tune.processes)
     open_directory(request)
-    name = run_dir.path.resolve().name
-    with open_studies(config, file=run_dir.study, name=name, anew=request.overwrite) as (trials, seeds):
+    with open_studies(config, file=run_dir.study, name=_name(run_dir), anew=request.overwrite) as (trials, seeds):
         check_folders(run_dir, trials)
-        mode = trial_mode(config.tune)
         run_dir.logs.mkdir(exist_ok=True)
-        with ForkServer(mode, run_dir.logs / "server.txt") as server:
-            worker = Worker(config, run_dir, server, mode)
-            worker.go_through_trials(trials)
-            if config.tune.seeds:
-                worker.go_through_seeds(trials, seeds)
+        with helped(config, run_dir, shares):
+            _work(config, run_dir, trials, seeds)
         found = find(config, run_dir, trials.trials(), seeds.trials())
         with alone(run_dir.path):
             metrics = write_findings(found, trials.load())
@@ -58,6 +55,25 @@ def search(request: Request) -> dict[str, float]:
         failed = next((row.reason for row in reversed(found.rows) if row.reason), "")
         raise RunError(f"no trial of {len(found.rows)} gave a result{'; the last: ' + failed if failed else ''}")
     return metrics
+
+
+def take_part(config: Config, run_dir: RunDirectory) -> None:
+    """Goes through the trials of a search that another process of this machine has begun, as long as any are left."""
+    with open_studies(config, file=run_dir.study, name=_name(run_dir)) as (trials, seeds):
+        _work(config, run_dir, trials, seeds)
+
+
+def _name(run_dir: RunDirectory) -> str:
+    return run_dir.path.resolve().name
+
+
+def _work(config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy) -> None:
+    mode = trial_mode(config.tune)
+    with ForkServer(mode, run_dir.logs / "server.txt") as server:
+        worker = Worker(config, run_dir, server, mode)
+        worker.go_through_trials(trials)
+        if config.tune.seeds:
+            worker.go_through_seeds(trials, seeds)
 
 
 def open_directory(request: Request) -> None:

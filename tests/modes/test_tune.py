@@ -140,6 +140,57 @@ def test_a_finished_search_is_reported_again_and_more_trials_may_be_asked_for(se
     assert status == 2 and "training.batch_size was 4, now 8" in messages
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_two_processes_search_together_and_one_that_is_killed_costs_no_trial(small, app_process, tmp_path):
+    _, flags = small
+    run = tmp_path / "run"
+    own = [f"--run_dir={run}", "--set=tune.processes=2", "--set=tune.trials=4", "--set=training.epochs=4"]
+    process = app_process(*flags, *own, cwd=small[0])
+    limit = time.monotonic() + 300
+    while len(list((run / "trials").glob("*/checkpoints/ckpt-*.index"))) < 2:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children_of(process.pid)}
+    (helper,) = [pid for pid, command in commands.items() if b"app.search.helpers" in command]
+    cores = {pid: os.sched_getaffinity(pid) for pid in (process.pid, helper)}
+    assert not cores[process.pid] & cores[helper] and all(cores.values())
+    (server,) = children_of(helper)
+    assert os.sched_getaffinity(server) == cores[helper]
+    os.kill(helper, signal.SIGKILL)
+    status, _, messages = finish(process)
+    assert status == 0 and f"process {helper} of the search was ended by signal 9" in messages, messages
+    rows = rows_of(run)
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert "gone on with" in messages and not any("running" in row["state"].lower() for row in rows)
+    for row in rows:
+        if row["score"]:
+            assert history_of(run / "trials" / row["trial"]) == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_search_of_two_processes_that_is_stopped_goes_on(small, app_process, tmp_path):
+    _, flags = small
+    run = tmp_path / "run"
+    own = [f"--run_dir={run}", "--set=tune.processes=2", "--set=tune.trials=2", "--set=training.epochs=4"]
+    process = app_process(*flags, *own, cwd=small[0])
+    limit = time.monotonic() + 300
+    while len(list((run / "trials").glob("*/checkpoints/ckpt-*.index"))) < 2:
+        assert process.poll() is None and time.monotonic() < limit
+        time.sleep(0.02)
+    there = children_of(process.pid)
+    process.send_signal(signal.SIGTERM)
+    status, _, messages = finish(process)
+    assert status == 143 and "stopped: terminated" in messages and "Traceback" not in messages, messages
+    assert not any(Path(f"/proc/{pid}").exists() for pid in there)
+    status, _, messages = finish(app_process(*flags, *own, cwd=small[0]))
+    assert status == 0, messages
+    assert [row["trial"] for row in rows_of(run)] == ["0", "1"]
+
+
 def test_a_front_of_score_and_size_is_searched_over_compressions(trained_run, app_process, tmp_path):
     settings = {
         "init_from": trained_run.path, "tune.objectives": "score,size,latency", "tune.trials": 2, "tune.seeds": 0,

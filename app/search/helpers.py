@@ -1,0 +1,167 @@
+"""Search room: more processes of this machine at work on one search, each on cores of its own.
+
+    python -m app.search.helpers
+
+A helper reads one line of standard input, {"config": a pickled Config in base64, "run_dir", "cores"}, and takes part in
+the search until nothing is left to do. It ends with the process that started it, its trial with a checkpoint.
+
+Small networks leave cores idle: two trainings on one core each get further together than one after the other on two
+(docs/results.md).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+from app.config import Config, InputError, RunError, Terminated
+from app.run.directory import RunDirectory
+from app.run.screen import say
+
+_PROJECT = Path(__file__).resolve().parents[2]
+SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
+Cores = frozenset[int]
+
+
+def share_cores(processes: int) -> list[Cores]:
+    """The cores that this process may use, in as many parts of nearly the same size; empty ones where that is unknown.
+
+    Raises:
+        InputError: there are fewer cores than processes.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return [Cores()] * processes
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < processes:
+        raise InputError(
+            f"tune.processes must be at most the number of cores that this process may use, {len(cores)}; received "
+            f"{processes}"
+        )
+    bounds = [len(cores) * part // processes for part in range(processes + 1)]
+    return [Cores(cores[left:right]) for left, right in pairwise(bounds)]
+
+
+@contextmanager
+def helped(config: Config, run_dir: RunDirectory, shares: Sequence[Cores]) -> Iterator[None]:
+    """Has the block run on the first share of the cores, and a helper on each of the others."""
+    if len(shares) == 1:
+        yield
+        return
+    helpers = [_start(config, run_dir, cores) for cores in shares[1:]]
+    try:
+        with _only_on(shares[0]):
+            yield
+    finally:
+        for helper in helpers:
+            assert helper.stdin
+            helper.stdin.close()  # what it waits for
+        _await(helpers)
+
+
+def _start(config: Config, run_dir: RunDirectory, cores: Cores) -> subprocess.Popen[bytes]:
+    search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.search.helpers"],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0,
+        env={**os.environ, "PYTHONPATH": search},
+        start_new_session=True,  # Ctrl-C is for the process that starts it
+    )  # fmt: skip
+    packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
+    request = {"config": packed, "run_dir": str(run_dir), "cores": sorted(cores)}
+    assert process.stdin
+    with suppress(OSError):  # it has ended; the search goes on without it
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+    return process
+
+
+@contextmanager
+def _only_on(cores: Cores) -> Iterator[None]:
+    """The calling thread, and every process it starts, on these cores; none stands for all."""
+    if not cores:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _await(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Waits for helpers to end; they are killed when that takes too long, or when it is interrupted once more."""
+    try:
+        for helper in helpers:
+            with suppress(subprocess.TimeoutExpired):
+                helper.wait(SECONDS_TO_STOP)
+    finally:
+        for helper in helpers:
+            if helper.poll() is None:
+                helper.kill()
+                helper.wait()
+    for helper in helpers:
+        if helper.returncode < 0:  # of its errors it has told itself
+            say(f"warning: process {helper.pid} of the search was ended by signal {-helper.returncode}")
+
+
+# The other side.
+
+
+def main() -> int:
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        request = json.loads(_read_line())
+        threading.Thread(target=_end_with_the_other, daemon=True).start()
+        if request["cores"]:
+            os.sched_setaffinity(0, request["cores"])
+        _take_part(pickle.loads(base64.b64decode(request["config"])), RunDirectory(request["run_dir"]))
+    except KeyboardInterrupt:
+        return 0
+    except (InputError, RunError) as error:
+        say(f"warning: process {os.getpid()} of the search ended: {error}")
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the other one may close its end at this moment
+    return 0
+
+
+def _read_line() -> bytes:
+    """Byte by byte: the thread that waits for the end of the input must find all that follows."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            raise Terminated
+        line += byte
+    return line
+
+
+def _take_part(config: Config, run_dir: RunDirectory) -> None:
+    from app.search.search import take_part  # which imports this module
+
+    take_part(config, run_dir)
+
+
+def _terminate(*_: Any) -> NoReturn:
+    raise Terminated
+
+
+def _end_with_the_other() -> None:
+    os.read(0, 1)  # returns when the other end is closed
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
