@@ -21,13 +21,16 @@ from app.run.screen import heartbeat
 from app.tasks import find_task
 from app.tasks.bundle import load_model, read_facts, read_labels
 from app.tasks.corpora import (
+    START,
+    Corpora,
     check_other_splits,
-    count_words,
     describe_corpora,
+    describe_weights,
     labelled_sources,
     open_split,
     read_training_corpus,
     summarize,
+    summarize_unlabelled,
 )
 from app.tasks.network import TaskModel, build_encoder
 from app.tasks.running_text import find_sources
@@ -57,7 +60,7 @@ def run(request: Request) -> dict[str, float]:
     others = check_other_splits(config, labels, train=train, words=summary.words, facts=facts)
     corpora = describe_corpora(config.data, {"train": summary, **others})
     other = _open_other(config, labels, facts)
-    _check_steps(config)
+    corpora |= describe_weights(START, [config.init_from]) | _check_steps(config)
     with workers.watched(run_dir.path), open_run(request, workers, mode=MODE, corpora=corpora):
         precision = set_up(config.training, seed=config.seed)
         say_devices(list_devices(strategy), precision, workers)
@@ -71,15 +74,22 @@ def run(request: Request) -> dict[str, float]:
         return metrics | score_run(config, run_dir)
 
 
-def _check_steps(config: Config) -> None:
-    """Raises InputError for what a step would find wrong only when the steps before it have taken their hours."""
+def _check_steps(config: Config) -> Corpora:
+    """Looks into what steps read, and returns the text without labels among it as an entry of `corpora.json`.
+
+    Raises:
+        InputError: for what a step would find wrong only when the steps before it have taken their hours.
+    """
+    unlabelled: Corpora = {}
     compression, path = config.compression, config.data.unlabelled_path
     if "trim_vocabulary" in compression.steps and path:
         sources = find_sources(path, tfds_dir=config.data.tfds_dir)
-        count_words(find_task(config.task), sources, limit_words=config.distill.unlabelled_limit_words)
+        limit = config.distill.unlabelled_limit_words
+        _, unlabelled = summarize_unlabelled(find_task(config.task), sources, limit_words=limit)
     if "prune_structured" in compression.steps:
         layers = read_layer_count(RunDirectory(config.init_from).model)
         check_removed_layers(compression.prune_structured.removed_layers, of=layers)
+    return unlabelled
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:

@@ -19,14 +19,17 @@ from app.run.screen import heartbeat, say
 from app.tasks import find_task
 from app.tasks.bundle import read_facts, read_labels, start_model
 from app.tasks.corpora import (
+    TEACHERS,
+    Corpora,
     check_other_splits,
-    count_words,
     describe_corpora,
     describe_scores,
+    describe_weights,
     labelled_sources,
     open_split,
     report_training_corpus,
     summarize,
+    summarize_unlabelled,
 )
 from app.tasks.network import TaskModel, build_encoder, build_model
 from app.tasks.running_text import Source, find_sources
@@ -35,7 +38,6 @@ from app.text.shapes import NUM_SHAPES
 from app.training.distillation.answers import keep_answers
 from app.training.distillation.assembly import (
     build_distillation,
-    describe_teachers,
     load_teachers,
     read_teacher_labels,
 )
@@ -61,7 +63,8 @@ def run(request: Request) -> dict[str, float]:
     text = _Text.of(config, read_teacher_labels(config.distill, task=config.task))
     facts = _find_facts(config, text)
     others = check_other_splits(config, text.labels, train=text.corpus, words=text.labelled_words, facts=facts)
-    corpora = describe_corpora(config.data, {"train": text.summary, **others}) | describe_teachers(config.distill)
+    corpora = describe_corpora(config.data, {"train": text.summary, **others}) | text.unlabelled
+    corpora |= describe_weights(TEACHERS, config.distill.teachers)
     if config.init_from:
         check_same_labels(config.init_from, read_labels(RunDirectory(config.init_from).model), text.labels)
     with workers.watched(run_dir.path), ExitStack() as opened:
@@ -104,6 +107,7 @@ class _Text:
         sources: unlabelled text.
         limit_words: read from it; 0 is all.
         unlabelled_words: that are read from it.
+        unlabelled: it, as an entry of `corpora.json`; empty without any.
     """
 
     task: Task
@@ -113,6 +117,7 @@ class _Text:
     sources: tuple[Source, ...]
     limit_words: int
     unlabelled_words: int
+    unlabelled: Corpora
 
     @classmethod
     def of(cls, config: Config, labels: Sequence[str] | None) -> "_Text":
@@ -132,9 +137,9 @@ class _Text:
             assert summary is not None
             labels = summary.labels
         sources = find_sources(path, tfds_dir=config.data.tfds_dir) if path else []
-        with heartbeat("counting the words of data.unlabelled_path"):
-            words = count_words(task, sources, limit_words=limit) if path else 0
-        return cls(task, tuple(labels), corpus, summary, tuple(sources), limit, words)
+        with heartbeat("reading data.unlabelled_path"):
+            words, unlabelled = summarize_unlabelled(task, sources, limit_words=limit) if path else (0, {})
+        return cls(task, tuple(labels), corpus, summary, tuple(sources), limit, words, unlabelled)
 
     @property
     def labelled_words(self) -> int:

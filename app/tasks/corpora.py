@@ -1,11 +1,13 @@
 """Tasks room: which corpora a run learnt from and was scored on, known by their content and not by their paths.
 
 `corpora.json` of a run directory holds them by split: `{"test": {"sources": [PATH], "sha256": DIGEST}, ...}`; the
-digest is that of the summary. A student's teachers stand beside them, by their weights.
+digest is that of the summary. Beside them stand the weights of other runs, and the text without labels, that it
+learnt from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from app.config import Config, DataConfig, InputError, PredictConfig
 from app.config.rules import require_split
 from app.data.tfds import PREFIX
+from app.encoder.sources import BACKBONE_FILES, TAGGER_FILES, read_sums
 from app.run.directory import RunDirectory
 from app.run.screen import heartbeat, say
 from app.tasks import find_task
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
     from app.tasks.network import TaskModel
 
 Corpora = dict[str, dict[str, Any]]  # split -> {"sources": paths, "sha256": digest}
-TEACHERS = "teachers"  # among the splits: what a student learns from beside them
+# Among the splits, what else a run learns from: weights of other runs, and text without labels.
+TEACHERS, START, UNLABELLED = "teachers", "init_from", "unlabelled"
 
 ROW_SETTINGS = ("max_length", "overlap_tokens", "packing")  # of section data: what scores depend on beside the corpus
 # The same of section predict, where an answer may be none, or texts may leave the network early.
@@ -54,6 +58,24 @@ def describe_corpora(data: DataConfig, summaries: Mapping[str, Summary | None]) 
     }
 
 
+def describe_weights(what: str, sources: Sequence[str]) -> Corpora:
+    """The weights of runs that another run learns from, as an entry of `corpora.json`; nothing if one is no run.
+
+    Args:
+        what: `TEACHERS` or `START`.
+        sources: run directories.
+
+    Raises:
+        InputError: a list of checksums is malformed.
+    """
+    sums = [read_sums(RunDirectory(source).model) for source in sources]
+    if not all(sums):
+        return {}
+    weights = [[each.get(name, "") for name in (*BACKBONE_FILES, TAGGER_FILES[1])] for each in sums]
+    digest = hashlib.sha256(repr(weights).encode()).hexdigest()
+    return {what: {"sources": [_absolute(source) for source in sources], "sha256": digest}}
+
+
 def read_corpora(run_dir: RunDirectory) -> Corpora:
     """The corpora of a run; none of one that is older than `corpora.json`.
 
@@ -75,11 +97,18 @@ def note_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
     run_dir.write_json(run_dir.corpora_json, {**read_corpora(run_dir), **corpora})
 
 
+_NAMES = {
+    TEACHERS: "distill.teachers: the weights",
+    START: "init_from: the weights",
+    UNLABELLED: "data.unlabelled_path: the words",
+}
+
+
 def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
     """Before a run resumes: that nothing of it is mixed with other text, or replaced by scores of other text.
 
     Raises:
-        InputError: a corpus, or the weights of a teacher, are not those that the run began with.
+        InputError: a corpus, or the weights of another run, are not those that the run began with.
     """
     scored = run_dir.read_metrics()
     for split, before in read_corpora(run_dir).items():
@@ -89,7 +118,7 @@ def check_same_corpora(run_dir: RunDirectory, corpora: Corpora) -> None:
         if split == "test" and not any(name.startswith("test/") for name in scored):
             continue  # nothing depends on it yet
         remedy = " or score the new one with --mode=evaluate;" if split == "test" else ""
-        what = "distill.teachers: the weights" if split == TEACHERS else f"data.{split}_path: the sentences"
+        what = _NAMES.get(split, f"data.{split}_path: the sentences")
         raise InputError(
             f"{what} in {' and '.join(now['sources'])} are not those that {run_dir} began "
             f"with (SHA-256 {before['sha256'][:DIGITS]}, now {now['sha256'][:DIGITS]}, from "
@@ -237,17 +266,23 @@ def say_oddities(summary: Summary, config: Config, *, labels: Sequence[str]) -> 
         say(f"warning: {warning}")
 
 
-def count_words(task: Task, sources: Sequence[Source], *, limit_words: int = 0) -> int:
-    """Words that `Task.read_unlabelled` gives.
+def summarize_unlabelled(
+    task: Task, sources: Sequence[Source], *, limit_words: int = 0
+) -> tuple[int, Corpora]:
+    """What `Task.read_unlabelled` gives: its words, and the text as an entry of `corpora.json`.
 
     Raises:
         InputError: there are none.
     """
-    examples = task.read_unlabelled(sources, limit_words=limit_words)
-    words = sum(len(task.words_of(example)) for example in examples)
+    words, digest = 0, hashlib.sha256()
+    for example in task.read_unlabelled(sources, limit_words=limit_words):
+        found = task.words_of(example)
+        words += len(found)
+        digest.update(f"{' '.join(found)}\n".encode(errors="surrogatepass"))
     if not words:
         raise InputError(f"data.unlabelled_path: {', '.join(each.path for each in sources[:3])} holds no word")
-    return words
+    named = [_absolute(each.path) for each in sources]
+    return words, {UNLABELLED: {"sources": named, "sha256": digest.hexdigest()}}
 
 
 def describe_scores(task: Task, metrics: Mapping[str, Any]) -> str:

@@ -11,16 +11,24 @@ import toy
 
 from app.config import Config, DataConfig, InputError, PredictConfig
 from app.run.directory import RunDirectory
+from app.tasks.bundle import save_facts, save_model
 from app.tasks.corpora import (
+    START,
+    TEACHERS,
     check_same_corpora,
     describe_corpora,
+    describe_weights,
     evaluation_name,
     is_of_run,
     note_corpora,
     read_corpora,
+    summarize_unlabelled,
 )
+from app.tasks.running_text import find_sources
 from app.tasks.tagging.corpus import open_corpus, summarize
 from app.tasks.tagging.report import conll_rows
+from app.tasks.tagging.task import TAGGING
+from app.text.shapes import NUM_SHAPES
 from app.training.sessions import TaskTraining
 
 OWN = "Ada B-PER\nmet O\n\nRome B-LOC\n"
@@ -225,6 +233,39 @@ def test_a_run_does_not_resume_on_another_corpus_of_the_same_path(place, split, 
     else:
         check_same_corpora(place.run_dir, now)
     assert json.loads(place.run_dir.corpora_json.read_text()) == place.corpora
+
+
+@pytest.mark.parametrize("what", [TEACHERS, START])
+def test_a_run_does_not_resume_with_other_weights_of_the_run_that_it_learns_from(vocabulary, tmp_path, what):
+    other, run = tmp_path / "other", RunDirectory(tmp_path / "run")
+    model = toy.make_tagger(vocabulary, seed=1)
+    save_model(model, other / "model", shape_count=NUM_SHAPES, card="One.\n")
+    note_corpora(run, describe_weights(what, [str(other)]))
+    known = dataclasses.replace(model, facts={"temperature": 2.0})  # what it learns of its own certainty
+    save_facts(known, other / "model")
+    check_same_corpora(run, describe_weights(what, [str(other)]))
+    save_model(toy.make_tagger(vocabulary, seed=2), other / "model", shape_count=NUM_SHAPES, card="Another one.\n")
+    setting = {TEACHERS: r"distill\.teachers", START: "init_from"}[what]
+    with pytest.raises(InputError, match=rf"{setting}: the weights in .*other are not those .* --overwrite"):
+        check_same_corpora(run, describe_weights(what, [str(other)]))
+
+
+def test_of_weights_that_are_no_run_nothing_is_known():
+    assert describe_weights(TEACHERS, ["minilm"]) == {}
+
+
+def test_a_run_does_not_resume_on_other_text_without_labels(tmp_path):
+    path, run = tmp_path / "a.txt", RunDirectory(tmp_path / "run")
+
+    def described() -> dict:
+        return summarize_unlabelled(TAGGING, find_sources(str(path)))[1]
+
+    path.write_text("Ada met Bob.\n")
+    note_corpora(run, described())
+    check_same_corpora(run, described())
+    path.write_text("Ada met Eve.\n")
+    with pytest.raises(InputError, match=r"data\.unlabelled_path: the words in .*a\.txt are not those that"):
+        check_same_corpora(run, described())
 
 
 def test_stored_rows_follow_the_text_and_two_runs_share_a_folder_without_harm(vocabulary, tmp_path):

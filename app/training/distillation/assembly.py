@@ -1,7 +1,5 @@
 """Training room: teachers, a student, and the tuner that brings them together."""
 
-import hashlib
-import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,10 +16,8 @@ from app.config import (
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.encoder.bert import Backbone, find_depths
-from app.encoder.sources import BACKBONE_FILES, TAGGER_FILES, read_sums
 from app.run.directory import RunDirectory
 from app.tasks.bundle import read_labels, read_model
-from app.tasks.corpora import TEACHERS, Corpora
 from app.tasks.network import TaskModel, build_model
 from app.tasks.task import Facts, Task
 from app.text.shapes import NUM_SHAPES
@@ -44,20 +40,6 @@ def read_teacher_labels(config: DistillConfig, *, task: str) -> tuple[str, ...] 
         for source in config.teachers:
             read_labels(RunDirectory(source).model)
     return labels
-
-
-def describe_teachers(config: DistillConfig) -> Corpora:
-    """The weights of the teachers for `corpora.json`, beside the text that is learnt from; nothing if one is no run.
-
-    Raises:
-        InputError: a list of checksums is malformed.
-    """
-    sums = [read_sums(RunDirectory(source).model) for source in config.teachers]
-    if not all(sums):
-        return {}
-    weights = [[each.get(name, "") for name in (*BACKBONE_FILES, TAGGER_FILES[1])] for each in sums]
-    digest = hashlib.sha256(repr(weights).encode()).hexdigest()
-    return {TEACHERS: {"sources": [os.path.abspath(source) for source in config.teachers], "sha256": digest}}
 
 
 def load_teachers(

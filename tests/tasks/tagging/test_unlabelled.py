@@ -3,7 +3,7 @@
 import pytest
 
 from app.config import InputError
-from app.tasks.corpora import count_words
+from app.tasks.corpora import UNLABELLED, summarize_unlabelled
 from app.tasks.running_text import find_sources, read_unlabelled
 from app.tasks.tagging.task import TAGGING
 
@@ -18,7 +18,8 @@ def test_lines_become_sentences_of_words_and_blank_lines_part_documents(tmp_path
         ("Rome is old .", (), 1),
         ("It lasts .", (), 1),
     ]
-    assert count_words(TAGGING, find_sources(str(path))) == 14
+    words, text = summarize_unlabelled(TAGGING, find_sources(str(path)))
+    assert words == 14 and text[UNLABELLED]["sources"] == [str(path)]
 
 
 def test_no_more_words_are_read_than_the_limit_says(tmp_path):
@@ -26,7 +27,11 @@ def test_no_more_words_are_read_than_the_limit_says(tmp_path):
     path.write_text("one two three.\nfour five.\n")
     sources = find_sources(str(path))
     assert [s.words for s in read_unlabelled(sources, limit_words=5)] == [("one", "two", "three", "."), ("four",)]
-    assert count_words(TAGGING, sources, limit_words=4) == 4
+    words, text = summarize_unlabelled(TAGGING, sources, limit_words=4)
+    assert words == 4
+    path.write_text("one two  three.\nsix.\n")  # the words that are read are the same
+    assert summarize_unlabelled(TAGGING, sources, limit_words=4) == (words, text)
+    assert summarize_unlabelled(TAGGING, sources)[1] != text
 
 
 def test_text_without_full_stops_and_blank_lines_is_cut_to_what_memory_holds(tmp_path):
@@ -43,4 +48,4 @@ def test_text_without_a_word_is_bad_input(tmp_path, text):
     path = tmp_path / "a.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=r"data.unlabelled_path: .*a.txt holds no word"):
-        count_words(TAGGING, find_sources(str(path)))
+        summarize_unlabelled(TAGGING, find_sources(str(path)))
