@@ -139,7 +139,7 @@ def test_promotion_and_roll_back_are_one_command_without_tensorflow(updated, tmp
 
 
 def test_the_next_update_starts_from_the_update_that_is_live(updated, tmp_path, call):
-    from app.feedback.updating import prepare
+    from app.feedback.preparing import prepare
     from app.run.request import load_run_config
 
     folder = shutil.copytree(updated[0], tmp_path / "copy")
