@@ -58,15 +58,32 @@ def helped(config: Config, run_dir: RunDirectory, shares: Sequence[Cores]) -> It
     if len(shares) == 1:
         yield
         return
-    helpers = [_start(config, run_dir, cores) for cores in shares[1:]]
+    with _sharing_gpus():
+        helpers = [_start(config, run_dir, cores) for cores in shares[1:]]
+        try:
+            with _only_on(shares[0]):
+                yield
+        finally:
+            _end(helpers)
+
+
+def _end(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """They are killed when that takes too long, or when it is interrupted once more."""
     try:
-        with _only_on(shares[0]):
-            yield
-    finally:
         for helper in helpers:
             assert helper.stdin
             helper.stdin.close()  # what it waits for
-        _await(helpers)
+        for helper in helpers:
+            with suppress(subprocess.TimeoutExpired):
+                helper.wait(SECONDS_TO_STOP)
+    finally:
+        for helper in helpers:
+            if helper.poll() is None:
+                helper.kill()
+                helper.wait()
+    for helper in helpers:
+        if helper.returncode < 0:  # of its errors it has told itself
+            say(f"warning: process {helper.pid} of the search was ended by signal {-helper.returncode}")
 
 
 def _start(config: Config, run_dir: RunDirectory, cores: Cores) -> subprocess.Popen[bytes]:
@@ -99,20 +116,17 @@ def _only_on(cores: Cores) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _await(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Waits for helpers to end; they are killed when that takes too long, or when it is interrupted once more."""
+@contextmanager
+def _sharing_gpus() -> Iterator[None]:
+    """Has TensorFlow take the memory of a GPU as it needs it, not all of it, unless the user says otherwise."""
+    name = "TF_FORCE_GPU_ALLOW_GROWTH"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, "true")
     try:
-        for helper in helpers:
-            with suppress(subprocess.TimeoutExpired):
-                helper.wait(SECONDS_TO_STOP)
+        yield
     finally:
-        for helper in helpers:
-            if helper.poll() is None:
-                helper.kill()
-                helper.wait()
-    for helper in helpers:
-        if helper.returncode < 0:  # of its errors it has told itself
-            say(f"warning: process {helper.pid} of the search was ended by signal {-helper.returncode}")
+        if before is None:
+            del os.environ[name]
 
 
 # The other side.
