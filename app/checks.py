@@ -39,6 +39,7 @@ from app.evaluation.other_run import check_other_run
 from app.run import surroundings
 from app.run.directory import Request, RunDirectory, check_not_locked
 from app.run.files import follow_links, is_written_through
+from app.search.helpers import share_cores
 from app.serving.hosts import read_hosts
 from app.serving.runs import find_runs, plan_versions
 from app.tasks import check_kind_head, check_settings, check_split_head
@@ -179,6 +180,7 @@ def check_tune(request: Request) -> None:
             f"received {config.training.strategy}, which is multi_worker here: start a search on each machine with "
             "the same tune.storage"
         )
+    share_cores(config.tune.processes)
     run_dir.plan_training(config, mode="tune", overwrite=request.overwrite)
     _check_writable(run_dir.path, "--run_dir")
 

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from app.config import Config, InputError
-from app.run.directory import RunDirectory
+from app.checks import check
+from app.config import Config, DataConfig, InputError, TuneConfig
+from app.run.directory import Request, RunDirectory
 from app.search import helpers
 from app.search.helpers import helped, share_cores
 
@@ -30,6 +32,15 @@ def test_more_processes_than_cores_are_refused(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
     with pytest.raises(InputError, match=r"tune\.processes must be at most .*, 2; received 3"):
         share_cores(3)
+
+
+def test_a_dry_run_tells_so_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    data = DataConfig(train_path=str(tmp_path / "a.conll"), valid_path=str(tmp_path / "a.conll"), test_path="")
+    (tmp_path / "a.conll").write_text("Ada B-PER\nmet O\n")
+    config = replace(Config(), data=data, tune=TuneConfig(processes=2))
+    with pytest.raises(InputError, match=r"tune\.processes must be at most .*, 1; received 2"):
+        check("tune", Request(config, RunDirectory(tmp_path / "run")))
 
 
 def test_a_helper_that_is_killed_is_told_of_and_the_cores_are_given_back(tmp_path, monkeypatch, capsys):
