@@ -375,6 +375,8 @@ def require_search(config: Config, *, run_dir: Path) -> None:
             "tune.objectives must have score, and beside it size, latency or both, each once; received "
             f"{', '.join(tune.objectives) or 'none'}"
         )
+    if not tune.trials and not tune.seeds:
+        raise InputError("tune.trials and tune.seeds are both 0; at least one of them says what to train")
     if tune.processes > 1 and "latency" in tune.objectives:
         raise InputError(
             "tune.processes must be 1 where latency is an objective, which other trials at the same time would change; "

@@ -35,7 +35,12 @@ class TuneConfig:
         choices=("score", "size", "latency"),
         trains=("tune",),
     )
-    trials: int = option(6, "trials of the search, failed ones included", at_least=1, trains=())
+    trials: int = option(
+        6,
+        "trials of the search, failed ones included; 0 = no search: the settings as they are, with several seeds",
+        at_least=0,
+        trains=(),
+    )
     max_seconds: float = option(
         0.0, "no trial begins when all have taken so many seconds together; 0 = no limit", at_least=0, trains=()
     )
@@ -80,7 +85,7 @@ class TuneConfig:
         trains=("tune",),
     )
     keep_models: bool = option(
-        False, "keep the models of all trials, not only those of the best", trains=()
+        False, "keep the models of all trials and of all seeds, not only those of the best trials", trains=()
     )
 
 

@@ -92,7 +92,8 @@ class Findings:
         rows: of all trials.
         best: the best trial; of several objectives the knee of the front.
         front: of several objectives, the trials that no other one beats in all of them; the best score first.
-        spreads: of the best trial and of the unchanged settings; empty if they were not trained again.
+        spreads: of the best trial and of the unchanged settings; empty if they were not trained again. Without a
+            search of the unchanged settings alone.
     """
 
     config: Config
@@ -185,9 +186,10 @@ def _row(trial: FrozenTrial, config: TuneConfig) -> Row:
 
 
 def _spreads(seeds: Sequence[FrozenTrial], best: Row | None) -> list[Spread]:
-    if not seeds or not best:
+    if not seeds:
         return []
-    names = {best.number: f"trial {best.number}", UNCHANGED: "unchanged"}
+    names = {best.number: f"trial {best.number}"} if best else {}
+    names[UNCHANGED] = "unchanged"
     of = {number: [each for each in seeds if each.user_attrs[TRIAL] == number] for number in names}
     return [_spread(name, of[number]) for number, name in names.items()]
 

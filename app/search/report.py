@@ -57,26 +57,33 @@ def _command(found: Findings) -> str:
 def summarize(found: Findings) -> str:
     """The report as text."""
     counted = Counter(row.state for row in found.rows)
-    lines = [f"{len(found.rows)} trials: " + ", ".join(f"{count} {state}" for state, count in counted.items())]
+    states = ", ".join(f"{count} {state}" for state, count in counted.items())
+    trials = count_of(len(found.rows), "trial") + (f": {states}" if states else "")
+    lines = ["no search, several seeds" if _only_seeds(found) else trials]
     for row in found.front:
         mark = " (knee)" if row == found.best else ""
         lines.append(f"on the front: trial {row.number}, {_values(row)}{mark}; {_settings(row.settings)}")
     if found.best and not found.front:
         lines.append(f"best: trial {found.best.number}, {_values(found.best)}; {_settings(found.best.settings)}")
     for spread in found.spreads:
-        lines.append(_spread_line(spread))
+        lines.append(_spread_line(spread, searched=not _only_seeds(found)))
     if found.verdict:
         lines.append(found.verdict)
     lines += [f"failed: trial {row.number}: {row.reason}" for row in found.rows if row.reason]
     return "\n".join(lines) + "\n"
 
 
-def _spread_line(spread: Spread) -> str:
+def _only_seeds(found: Findings) -> bool:
+    return not found.rows and bool(found.spreads)
+
+
+def _spread_line(spread: Spread, *, searched: bool = True) -> str:
     if not spread.by_seed:
-        return f"{spread.name}, other seeds: none of {count_of(spread.failed, 'training')} gave a score"
+        of = f"{spread.name}, {'other seeds' if searched else 'seeds'}"
+        return f"{of}: none of {count_of(spread.failed, 'training')} gave a score"
     scores = ", ".join(f"{seed}: {score:.4f}" for seed, score in sorted(spread.by_seed.items()))
     failed = f"; {spread.failed} failed" if spread.failed else ""
-    seeds = count_of(len(spread.by_seed), "other seed")
+    seeds = count_of(len(spread.by_seed), "other seed" if searched else "seed")
     return f"{spread.name}, validation score over {seeds}: {spread} ({scores}){failed}"
 
 
@@ -142,7 +149,7 @@ def _metrics(found: Findings) -> dict[str, float]:
     if found.best:
         metrics["tune/best_trial"] = found.best.number
         metrics |= {f"tune/best_{name}": value for name, value in found.best.values.items()}
-    for name, spread in zip(("best", "unchanged"), found.spreads, strict=False):
+    for name, spread in zip(("best", "unchanged") if found.best else ("unchanged",), found.spreads, strict=False):
         if spread.by_seed:
             metrics[f"tune/{name}_mean_over_seeds"] = spread.mean
             metrics[f"tune/{name}_deviation_over_seeds"] = spread.deviation
@@ -156,11 +163,12 @@ def _page(found: Findings, study: optuna.Study) -> str:
     others = [name for name in tune.objectives if name != "score"]
     best = found.best.number if found.best else None
     front = {row.number for row in found.front}
+    what = "several seeds" if _only_seeds(found) else "search for settings"
     environment = mask_environment(json.loads(run_dir.environment_json.read_text(encoding="utf-8")))
     return render_template(
         "tune.html",
         folder=TEMPLATES,
-        title=f"{shown_path(run_dir.path.resolve().name)}: search for settings",
+        title=f"{shown_path(run_dir.path.resolve().name)}: {what}",
         subtitles=summarize(found).splitlines()[:1],
         tiles=_tiles(found),
         verdict=found.verdict,
@@ -172,6 +180,7 @@ def _page(found: Findings, study: optuna.Study) -> str:
             for row in found.rows
         ],
         several=len(tune.objectives) > 1,
+        only_seeds=_only_seeds(found),
         pictures=draw_study(study, found),
         best_yaml=run_dir.best_yaml.read_text(encoding="utf-8") if found.best else "",
         environment=json.dumps(environment, indent=2, ensure_ascii=False, default=str),
@@ -180,8 +189,9 @@ def _page(found: Findings, study: optuna.Study) -> str:
 
 def _tiles(found: Findings) -> list[tuple[str, str]]:
     tiles = [(f"best {name}", shown(name, value)) for name, value in (found.best.values.items() if found.best else ())]
-    tiles += [(f"{spread.name}, other seeds", str(spread)) for spread in found.spreads if spread.by_seed]
-    return [*tiles, ("trials", str(len(found.rows)))]
+    seeds = "several seeds" if _only_seeds(found) else "other seeds"
+    tiles += [(f"{spread.name}, {seeds}", str(spread)) for spread in found.spreads if spread.by_seed]
+    return tiles if _only_seeds(found) else [*tiles, ("trials", str(len(found.rows)))]
 
 
 def _seed_cells(spread: Spread) -> list[str]:

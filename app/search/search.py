@@ -51,9 +51,10 @@ def search(request: Request) -> dict[str, float]:
             metrics = write_findings(found, trials.load())
             tidy(found)
     print_summary(found)
-    if not found.best:
+    if not found.best and not any(spread.by_seed for spread in found.spreads):
         failed = next((row.reason for row in reversed(found.rows) if row.reason), "")
-        raise RunError(f"no trial of {len(found.rows)} gave a result{'; the last: ' + failed if failed else ''}")
+        what = f"trial of {len(found.rows)}" if found.rows else count_of(config.tune.seeds, "training")
+        raise RunError(f"no {what} gave a result{'; the last: ' + failed if failed else ''}")
     return metrics
 
 
@@ -148,40 +149,44 @@ class Worker:
         self._go_through(study, make_next, self._try)
 
     def go_through_seeds(self, trials: SharedStudy, seeds: SharedStudy) -> None:
-        """The best trial and the unchanged settings, with seeds that the best was not chosen by."""
-        best = rank(trials.trials(), self.config.tune)
-        if not best:
+        """The best trial and the unchanged settings, with seeds that the best was not chosen by.
+
+        Without a search the unchanged settings alone.
+        """
+        ranked = rank(trials.trials(), self.config.tune)
+        if not ranked and self.config.tune.trials:
             return
+        best = ranked[0].number if ranked else UNCHANGED
         wanted = [
             {TRIAL: number, SEED: self.config.seed + 1 + more}
-            for number in (best[0].number, UNCHANGED)
+            for number in dict.fromkeys((best, UNCHANGED))
             for more in range(self.config.tune.seeds)
         ]
-        params = read_params(best[0].params, self.config.tune.space)
 
         def make_next(made: Sequence[FrozenTrial]) -> Attributes | None:
             there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
             return next((each for each in wanted if each not in there), None)
 
         if make_next(seeds.trials()):
-            others = count_of(self.config.tune.seeds, "other seed")
-            say(f"training trial {best[0].number} and the unchanged settings with {others}")
+            others = count_of(self.config.tune.seeds, "other seed" if ranked else "seed")
+            say(f"training {f'trial {best} and ' if ranked else ''}the unchanged settings with {others}")
 
         def train(study: SharedStudy, claim: Claim) -> None:
             number, seed = claim.trial.user_attrs[TRIAL], claim.trial.user_attrs[SEED]
-            values = params if number == best[0].number else self._values_of(trials, number)
+            values = self._values_of(trials, number)
             name = f"trial{number}-seed{seed}" if number >= 0 else f"unchanged-seed{seed}"
             config = build_trial_config(self.config, values, seed=seed)
             label = f"{f'trial {number}' if number >= 0 else 'unchanged'}, seed {seed}"
             outcome = self._train(study, claim, config, self.run_dir.seeds / name, label=label, on_epoch=_go_on)
             self._finish(study, claim, outcome, names=("score",))
             say(f"{label} | {_describe(outcome)}")
-            discard(self.run_dir.seeds / name / "model")
+            if not self.config.tune.keep_models:
+                discard(self.run_dir.seeds / name / "model")
 
         self._go_through(seeds, make_next, train)
 
     def _values_of(self, trials: SharedStudy, number: int) -> dict:
-        """Of a trial that was the best when a process that is gone chose it; none for the unchanged settings."""
+        """Of a trial that is the best, or was when a process that is gone chose it; none of the unchanged settings."""
         params = next((each.params for each in trials.trials() if each.number == number), {})
         return read_params(params, self.config.tune.space)
 

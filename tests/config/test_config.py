@@ -297,7 +297,7 @@ serve.access_log serve.log_texts serve.reload_seconds benchmark.objective benchm
 feedback.url feedback.author update.max_f1_loss update.require_better update.min_held_out update.confidence
 update.export update.promote update.roll_back update.check update.rollback_agreement update.rollback_answers
 update.import_path update.export_path update.form update.delete_author update.delete_text
-tune.trials tune.max_seconds tune.sampler tune.pruner tune.seeds tune.storage tune.study tune.keep_models
+tune.trials tune.processes tune.max_seconds tune.sampler tune.pruner tune.seeds tune.storage tune.study tune.keep_models
 benchmark.warmup_steps benchmark.frontier.other_runs benchmark.frontier.peer_python benchmark.frontier.lengths
 benchmark.frontier.threads benchmark.frontier.batch_sizes benchmark.frontier.words benchmark.frontier.rounds
 predictor""".split()

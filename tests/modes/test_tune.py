@@ -140,6 +140,22 @@ def test_a_finished_search_is_reported_again_and_more_trials_may_be_asked_for(se
     assert status == 2 and "training.batch_size was 4, now 8" in messages
 
 
+def test_without_trials_the_settings_are_trained_with_several_seeds_whose_models_may_be_kept(
+    small, app_process, tmp_path
+):
+    _, flags = small
+    run = tmp_path / "run"
+    own = ["--set=tune.trials=0", "--set=tune.seeds=2", "--set=tune.keep_models=true", "--set=training.epochs=1"]
+    status, output, messages = finish(app_process(*flags, f"--run_dir={run}", *own, cwd=small[0]))
+    assert status == 0, messages
+    assert output.startswith("no search, several seeds\nunchanged, validation score over 2 seeds: ")
+    scores = [RunDirectory(run / "seeds" / f"unchanged-seed{seed}").read_metrics() for seed in (3, 4)]
+    found = RunDirectory(run).read_metrics()["tune/unchanged_mean_over_seeds"]
+    assert found == pytest.approx(sum(each["valid/entity_f1"] for each in scores) / 2)
+    assert all((run / "seeds" / f"unchanged-seed{seed}" / "model" / "SHA256SUMS").exists() for seed in (3, 4))
+    assert not list((run / "trials").glob("*")) and not (run / "best.yaml").exists()
+
+
 def children_of(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -104,6 +104,24 @@ def test_the_verdict_weighs_the_gain_against_the_spread_over_seeds(best, unchang
     assert bool(found.verdict) == bool(says)
 
 
+def test_without_a_search_the_seeds_of_the_settings_as_they_are_are_reported(run_dir, capsys):
+    config = search_config("tune.trials=0")
+    study = make_study(config, [])
+    found = find(config, run_dir, [], seeds({-1: [0.7, 0.8, 0.9]}))
+    assert not found.best and not found.verdict
+    metrics = write_findings(found, study)
+    assert metrics["tune/unchanged_mean_over_seeds"] == pytest.approx(0.8)
+    assert metrics["tune/unchanged_deviation_over_seeds"] == pytest.approx(0.1)
+    assert not any("best" in name for name in metrics) and not run_dir.best_yaml.exists()
+    print_summary(found)
+    assert capsys.readouterr().out == (
+        "no search, several seeds\n"
+        "unchanged, validation score over 3 seeds: 0.8000 ± 0.1000 (1: 0.7000, 2: 0.8000, 3: 0.9000)\n\n"
+    )
+    page = read_page(run_dir)
+    assert "Over several seeds" in page and "Was it luck?" not in page and 'id="trials"' not in page
+
+
 def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir):
     config = search_config("seed=4", "tune.storage=postgresql://me:s3cret@host/name")
     study = make_study(config, [0.5, 0.9, None])
