@@ -22,7 +22,15 @@ from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
 from app.search.stored import SEED, TRIAL
-from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
+from app.search.study import (
+    Attributes,
+    Claim,
+    LostTrialError,
+    SearchAtWorkError,
+    SharedStudy,
+    check_nobody_works,
+    open_studies,
+)
 from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
 
 MODE = "tune"
@@ -88,6 +96,13 @@ def open_directory(request: Request) -> None:
     if request.overwrite:
         for folder in (*run_dir.trials.glob("*"), *run_dir.seeds.glob("*")):
             check_not_locked(folder)
+        try:  # a process may hold none of these folders for a while: one that loads TensorFlow, say
+            check_nobody_works(config, file=run_dir.study, name=_name(run_dir))
+        except SearchAtWorkError:
+            raise
+        except InputError:
+            if config.tune.storage:
+                raise  # else a file that nobody can go on with, which is deleted with the directory
 
     def open_it() -> None:
         with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
