@@ -21,6 +21,7 @@ from app.search.helpers import helped, share_cores
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
+from app.search.stopping import check_not_stopped, stops_remembered
 from app.search.stored import SEED, TRIAL
 from app.search.study import (
     Attributes,
@@ -69,17 +70,19 @@ def search(request: Request) -> dict[str, float]:
 def take_part(config: Config, run_dir: RunDirectory) -> None:
     """Goes through the trials of a search that another process of this machine has begun, as long as any are left."""
     with open_studies(config, file=run_dir.study, name=_name(run_dir)) as (trials, seeds):
-        _work(config, run_dir, trials, seeds)
+        _work(config, run_dir, trials, seeds, announces=False)
 
 
 def _name(run_dir: RunDirectory) -> str:
     return run_dir.path.resolve().name
 
 
-def _work(config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy) -> None:
+def _work(
+    config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy, *, announces: bool = True
+) -> None:
     mode = trial_mode(config.tune)
-    with ForkServer(mode, run_dir.logs / "server.txt") as server:
-        worker = Worker(config, run_dir, server, mode)
+    with stops_remembered(), ForkServer(mode, run_dir.logs / "server.txt") as server:
+        worker = Worker(config, run_dir, server, mode, announces=announces)
         worker.go_through_trials(trials)
         if config.tune.seeds:
             worker.go_through_seeds(trials, seeds)
@@ -145,12 +148,14 @@ class Worker:
         run_dir: of the search.
         server: starts trials.
         mode: that a trial runs.
+        announces: whether it says what all processes of this machine begin together.
     """
 
     config: Config
     run_dir: RunDirectory
     server: ForkServer
     mode: str
+    announces: bool = True
 
     def go_through_trials(self, study: SharedStudy) -> None:
         """Until there are as many as asked for, or no time is left, and no process is at work on any."""
@@ -182,7 +187,7 @@ class Worker:
             there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
             return next((each for each in wanted if each not in there), None)
 
-        if make_next(seeds.trials()):
+        if self.announces and make_next(seeds.trials()):
             others = count_of(self.config.tune.seeds, "other seed" if ranked else "seed")
             say(f"training {f'trial {best} and ' if ranked else ''}the unchanged settings with {others}")
 
@@ -213,6 +218,7 @@ class Worker:
     ) -> None:
         waits = False
         while True:
+            check_not_stopped()
             claim = study.claim(make_next)
             if claim is None:
                 running = [trial for trial in study.trials() if not trial.state.is_finished()]

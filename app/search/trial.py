@@ -15,6 +15,7 @@ from app.config import Config
 from app.run.directory import LockedError, check_not_locked
 from app.run.screen import heartbeat, say
 from app.search.job import ForkServer, Job
+from app.search.stopping import check_not_stopped
 from app.search.study import BEAT_SECONDS, Claim, LostTrialError, SharedStudy
 
 POLL_SECONDS = 0.1
@@ -97,6 +98,7 @@ def _watch(study: SharedStudy, claim: Claim, job: Job, history: Path, on_epoch: 
     epochs, beaten, ended = 0, time.monotonic(), False
     while not ended:
         ended = job.wait(POLL_SECONDS)
+        check_not_stopped()
         if time.monotonic() - beaten > BEAT_SECONDS:
             study.beat(claim)
             beaten = time.monotonic()
