@@ -110,7 +110,7 @@ def open_directory(request: Request) -> None:
     def open_it() -> None:
         with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
             run_dir.write_environment(seed=config.seed, command=sys.argv)
-            if resumed and run_dir.trials.exists():
+            if resumed and (run_dir.trials.exists() or run_dir.seeds.exists()):
                 say(f"going on with the search in {run_dir}")
 
     when_free(open_it)

@@ -198,6 +198,19 @@ def test_nothing_is_deleted_while_a_process_of_the_search_holds_no_folder(storag
     assert run_dir.study.exists() is False
 
 
+def test_trainings_with_seeds_alone_are_gone_on_with_and_not_replaced_by_those_of_other_settings(tmp_path, capsys):
+    config = load_config(None, ["tune.trials=0"])
+    request = Request(config, run_dir := RunDirectory(tmp_path / "run"))
+    open_directory(request)
+    (run_dir.seeds / "unchanged-seed1").mkdir(parents=True)
+    assert capsys.readouterr().err == ""
+    open_directory(request)
+    assert capsys.readouterr().err == f"going on with the search in {run_dir}\n"
+    with pytest.raises(InputError, match="holds a run with another configuration: training.epochs was .*, now 99"):
+        open_directory(replace(request, config=with_values(config, {"training.epochs": 99})))
+    assert (run_dir.seeds / "unchanged-seed1").exists()
+
+
 def test_a_search_whose_own_database_is_damaged_can_start_over(tmp_path):
     request = Request(load_config(None, SETTINGS), run_dir := RunDirectory(tmp_path / "run"))
     open_directory(request)
