@@ -21,7 +21,7 @@ from app.search.helpers import helped, share_cores
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
-from app.search.stopping import check_not_stopped, stops_remembered
+from app.search.stopping import check_not_stopped, stops_held_back
 from app.search.stored import SEED, TRIAL
 from app.search.study import (
     Attributes,
@@ -81,7 +81,7 @@ def _work(
     config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy, *, announces: bool = True
 ) -> None:
     mode = trial_mode(config.tune)
-    with stops_remembered(), ForkServer(mode, run_dir.logs / "server.txt") as server:
+    with stops_held_back(), ForkServer(mode, run_dir.logs / "server.txt") as server:
         worker = Worker(config, run_dir, server, mode, announces=announces)
         worker.go_through_trials(trials)
         if config.tune.seeds:

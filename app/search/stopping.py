@@ -1,7 +1,8 @@
-"""Search room: Ctrl-C and SIGTERM, none of which must be lost.
+"""Search room: Ctrl-C and SIGTERM, which take effect between two steps of a search, and never within one.
 
-Python raises what a signal raises in the code that happens to run. In a callback of a weak reference or in a finalizer,
-of which a database has many, the exception is printed ("Exception ignored in ...") and forgotten.
+Python raises what a signal raises in the code that happens to run. Within a transaction, the database stays locked for
+all processes of the search as long as the traceback lives. In a callback of a weak reference, of which a database has
+many, the exception is printed ("Exception ignored in ...") and forgotten.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from types import FrameType
 from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any]
-_asked: list[KeyboardInterrupt] = []
+_asked: list[tuple[Handler, int]] = []  # by signals that have not been raised yet
 
 
 @contextmanager
-def stops_remembered() -> Iterator[None]:
-    """Has `check_not_stopped` know of signals in the block; one that it was not asked about is raised at its end."""
+def stops_held_back() -> Iterator[None]:
+    """Has signals wait for `check_not_stopped`, or for the end of the block; a second one waits no longer."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in before.items() if callable(handler)}
     for number, handler in handlers.items():
-        signal.signal(number, _remembering(handler))
+        signal.signal(number, _holding_back(handler))
     try:
         yield
         check_not_stopped()
@@ -33,17 +34,18 @@ def stops_remembered() -> Iterator[None]:
 
 
 def check_not_stopped() -> None:
-    """Raises again what a signal has raised in the block: whoever comes to ask was not reached by it."""
+    """Raises what a signal has asked for since; to be called often wherever a search waits."""
     if _asked:
-        raise type(_asked[-1])
+        handler, number = _asked.pop()
+        _asked.clear()
+        handler(number, None)
 
 
-def _remembering(handler: Handler) -> Handler:
+def _holding_back(handler: Handler) -> Handler:
     def handle(number: int, frame: FrameType | None) -> None:
-        try:
+        if _asked:  # whoever was to ask hangs, as with a database that does not answer
+            _asked.clear()
             handler(number, frame)
-        except KeyboardInterrupt as stop:
-            _asked.append(stop)
-            raise
+        _asked.append((handler, number))
 
     return handle

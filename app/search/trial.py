@@ -91,6 +91,7 @@ def when_free(act: Callable[[], Found]) -> Found:
         except LockedError:
             if time.monotonic() > until:
                 raise
+        check_not_stopped()
         time.sleep(POLL_SECONDS)
 
 
@@ -98,7 +99,6 @@ def _watch(study: SharedStudy, claim: Claim, job: Job, history: Path, on_epoch: 
     epochs, beaten, ended = 0, time.monotonic(), False
     while not ended:
         ended = job.wait(POLL_SECONDS)
-        check_not_stopped()
         if time.monotonic() - beaten > BEAT_SECONDS:
             study.beat(claim)
             beaten = time.monotonic()
