@@ -314,7 +314,7 @@ class RunDirectory:
 
     def _holds_training(self) -> bool:
         """Whether there is anything that took training to make."""
-        made = (self.model, self.stages, self.path / "export", self.trials)
+        made = (self.model, self.stages, self.path / "export", self.trials, self.seeds)
         return any(folder.exists() for folder in made) or any(self.checkpoints.rglob("ckpt-*.index"))
 
     def _is_trained(self, config: Config, mode: str) -> bool:

@@ -60,12 +60,16 @@ class Spread:
         by_seed: {seed: score}.
         failed: how many trainings failed.
         others: means of the other objectives.
+        reason: why the last of them failed.
+        seconds: that all of them took.
     """
 
     name: str
     by_seed: Mapping[int, float]
     failed: int
     others: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    seconds: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -199,4 +203,6 @@ def _spread(name: str, trials: Sequence[FrozenTrial]) -> Spread:
     values = [each.user_attrs.get("values", {}) for each in trials if each.state == TrialState.COMPLETE]
     names = [each for each in (values[0] if values else {}) if each != "score"]
     others = {each: statistics.fmean(found[each] for found in values) for each in names}
-    return Spread(name, scores, sum(each.state == TrialState.FAIL for each in trials), others)
+    failed = [each.user_attrs.get("reason", "") for each in trials if each.state == TrialState.FAIL]
+    seconds = sum(each.user_attrs.get("seconds", 0.0) for each in trials)
+    return Spread(name, scores, len(failed), others, failed[-1] if failed else "", seconds)

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from app.config import Config, InputError, RunError, Terminated
 from app.run.directory import RunDirectory
+from app.run.files import first_line
 from app.run.screen import say
 
 _PROJECT = Path(__file__).resolve().parents[2]
@@ -59,8 +60,13 @@ def helped(config: Config, run_dir: RunDirectory, shares: Sequence[Cores]) -> It
         yield
         return
     with _sharing_gpus():
-        helpers = [_start(config, run_dir, cores) for cores in shares[1:]]
+        helpers: list[subprocess.Popen[bytes]] = []
         try:
+            for cores in shares[1:]:
+                try:
+                    helpers.append(_start(config, run_dir, cores))
+                except OSError as error:
+                    say(f"warning: a process of the search cannot be started: {first_line(error)}")
             with _only_on(shares[0]):
                 yield
         finally:

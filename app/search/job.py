@@ -17,10 +17,12 @@ from typing import Any
 
 from app.config import Config, RunError
 from app.run.screen import heartbeat, say
+from app.search.stopping import check_not_stopped
 from app.training.trials import says_no_memory
 
 _PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
+_POLL_SECONDS = 0.1
 _KILLED = "killed by the system, which does so when memory runs out"
 
 
@@ -167,14 +169,18 @@ class ForkServer:
 
         Raises:
             RunError: the process has ended.
+            KeyboardInterrupt: a signal has asked to stop.
         """
         output = self._process.stdout
         assert output
         until = None if seconds is None else time.monotonic() + seconds
         while b"\n" not in self._rest:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            if not select.select([output], [], [], left)[0]:
-                return None
+            check_not_stopped()
+            left = _POLL_SECONDS if until is None else max(0.0, until - time.monotonic())
+            if not select.select([output], [], [], min(left, _POLL_SECONDS))[0]:
+                if until is not None and time.monotonic() >= until:
+                    return None
+                continue
             block = os.read(output.fileno(), 2**16)
             if not block:
                 raise self._lost()

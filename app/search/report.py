@@ -80,11 +80,15 @@ def _only_seeds(found: Findings) -> bool:
 def _spread_line(spread: Spread, *, searched: bool = True) -> str:
     if not spread.by_seed:
         of = f"{spread.name}, {'other seeds' if searched else 'seeds'}"
-        return f"{of}: none of {count_of(spread.failed, 'training')} gave a score"
+        return f"{of}: none of {count_of(spread.failed, 'training')} gave a score{_failure(spread)}"
     scores = ", ".join(f"{seed}: {score:.4f}" for seed, score in sorted(spread.by_seed.items()))
-    failed = f"; {spread.failed} failed" if spread.failed else ""
+    failed = f"; {spread.failed} failed{_failure(spread)}" if spread.failed else ""
     seeds = count_of(len(spread.by_seed), "other seed" if searched else "seed")
     return f"{spread.name}, validation score over {seeds}: {spread} ({scores}){failed}"
+
+
+def _failure(spread: Spread) -> str:
+    return f", the last: {' '.join(spread.reason.split())}" if spread.reason else ""
 
 
 def _values(row: Row) -> str:
@@ -150,6 +154,9 @@ def _metrics(found: Findings) -> dict[str, float]:
         metrics["tune/best_trial"] = found.best.number
         metrics |= {f"tune/best_{name}": value for name, value in found.best.values.items()}
     for name, spread in zip(("best", "unchanged") if found.best else ("unchanged",), found.spreads, strict=False):
+        metrics[f"tune/{name}_seeds"] = len(spread.by_seed)
+        metrics[f"tune/{name}_failed_seeds"] = spread.failed
+        metrics[f"tune/{name}_seconds_over_seeds"] = round(spread.seconds, 1)
         if spread.by_seed:
             metrics[f"tune/{name}_mean_over_seeds"] = spread.mean
             metrics[f"tune/{name}_deviation_over_seeds"] = spread.deviation
@@ -196,8 +203,9 @@ def _tiles(found: Findings) -> list[tuple[str, str]]:
 
 def _seed_cells(spread: Spread) -> list[str]:
     if not spread.by_seed:
-        return [spread.name, "–", "–", f"{spread.failed} failed"]
+        return [spread.name, "–", "–", f"{spread.failed} failed{_failure(spread)}"]
     scores = ", ".join(f"{seed}: {score:.4f}" for seed, score in sorted(spread.by_seed.items()))
+    scores += f"; {spread.failed} failed{_failure(spread)}" if spread.failed else ""
     others = [shown(name, value) for name, value in spread.others.items()]
     deviation = f"{spread.deviation:.4f}" if len(spread.by_seed) > 1 else "–"
     return [spread.name, f"{spread.mean:.4f}", deviation, scores, *others]

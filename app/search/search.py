@@ -21,8 +21,17 @@ from app.search.helpers import helped, share_cores
 from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
+from app.search.stopping import check_not_stopped, stops_held_back
 from app.search.stored import SEED, TRIAL
-from app.search.study import Attributes, Claim, LostTrialError, SharedStudy, open_studies
+from app.search.study import (
+    Attributes,
+    Claim,
+    LostTrialError,
+    SearchAtWorkError,
+    SharedStudy,
+    check_nobody_works,
+    open_studies,
+)
 from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
 
 MODE = "tune"
@@ -61,17 +70,19 @@ def search(request: Request) -> dict[str, float]:
 def take_part(config: Config, run_dir: RunDirectory) -> None:
     """Goes through the trials of a search that another process of this machine has begun, as long as any are left."""
     with open_studies(config, file=run_dir.study, name=_name(run_dir)) as (trials, seeds):
-        _work(config, run_dir, trials, seeds)
+        _work(config, run_dir, trials, seeds, announces=False)
 
 
 def _name(run_dir: RunDirectory) -> str:
     return run_dir.path.resolve().name
 
 
-def _work(config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy) -> None:
+def _work(
+    config: Config, run_dir: RunDirectory, trials: SharedStudy, seeds: SharedStudy, *, announces: bool = True
+) -> None:
     mode = trial_mode(config.tune)
-    with ForkServer(mode, run_dir.logs / "server.txt") as server:
-        worker = Worker(config, run_dir, server, mode)
+    with stops_held_back(), ForkServer(mode, run_dir.logs / "server.txt") as server:
+        worker = Worker(config, run_dir, server, mode, announces=announces)
         worker.go_through_trials(trials)
         if config.tune.seeds:
             worker.go_through_seeds(trials, seeds)
@@ -88,11 +99,18 @@ def open_directory(request: Request) -> None:
     if request.overwrite:
         for folder in (*run_dir.trials.glob("*"), *run_dir.seeds.glob("*")):
             check_not_locked(folder)
+        try:  # a process may hold none of these folders for a while: one that loads TensorFlow, say
+            check_nobody_works(config, file=run_dir.study, name=_name(run_dir))
+        except SearchAtWorkError:
+            raise
+        except InputError:
+            if config.tune.storage:
+                raise  # else a file that nobody can go on with, which is deleted with the directory
 
     def open_it() -> None:
         with run_dir.open_for_training(kept, mode=MODE, overwrite=request.overwrite) as resumed:
             run_dir.write_environment(seed=config.seed, command=sys.argv)
-            if resumed and run_dir.trials.exists():
+            if resumed and (run_dir.trials.exists() or run_dir.seeds.exists()):
                 say(f"going on with the search in {run_dir}")
 
     when_free(open_it)
@@ -130,12 +148,14 @@ class Worker:
         run_dir: of the search.
         server: starts trials.
         mode: that a trial runs.
+        announces: whether it says what all processes of this machine begin together.
     """
 
     config: Config
     run_dir: RunDirectory
     server: ForkServer
     mode: str
+    announces: bool = True
 
     def go_through_trials(self, study: SharedStudy) -> None:
         """Until there are as many as asked for, or no time is left, and no process is at work on any."""
@@ -167,7 +187,7 @@ class Worker:
             there = [{TRIAL: each.user_attrs.get(TRIAL), SEED: each.user_attrs.get(SEED)} for each in made]
             return next((each for each in wanted if each not in there), None)
 
-        if make_next(seeds.trials()):
+        if self.announces and make_next(seeds.trials()):
             others = count_of(self.config.tune.seeds, "other seed" if ranked else "seed")
             say(f"training {f'trial {best} and ' if ranked else ''}the unchanged settings with {others}")
 
@@ -198,6 +218,7 @@ class Worker:
     ) -> None:
         waits = False
         while True:
+            check_not_stopped()
             claim = study.claim(make_next)
             if claim is None:
                 running = [trial for trial in study.trials() if not trial.state.is_finished()]

@@ -118,14 +118,15 @@ def _is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
-def _is_owner(value: Any) -> bool:
+def is_owner(value: Any) -> bool:
+    """Whether this is what `note_owner` gives."""
     return isinstance(value, dict) and all(is_right(value.get(name)) for name, is_right in _OWNER.items())
 
 
 _OWNER = {"token": _is_text, "machine": _is_text, "host": _is_text, "pid": _is_integer, "started": _is_text,
           "beat": _is_number}  # fmt: skip
 _ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "owner": (_is_owner, f"a mapping of {', '.join(_OWNER)}, or nothing"),
+    "owner": (is_owner, f"a mapping of {', '.join(_OWNER)}, or nothing"),
     "seconds": (_is_amount, "a number, at least 0"),
     "epochs": (_is_integer, "a whole number"),
     "reason": (_is_text, "a text"),

@@ -29,7 +29,7 @@ from app.search.choosing import build_pruner, build_sampler, most_epochs
 from app.search.database import StudyLock, explained, locate, open_storage
 from app.search.owner import machine, note_owner, start_of
 from app.search.space import build_distribution
-from app.search.stored import SEED, TRIAL, DamagedStudyError, check_trials, decoded
+from app.search.stored import SEED, TRIAL, DamagedStudyError, check_trials, decoded, is_owner
 
 BEAT_SECONDS = 10.0
 GRACE_SECONDS = 120.0  # a process of another machine that has not been heard of for so long is gone
@@ -39,6 +39,10 @@ Attributes = dict[str, Any]
 
 class LostTrialError(Exception):
     """Another process has taken the trial over, as this one was not heard of for too long."""
+
+
+class SearchAtWorkError(InputError):
+    """A search that is to be deleted is one that another process goes on with."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +102,18 @@ class SharedStudy:
         Raises:
             DamagedStudyError: another program has written to them.
         """
+        trials = self._read()
         with decoded(self._where):
-            trials = sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
             objectives = len(self._storage.get_study_directions(self._id))
         check_trials(
             trials, distributions=self._distributions, objectives=objectives, required=self._required, where=self._where
         )
         return trials
+
+    def _read(self) -> list[FrozenTrial]:
+        """They may be those of a search with other settings."""
+        with decoded(self._where):
+            return sorted(self._storage.get_all_trials(self._id), key=lambda trial: trial.number)
 
     def load(self, number: int = 0) -> optuna.Study:
         """The study as Optuna has it, with the sampler of one trial, whose choices depend on its number alone."""
@@ -114,8 +123,9 @@ class SharedStudy:
 
     def owners(self) -> list[str]:
         """The processes at work, as far as is known."""
-        held = [trial.user_attrs[_OWNER] for trial in self.trials()
-                if trial.state == TrialState.RUNNING and not self._is_abandoned(trial)]  # fmt: skip
+        running = [trial for trial in self._read() if trial.state == TrialState.RUNNING]
+        held = [trial.user_attrs[_OWNER] for trial in running
+                if is_owner(trial.user_attrs.get(_OWNER)) and not self._is_abandoned(trial)]  # fmt: skip
         return [f"process {owner['pid']} on {owner['host']}" for owner in held]
 
     def claim(self, make_next: Callable[[Sequence[FrozenTrial]], Attributes | None]) -> Claim | None:
@@ -218,7 +228,7 @@ def open_studies(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     name = config.tune.study or name
-    names = (name, f"{name}, other seeds")
+    names = _names(name)
     url, shown = locate(config.tune, file=file)
     with explained(shown, opened=False):
         if url.drivername == "sqlite":
@@ -269,16 +279,46 @@ def _make_study(
 
 def _forget(storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock, *, shown: str) -> None:
     """Deletes studies; raises InputError if a process is at work on one of them."""
-    there = [name for name in names if _is_there(storage, name)]
-    for name in there:
-        busy = []
-        with suppress(DamagedStudyError):  # nothing goes on with it, so nothing is at work on it for long
-            busy = SharedStudy(storage, name, config, lock, shown=shown).owners()
-        if busy:
-            raise InputError(f"--overwrite would delete the search {name!r}, at which another process works: {busy[0]}")
-    for name in there:
+    _check_nobody_works(storage, names, config, lock, shown=shown)
+    for name in names:
+        if not _is_there(storage, name):
+            continue
         with decoded(_place(name, shown), otherwise="--overwrite cannot delete it: give this one another tune.study"):
             optuna.delete_study(study_name=name, storage=storage)
+
+
+def check_nobody_works(config: Config, *, file: Path, name: str) -> None:
+    """Before anything of a search is deleted; the arguments are those of `open_studies`.
+
+    Raises:
+        InputError: a process is at work on it, or the database that the configuration names cannot be used.
+    """
+    url, shown = locate(config.tune, file=file)
+    if url.drivername == "sqlite" and not Path(url.database or "").is_file():
+        return
+    name = config.tune.study or name
+    lock = StudyLock(url, name)
+    with explained(shown, opened=False), lock.held():
+        storage = open_storage(url, shown=shown)
+        _check_nobody_works(storage, _names(name), config, lock, shown=shown)
+
+
+def _check_nobody_works(
+    storage: RDBStorage, names: Sequence[str], config: Config, lock: StudyLock, *, shown: str
+) -> None:
+    for name in names:
+        busy = []
+        if _is_there(storage, name):
+            with suppress(DamagedStudyError):  # nothing goes on with it, so nothing is at work on it for long
+                busy = SharedStudy(storage, name, config, lock, shown=shown).owners()
+        if busy:
+            raise SearchAtWorkError(
+                f"--overwrite would delete the search {name!r}, at which another process works: {busy[0]}"
+            )
+
+
+def _names(name: str) -> tuple[str, str]:
+    return name, f"{name}, other seeds"
 
 
 def _place(name: str, shown: str) -> str:

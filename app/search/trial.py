@@ -15,6 +15,7 @@ from app.config import Config
 from app.run.directory import LockedError, check_not_locked
 from app.run.screen import heartbeat, say
 from app.search.job import ForkServer, Job
+from app.search.stopping import check_not_stopped
 from app.search.study import BEAT_SECONDS, Claim, LostTrialError, SharedStudy
 
 POLL_SECONDS = 0.1
@@ -90,6 +91,7 @@ def when_free(act: Callable[[], Found]) -> Found:
         except LockedError:
             if time.monotonic() > until:
                 raise
+        check_not_stopped()
         time.sleep(POLL_SECONDS)
 
 

@@ -60,7 +60,7 @@ def make_study(config, values: list) -> optuna.Study:
 
 def seeds(scores: dict[int, list[float]]) -> list:
     return [
-        create_trial(value=score, user_attrs={"trial": number, "seed": seed})
+        create_trial(value=score, user_attrs={"trial": number, "seed": seed, "seconds": 10.0})
         for number, found in scores.items()
         for seed, score in enumerate(found, start=1)
     ]
@@ -112,6 +112,8 @@ def test_without_a_search_the_seeds_of_the_settings_as_they_are_are_reported(run
     metrics = write_findings(found, study)
     assert metrics["tune/unchanged_mean_over_seeds"] == pytest.approx(0.8)
     assert metrics["tune/unchanged_deviation_over_seeds"] == pytest.approx(0.1)
+    assert metrics["tune/unchanged_seeds"] == 3 and metrics["tune/unchanged_failed_seeds"] == 0
+    assert metrics["tune/unchanged_seconds_over_seeds"] == 30.0  # those of trials are none
     assert not any("best" in name for name in metrics) and not run_dir.best_yaml.exists()
     print_summary(found)
     assert capsys.readouterr().out == (
@@ -120,6 +122,19 @@ def test_without_a_search_the_seeds_of_the_settings_as_they_are_are_reported(run
     )
     page = read_page(run_dir)
     assert "Over several seeds" in page and "Was it luck?" not in page and 'id="trials"' not in page
+
+
+def test_a_seed_that_failed_is_told_with_its_reason(run_dir):
+    config = search_config("tune.trials=0")
+    about = {"trial": -1, "seed": 4, "reason": "out of <memory>"}
+    failed = create_trial(state=TrialState.FAIL, user_attrs=about)
+    study = make_study(config, [])
+    for scores, says in (([0.7, 0.8], "(1: 0.7000, 2: 0.8000); 1 failed, the last: out of <memory>"),
+                         ([], "none of 1 training gave a score, the last: out of <memory>")):  # fmt: skip
+        found = find(config, run_dir, [], [*seeds({-1: scores}), failed])
+        assert says in summarize(found)
+        assert write_findings(found, study)["tune/unchanged_failed_seeds"] == 1
+        assert "1 failed, the last: out of &lt;memory&gt;" in read_page(run_dir)
 
 
 def test_best_yaml_runs_as_it_stands_with_the_test_corpus_of_the_search(run_dir):

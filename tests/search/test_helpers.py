@@ -69,3 +69,21 @@ def test_helpers_are_killed_if_they_take_too_long(tmp_path, monkeypatch, capsys)
     with helped(Config(), RunDirectory(tmp_path), [frozenset(), frozenset()]):
         pass
     assert "was ended by signal 9" in capsys.readouterr().err
+
+
+def test_a_search_goes_on_without_a_helper_that_cannot_be_started(tmp_path, monkeypatch, capsys):
+    popen, started = subprocess.Popen, []
+
+    def start(command, **options):
+        if started:
+            raise OSError(11, "Resource temporarily unavailable")
+        started.append(popen([sys.executable, "-c", "import sys; sys.stdin.read()"], **options))
+        return started[0]
+
+    monkeypatch.setattr(helpers.subprocess, "Popen", start)
+    reached = False
+    with helped(Config(), RunDirectory(tmp_path), [frozenset()] * 3):
+        reached = True
+    assert reached and started[0].returncode == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: a process of the search cannot be started: ") and "temporarily unavailable" in said

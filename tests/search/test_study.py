@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -171,9 +172,51 @@ def test_a_search_that_starts_over_forgets_its_trials_unless_somebody_works_on_o
         with pytest.raises(InputError, match=r"--overwrite would delete the search 'a', at which .* process \d+ on"):
             with open_studies(config, file=Path("no"), name="a", anew=True):
                 pass
+        other = with_values(config, {"tune.space": {"model.head": ["crf", "softmax"]}})
+        suggest(claim.trial, config.tune.space)  # which the other search has not
+        with pytest.raises(InputError, match="--overwrite would delete the search 'a'"):
+            with open_studies(other, file=Path("no"), name="a", anew=True):
+                pass
         study.finish(claim, TrialState.FAIL, about={"reason": "x"})
     with open_studies(with_values(config, {"training.epochs": 99}), file=Path("no"), name="a", anew=True) as (study, _):
         assert study.trials() == []
+
+
+@pytest.mark.parametrize("storage", ["", "sqlite:///elsewhere.db"])
+def test_nothing_is_deleted_while_a_process_of_the_search_holds_no_folder(storage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a process that has claimed a trial and loads TensorFlow
+    config = load_config(None, [*SETTINGS, f"tune.storage={storage}"])
+    request = Request(config, run_dir := RunDirectory(tmp_path / "run"))
+    open_directory(request)
+    with open_studies(config, file=run_dir.study, name="run") as (study, _):
+        claim = study.claim(new)
+        with pytest.raises(InputError, match="--overwrite would delete the search 'run', at which another process"):
+            open_directory(replace(request, overwrite=True))
+        assert run_dir.is_run() and len(study.trials()) == 1
+        study.finish(claim, TrialState.FAIL, about={"reason": "x"})
+    open_directory(replace(request, overwrite=True))
+    assert run_dir.study.exists() is False
+
+
+def test_trainings_with_seeds_alone_are_gone_on_with_and_not_replaced_by_those_of_other_settings(tmp_path, capsys):
+    config = load_config(None, ["tune.trials=0"])
+    request = Request(config, run_dir := RunDirectory(tmp_path / "run"))
+    open_directory(request)
+    (run_dir.seeds / "unchanged-seed1").mkdir(parents=True)
+    assert capsys.readouterr().err == ""
+    open_directory(request)
+    assert capsys.readouterr().err == f"going on with the search in {run_dir}\n"
+    with pytest.raises(InputError, match="holds a run with another configuration: training.epochs was .*, now 99"):
+        open_directory(replace(request, config=with_values(config, {"training.epochs": 99})))
+    assert (run_dir.seeds / "unchanged-seed1").exists()
+
+
+def test_a_search_whose_own_database_is_damaged_can_start_over(tmp_path):
+    request = Request(load_config(None, SETTINGS), run_dir := RunDirectory(tmp_path / "run"))
+    open_directory(request)
+    run_dir.study.write_text("no database")
+    open_directory(replace(request, overwrite=True))
+    assert not run_dir.study.exists()
 
 
 def test_no_file_of_a_search_has_the_password_of_its_database(tmp_path, monkeypatch):
