@@ -8,6 +8,7 @@ many, the exception is printed ("Exception ignored in ...") and forgotten.
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,7 +20,13 @@ _asked: list[tuple[Handler, int]] = []  # by signals that have not been raised y
 
 @contextmanager
 def stops_held_back() -> Iterator[None]:
-    """Has signals wait for `check_not_stopped`, or for the end of the block; a second one waits no longer."""
+    """Has signals wait for `check_not_stopped`, or for the end of the block; a second one waits no longer.
+
+    Only the main thread of a program gets signals: in another one nothing is held back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: handler for number, handler in before.items() if callable(handler)}
     for number, handler in handlers.items():
