@@ -21,16 +21,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
 from app.config import Config, InputError, RunError, Terminated
 from app.run.directory import RunDirectory
 from app.run.files import first_line
 from app.run.screen import say
+from app.search.child import start_module
+from app.search.stopping import stopping_others
 
-_PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
 Cores = frozenset[int]
 
@@ -67,7 +68,7 @@ def helped(config: Config, run_dir: RunDirectory, shares: Sequence[Cores]) -> It
                     helpers.append(_start(config, run_dir, cores))
                 except OSError as error:
                     say(f"warning: a process of the search cannot be started: {first_line(error)}")
-            with _only_on(shares[0]):
+            with _only_on(shares[0]), stopping_others(partial(_let_go, helpers)):
                 yield
         finally:
             _end(helpers)
@@ -76,9 +77,7 @@ def helped(config: Config, run_dir: RunDirectory, shares: Sequence[Cores]) -> It
 def _end(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
     """They are killed when that takes too long, or when it is interrupted once more."""
     try:
-        for helper in helpers:
-            assert helper.stdin
-            helper.stdin.close()  # what it waits for
+        _let_go(helpers)
         for helper in helpers:
             with suppress(subprocess.TimeoutExpired):
                 helper.wait(SECONDS_TO_STOP)
@@ -92,14 +91,15 @@ def _end(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
             say(f"warning: process {helper.pid} of the search was ended by signal {-helper.returncode}")
 
 
+def _let_go(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Has them end, if they have not."""
+    for helper in helpers:
+        assert helper.stdin
+        helper.stdin.close()  # what it waits for
+
+
 def _start(config: Config, run_dir: RunDirectory, cores: Cores) -> subprocess.Popen[bytes]:
-    search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.search.helpers"],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0,
-        env={**os.environ, "PYTHONPATH": search},
-        start_new_session=True,  # Ctrl-C is for the process that starts it
-    )  # fmt: skip
+    process = start_module("app.search.helpers", stdout=subprocess.DEVNULL)
     packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
     request = {"config": packed, "run_dir": str(run_dir), "cores": sorted(cores)}
     assert process.stdin

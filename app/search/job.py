@@ -9,7 +9,6 @@ import pickle
 import select
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 from app.config import Config, RunError
 from app.run.screen import heartbeat, say
+from app.search.child import start_module
 from app.search.stopping import check_not_stopped
 from app.training.trials import says_no_memory
 
-_PROJECT = Path(__file__).resolve().parents[2]
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
 _POLL_SECONDS = 0.1
 _KILLED = "killed by the system, which does so when memory runs out"
@@ -125,15 +124,11 @@ class ForkServer:
     @property
     def _process(self) -> subprocess.Popen[bytes]:
         if self._started is None:
-            search = os.pathsep.join(filter(None, [str(_PROJECT), os.environ.get("PYTHONPATH")]))
             say("tune: loading TensorFlow ...")
             with self._log.open("ab") as screen:
-                self._started = subprocess.Popen(
-                    [sys.executable, "-m", "app.search.fork_server", self._mode],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=screen, bufsize=0,
-                    env={**os.environ, "PYTHONPATH": search},
-                    start_new_session=True,  # Ctrl-C is for this process, which tells the trial
-                )  # fmt: skip
+                self._started = start_module(
+                    "app.search.fork_server", self._mode, stdout=subprocess.PIPE, stderr=screen
+                )
             with heartbeat("tune: loading TensorFlow"):
                 self.read(None)  # that it is ready
         return self._started

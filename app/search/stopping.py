@@ -16,6 +16,7 @@ from typing import Any
 
 Handler = Callable[[int, FrameType | None], Any]
 _asked: list[tuple[Handler, int]] = []  # by signals that have not been raised yet
+_others: list[Callable[[], None]] = []  # which have the other processes of a search stop too
 
 
 @contextmanager
@@ -45,7 +46,19 @@ def check_not_stopped() -> None:
     if _asked:
         handler, number = _asked.pop()
         _asked.clear()
+        for stop in _others:
+            stop()
         handler(number, None)
+
+
+@contextmanager
+def stopping_others(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block, `stop` is called before a signal is raised: others must not wait until this process is done."""
+    _others.append(stop)
+    try:
+        yield
+    finally:
+        _others.remove(stop)
 
 
 def _holding_back(handler: Handler) -> Handler:

@@ -17,7 +17,7 @@ from app.config.loading import load_config
 from app.run.directory import RunDirectory
 from app.search.job import ForkServer
 from app.search.search import Worker
-from app.search.stopping import check_not_stopped, stops_held_back
+from app.search.stopping import check_not_stopped, stopping_others, stops_held_back
 from app.search.study import open_studies
 
 
@@ -84,6 +84,15 @@ def test_in_another_thread_which_gets_no_signals_a_search_runs_all_the_same(hand
     thread.start()
     thread.join()
     assert reached == [True]
+
+
+def test_other_processes_are_told_before_this_one_stops(handlers):
+    told = []
+    with pytest.raises(Terminated), stopping_others(lambda: told.append(True)), stops_held_back():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert not told
+        check_not_stopped()
+    assert told == [True]
 
 
 def test_a_signal_that_is_ignored_stays_so(handlers):
