@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
+
+from app.config import Config, Terminated
 
 _PROJECT = Path(__file__).resolve().parents[2]
 
@@ -31,3 +35,34 @@ def start_module(
         stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, bufsize=0,
         env={**os.environ, "PYTHONPATH": places}, start_new_session=True,
     )  # fmt: skip
+
+
+def pack(config: Config) -> str:
+    """A configuration as a part of a line of JSON."""
+    return base64.b64encode(pickle.dumps(config)).decode("ascii")
+
+
+# The other side.
+
+
+def unpack(packed: str) -> Config:
+    config: Config = pickle.loads(base64.b64decode(packed))
+    return config
+
+
+def read_line() -> bytes:
+    """The next line of standard input, empty at its end. Byte by byte: what a buffer held, a fork would hold too, and a
+    thread that waits for the end would not see it.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            return b""
+        line += byte
+    return line
+
+
+def terminate(*_: object) -> NoReturn:
+    """What SIGTERM does."""
+    raise Terminated

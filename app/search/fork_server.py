@@ -13,10 +13,8 @@ A trial ends with the process that asked for it: whoever goes on with it must fi
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -24,10 +22,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from app.config import Config, InputError, RunError, Terminated
+from app.config import Config, InputError, RunError
 from app.run.directory import Request, RunDirectory
 from app.run.files import first_line, full_disk
 from app.run.request import import_mode
+from app.search.child import read_line, terminate, unpack
 
 LATENCY_CALLS, LATENCY_WARM_UP_CALLS = 30, 5
 MODES = {"finetune": ("finetune",), "compress": ("compress", "export")}
@@ -39,7 +38,7 @@ def main(mode: str) -> None:
     for name in MODES[mode]:
         import_mode(name)
     _say(answers, ready=True)
-    while line := _read_line():
+    while line := read_line():
         request = json.loads(line)
         number = os.fork()
         if not number:
@@ -48,31 +47,20 @@ def main(mode: str) -> None:
         _say(answers, status=os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))
 
 
-def _read_line() -> bytes:
-    """Byte by byte: what a buffer held, a fork would hold too."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            return b""
-        line += byte
-    return line
-
-
 def _say(answers: TextIO, **answer: Any) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
 def _become_trial(answers: TextIO, *, mode: str, config: str, folder: str, log: str) -> NoReturn:
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked for the trial decides when it stops
     threading.Thread(target=_end_with_the_other, daemon=True).start()
     try:
         screen = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
             os.dup2(screen, stream)
-        result = _train(answers, mode, pickle.loads(base64.b64decode(config)), RunDirectory(folder))
+        result = _train(answers, mode, unpack(config), RunDirectory(folder))
     except KeyboardInterrupt:
         os._exit(128 + signal.SIGTERM)
     except BaseException as error:
@@ -84,10 +72,6 @@ def _become_trial(answers: TextIO, *, mode: str, config: str, folder: str, log: 
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-def _terminate(*_: object) -> NoReturn:
-    raise Terminated
 
 
 def _end_with_the_other() -> None:

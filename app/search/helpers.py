@@ -11,10 +11,8 @@ Small networks leave cores idle: two trainings on one core each get further toge
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -23,13 +21,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
-from typing import Any, NoReturn
 
-from app.config import Config, InputError, RunError, Terminated
+from app.config import Config, InputError, RunError
 from app.run.directory import RunDirectory
 from app.run.files import first_line
 from app.run.screen import say
-from app.search.child import start_module
+from app.search.child import pack, read_line, start_module, terminate, unpack
 from app.search.stopping import stopping_others
 
 SECONDS_TO_STOP = 300.0  # a step and a checkpoint may take long
@@ -100,8 +97,7 @@ def _let_go(helpers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _start(config: Config, run_dir: RunDirectory, cores: Cores) -> subprocess.Popen[bytes]:
     process = start_module("app.search.helpers", stdout=subprocess.DEVNULL)
-    packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
-    request = {"config": packed, "run_dir": str(run_dir), "cores": sorted(cores)}
+    request = {"config": pack(config), "run_dir": str(run_dir), "cores": sorted(cores)}
     assert process.stdin
     with suppress(OSError):  # it has ended; the search goes on without it
         process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -139,14 +135,17 @@ def _sharing_gpus() -> Iterator[None]:
 
 
 def main() -> int:
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, terminate)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        request = json.loads(_read_line())
+        line = read_line()
+        if not line:  # the other one has ended already
+            return 0
+        request = json.loads(line)
         threading.Thread(target=_end_with_the_other, daemon=True).start()
         if request["cores"]:
             os.sched_setaffinity(0, request["cores"])
-        _take_part(pickle.loads(base64.b64decode(request["config"])), RunDirectory(request["run_dir"]))
+        _take_part(unpack(request["config"]), RunDirectory(request["run_dir"]))
     except KeyboardInterrupt:
         return 0
     except (InputError, RunError) as error:
@@ -157,25 +156,10 @@ def main() -> int:
     return 0
 
 
-def _read_line() -> bytes:
-    """Byte by byte: the thread that waits for the end of the input must find all that follows."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(0, 1)
-        if not byte:
-            raise Terminated
-        line += byte
-    return line
-
-
 def _take_part(config: Config, run_dir: RunDirectory) -> None:
     from app.search.search import take_part  # which imports this module
 
     take_part(config, run_dir)
-
-
-def _terminate(*_: Any) -> NoReturn:
-    raise Terminated
 
 
 def _end_with_the_other() -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import pickle
 import select
 import signal
 import subprocess
@@ -16,7 +14,7 @@ from typing import Any
 
 from app.config import Config, RunError
 from app.run.screen import heartbeat, say
-from app.search.child import start_module
+from app.search.child import pack, start_module
 from app.search.stopping import check_not_stopped
 from app.training.trials import says_no_memory
 
@@ -139,8 +137,7 @@ class ForkServer:
 
     def start(self, config: Config, *, folder: Path, log: Path) -> Job:
         """A trial in a process of its own; its `log` is added to."""
-        packed = base64.b64encode(pickle.dumps(config)).decode("ascii")
-        request = {"mode": self._mode, "config": packed, "folder": str(folder), "log": str(log)}
+        request = {"mode": self._mode, "config": pack(config), "folder": str(folder), "log": str(log)}
         entrance = self._process.stdin
         assert entrance
         try:
