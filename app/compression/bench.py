@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from app.compression.unit_times import measure_int8_ms
 from app.config import CompressionConfig, InputError, TrainingConfig, with_values
 from app.data.dataset import RowStore
 from app.data.encoding import Encoder
@@ -23,7 +25,7 @@ from app.run.directory import RunDirectory
 from app.run.files import discard
 from app.run.screen import say
 from app.tasks import find_task
-from app.tasks.bundle import read_facts, save_model, start_model, with_exits_of
+from app.tasks.bundle import load_model, read_facts, save_model, start_model, with_exits_of
 from app.tasks.head import find_boundaries
 from app.tasks.network import TaskModel, build_encoder, build_model, with_layers
 from app.tasks.running_text import find_sources
@@ -278,6 +280,15 @@ class Workbench:
 
     def latency_ms(self, tagger: TaskModel) -> float:
         return measure_latency_ms(tagger, length=self.config.latency_length)
+
+    def int8_ms(self, taggers: Sequence[TaskModel]) -> list[float]:
+        loaded = []
+        for tagger in taggers:  # by way of a file: exported networks are float32, whatever precision trains
+            with tempfile.TemporaryDirectory() as folder:
+                self.save(tagger, Path(folder) / "model", card=STAGE_CARD)
+                loaded.append(load_model(Path(folder) / "model"))
+        boundary_ids = self._encoder_of(taggers[0]).pieces.boundary_ids
+        return measure_int8_ms(loaded, length=self.config.latency_length, boundary_ids=boundary_ids)
 
 
 def move_exits(exits: Sequence[int], kept: Sequence[int]) -> dict[int, int]:

@@ -86,15 +86,19 @@ class LayerUnits:
 
 @dataclass(frozen=True)
 class Costs:
-    """Floating-point operations a piece, multiply-adds counted as two.
+    """Floating-point operations a piece, multiply-adds counted as two; or what else units cost.
 
     Attributes:
         head: of an attention head: its four projections, and scores and sums over a text.
         column: of a feed-forward column: into it and out of it.
+        layer: of a layer beside its heads and columns.
+        unit: what is counted.
     """
 
     head: float
     column: float
+    layer: float = 0.0
+    unit: str = "operations"
 
     @classmethod
     def of(cls, *, width: int, head_dim: int, length: int) -> "Costs":
@@ -102,7 +106,10 @@ class Costs:
         return cls(head=2.0 * 4 * width * head_dim + 2.0 * 2 * length * head_dim, column=2.0 * 2 * width)
 
     def total(self, layers: Sequence[LayerUnits]) -> float:
-        return sum(len(layer.heads) * self.head + len(layer.columns) * self.column for layer in layers)
+        return sum(map(self.of_layer, layers))
+
+    def of_layer(self, layer: LayerUnits) -> float:
+        return self.layer + len(layer.heads) * self.head + len(layer.columns) * self.column
 
 
 def whole_shape(importances: Sequence[LayerImportance]) -> list[LayerUnits]:
@@ -125,14 +132,15 @@ def shrink(
 ) -> list[LayerUnits]:
     """Removes the units of least importance for their cost until the rest is within a budget, or nothing can go.
 
-    A layer keeps a head and a block of columns while it is there; when these are next, the whole layer goes. The last
-    layer stays.
+    A layer keeps a head and a block of columns while it is there. When these are next, the whole layer goes; where a
+    layer costs something beside its units, already when all that is left of it matters less for its cost than what
+    else would go. The last layer stays.
 
     Args:
         layers: what there is.
         importances: of every unit.
         costs: of a unit.
-        budget: operations a piece.
+        budget: in the unit of the costs.
     """
     queues = {layer.number: _Queue(layer, importances[layer.number], costs) for layer in layers}
     total = costs.total(layers)
@@ -175,9 +183,9 @@ class _Queue:
         if len(self.blocks) > 1:
             value, block = self.blocks[0]
             found.append((value / (self._costs.column * len(block)), "columns"))
-        if not found and may_go:
-            rest = self._costs.head + self._costs.column * len(self.blocks[0][1])
-            found.append(((self.heads[0][0] + self.blocks[0][0]) / rest, "layer"))
+        if may_go and (self._costs.layer or not found):
+            value = sum(importance for importance, _ in (*self.heads, *self.blocks))
+            found.append((value / self._costs.of_layer(self.units()), "layer"))
         return min(found)
 
     def remove(self, kind: str) -> float:
@@ -187,7 +195,7 @@ class _Queue:
             return self._costs.head
         if kind == "columns":
             return self._costs.column * len(self.blocks.pop(0)[1])
-        cost = self._costs.head + self._costs.column * len(self.blocks[0][1])
+        cost = self._costs.of_layer(self.units())
         self.heads, self.blocks = [], []
         return cost
 

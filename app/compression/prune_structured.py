@@ -4,7 +4,8 @@ In rounds: what matters least goes, the rest is fine-tuned. The network that is 
 matrices, on any runtime.
 """
 
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any
 
 from app.compression.importance import (
@@ -16,7 +17,8 @@ from app.compression.importance import (
     shrink,
     whole_shape,
 )
-from app.compression.step import Bench
+from app.compression.step import Bench, KeptLayer
+from app.compression.unit_times import find_costs
 from app.config import InputError
 from app.encoder.parts import parts_of
 
@@ -32,7 +34,7 @@ def check_removed_layers(count: int, *, of: int) -> None:
 
 
 class PruneStructured:
-    """Down to a part of the encoder's operations, or to a latency on this machine."""
+    """Down to a part of the encoder's operations or of their time, or to a latency on this machine."""
 
     def run(self, bench: Bench) -> None:
         config = bench.config.prune_structured
@@ -45,14 +47,13 @@ class PruneStructured:
 
     def _cut(self, bench: Bench, number: int, tagger: Any) -> Any:
         config, model = bench.config.prune_structured, tagger.backbone.model
-        attention = parts_of(model.transformer_layers[0]).attention_parts
-        costs = Costs.of(width=model.hidden_dim, head_dim=attention.size, length=bench.config.latency_length)
         importances = measure_importance(
             model.transformer_layers,
             bench.batches(tagger, config.importance_steps),
             lambda batch: bench.loss(tagger, batch),
         )
         layers = whole_shape(importances)
+        costs = self._costs(bench, tagger, layers)
         whole = bench.remember("operations", lambda: costs.total(layers))
         if number == 1:
             layers = self._drop(layers, importances, config.removed_layers)
@@ -63,10 +64,31 @@ class PruneStructured:
         layers = shrink(layers, importances, costs, budget=budget)
         heads, columns = [len(layer.heads) for layer in layers], [len(layer.columns) for layer in layers]
         bench.say(
-            f"prune_structured: {costs.total(layers) / whole:.3f} of the operations in {len(layers)} layers, "
+            f"prune_structured: {costs.total(layers) / whole:.3f} of the {costs.unit} in {len(layers)} layers, "
             f"heads {heads}, columns {columns}"
         )
-        return bench.cut_layers(tagger, [(layer.number, layer.heads, layer.columns) for layer in layers])
+        return bench.cut_layers(tagger, _kept(layers))
+
+    def _costs(self, bench: Bench, tagger: Any, layers: list[LayerUnits]) -> Costs:
+        """What heads and columns cost; measured once, before anything goes."""
+        model = tagger.backbone.model
+        if bench.config.prune_structured.costs == "operations":
+            attention = parts_of(model.transformer_layers[0]).attention_parts
+            length = bench.config.latency_length
+            return Costs.of(width=model.hidden_dim, head_dim=attention.size, length=length)
+
+        def measure(networks: Sequence[Sequence[LayerUnits]]) -> list[float]:
+            return bench.int8_ms([bench.cut_layers(tagger, _kept(units)) for units in networks])
+
+        found = cache(lambda: find_costs(layers, measure))
+        head = bench.remember("head_ms", lambda: found().head)
+        column = bench.remember("column_ms", lambda: found().column)
+        layer = bench.remember("layer_ms", lambda: found().layer)
+        bench.say(
+            f"prune_structured: in an int8 file a head takes {head:.4f} ms, as long as {head / column:.0f} columns, "
+            f"and a layer beside them {layer:.4f} ms ({bench.config.latency_length} pieces)"
+        )
+        return Costs(head=head, column=column, layer=layer, unit="time")
 
     def _drop(self, layers: list[LayerUnits], importances: list[LayerImportance], count: int) -> list[LayerUnits]:
         check_removed_layers(count, of=len(layers))
@@ -81,7 +103,7 @@ class PruneStructured:
         costs: Costs,
         whole: float,
     ) -> float:
-        """The part of the operations to go down to, of which the network is known to be capable."""
+        """The part of the operations, or of their time, to go down to, of which the network is known to be capable."""
         smallest = costs.total(shrink(layers, importances, costs, budget=0.0)) / whole
         config = bench.config.prune_structured
         if not config.latency_ms:
@@ -89,20 +111,20 @@ class PruneStructured:
                 columns = len(shrink(layers, importances, costs, budget=0.0)[0].columns)
                 raise InputError(
                     f"compression.prune_structured.flops_fraction={config.flops_fraction:g} cannot be reached: with "
-                    f"one layer, one head and {columns} columns, {smallest:.4f} of the operations are left"
+                    f"one layer, one head and {columns} columns, {smallest:.4f} of the {costs.unit} is left"
                 )
             return min(config.flops_fraction, costs.total(layers) / whole)
 
         def latency(fraction: float) -> float:
             kept = shrink(layers, importances, costs, budget=fraction * whole)
-            return bench.latency_ms(bench.cut_layers(tagger, [(k.number, k.heads, k.columns) for k in kept]))
+            return bench.latency_ms(bench.cut_layers(tagger, _kept(kept)))
 
         low, high = smallest, costs.total(layers) / whole
         fastest = latency(low)
         if fastest > config.latency_ms:
             raise InputError(
                 f"compression.prune_structured.latency_ms={config.latency_ms:g} cannot be reached on this machine: the "
-                f"smallest network, with {smallest:.4f} of the operations, takes {fastest:.2f} ms for "
+                f"smallest network, with {smallest:.4f} of the {costs.unit}, takes {fastest:.2f} ms for "
                 f"{bench.config.latency_length} pieces"
             )
         if latency(high) <= config.latency_ms:
@@ -111,3 +133,7 @@ class PruneStructured:
             middle = (low + high) / 2
             low, high = (middle, high) if latency(middle) <= config.latency_ms else (low, middle)
         return low
+
+
+def _kept(layers: Sequence[LayerUnits]) -> list[KeptLayer]:
+    return [(layer.number, layer.heads, layer.columns) for layer in layers]

@@ -73,6 +73,9 @@ class Bench(Protocol):
     def latency_ms(self, tagger: Any) -> float:
         """Milliseconds that one text takes on this machine."""
 
+    def int8_ms(self, taggers: Sequence[Any]) -> list[float]:
+        """Milliseconds of a processor that one text takes in the int8 TFLite files of these taggers."""
+
     def remember(self, name: str, find: Callable[[], float]) -> float:
         """A number that is found once and stays the same in a process that resumes."""
 

@@ -26,7 +26,15 @@ class TrimVocabularyConfig:
 class PruneStructuredConfig:
     """Step prune_structured: attention heads, feed-forward columns and layers go, in rounds with fine-tuning."""
 
-    flops_fraction: float = option(0.5, "part of the encoder's operations that is left", above=0, below=1)
+    flops_fraction: float = option(
+        0.5, "part of the encoder's operations that is left; with costs=int8, of the time they take", above=0, below=1
+    )
+    costs: str = option(
+        "operations",
+        "what a head and a feed-forward column cost: their operations, or int8: the time that they take in the int8 "
+        "TFLite file on this machine for a text of latency_length pieces, where heads cost more",
+        choices=("operations", "int8"),
+    )
     latency_ms: float = option(
         0.0,
         "milliseconds per text on this machine (of latency_length pieces), instead of flops_fraction; 0 = off",

@@ -113,6 +113,20 @@ def test_steps_on_weights_work_in_mixed_precision(trained_run, tmp_path, app_pro
 
 
 @pytest.mark.slow
+def test_heads_and_columns_are_weighed_by_the_time_they_take_in_mixed_precision_too(trained_run, tmp_path, app_process):
+    more = ["--set=compression.steps=prune_structured", "--set=training.precision=mixed_bfloat16"]
+    more += ["--set=compression.prune_structured.costs=int8", "--set=compression.prune_structured.rounds=2"]
+    more += ["--set=compression.prune_structured.epochs=0", "--set=compression.prune_structured.last_epochs=0"]
+    process = app_process(*command(trained_run, tmp_path / "run"), *more, "--set=data.test_path=", cwd=tmp_path)
+    _, messages = process.communicate(timeout=500)
+    assert process.returncode == 0, messages
+    numbers = json.loads((tmp_path / "run" / "compression.json").read_text())["numbers"]
+    ratio = numbers["prune_structured/head_ms"] / numbers["prune_structured/column_ms"]
+    assert ratio > 0 and messages.count(f"as long as {ratio:.0f} columns, and a layer") == 2  # measured once
+    assert "of the time in" in messages
+
+
+@pytest.mark.slow
 def test_a_finished_compression_is_scored_again(trained_run, compressed, tmp_path, capfd):
     run = Path(shutil.copytree(compressed, tmp_path / "run"))
     assert compress.run(request(trained_run, run)) == metrics_of(compressed) == metrics_of(run)
