@@ -136,9 +136,15 @@ class Arithmetic:
         """What the pieces that ask read in all states, laid out as `asking` is."""
         return attention(query=asking, value=states, attention_mask=mask, training=training)
 
-    def queries(self, x: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor) -> tf.Tensor:
-        """Queries divided by the square root of their width: [pieces, width] -> [batch, heads, asking, size]."""
-        return split_heads(self.product(x, attention.query), attention, batch) / math.sqrt(attention.size)
+    def project(
+        self, askers: tf.Tensor, pieces: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Queries, divided by the square root of their width, keys and values: [batch, heads, asking or all, size]."""
+        query = split_heads(self.product(askers, attention.query), attention, batch) / math.sqrt(attention.size)
+        key, value = (
+            split_heads(self.product(pieces, dense), attention, batch) for dense in (attention.key, attention.value)
+        )
+        return query, key, value
 
     def product(self, x: tf.Tensor, dense: keras.layers.Layer) -> tf.Tensor:
         """A projection of the attention: float [pieces, inputs] -> [pieces, outputs]."""
@@ -373,9 +379,7 @@ def attend(
     Returns:
         float [batch * asking, width].
     """
-    queries = arithmetic.queries(askers, attention, batch=batch)
-    keys = split_heads(arithmetic.product(pieces, attention.key), attention, batch)
-    values = split_heads(arithmetic.product(pieces, attention.value), attention, batch)
+    queries, keys, values = arithmetic.project(askers, pieces, attention, batch=batch)
     scores = tf.matmul(queries, keys, transpose_b=True)  # [batch, heads, asking, length]
     weights = arithmetic.weigh(attention, scores, mask, training=training)
     read = tf.reshape(tf.transpose(tf.matmul(weights, values), [0, 2, 1, 3]), [-1, attention.width])

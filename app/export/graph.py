@@ -49,6 +49,7 @@ class InferenceModule(tf.Module):
         product_width: numbers that share a byte in a table of product quantization.
         boundary_ids: ids of `[CLS]` and `[SEP]`.
         unread: see `UNREAD`; full-integer models need a small one, or their scores have no resolution left.
+        one_product: see `ConstantArithmetic`; full-integer models need several.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class InferenceModule(tf.Module):
         fill: int = 1,
         product_width: int = 3,
         unread: float = UNREAD,
+        one_product: bool = True,
     ) -> None:
         super().__init__()
         self._backbone = tagger.backbone.model
@@ -83,6 +85,7 @@ class InferenceModule(tf.Module):
             positions=make_positions(positions + segment, block=block),
             multiple=fill,
             unread=unread,
+            one_product=one_product,
         )
         self._shapes = None if tagger.shapes is None else tf.constant(tagger.shapes.embeddings.numpy())
 
@@ -160,10 +163,13 @@ class ConstantArithmetic(Arithmetic):
         positions: looks up the sum of position and segment embeddings.
         multiple: the width of a feed-forward network is filled up to a multiple of this.
         unread: see `UNREAD`.
+        one_product: queries, keys and values come from one product. Not where a tensor has one scale: theirs differ.
     """
 
-    def __init__(self, *, tokens: "Lookup", positions: "Lookup", multiple: int, unread: float) -> None:
-        self.multiple = multiple
+    def __init__(
+        self, *, tokens: "Lookup", positions: "Lookup", multiple: int, unread: float, one_product: bool = True
+    ) -> None:
+        self.multiple, self._one_product = multiple, one_product
         self._tokens, self._positions, self._unread = tokens, positions, unread
 
     def embed(
@@ -199,13 +205,23 @@ class ConstantArithmetic(Arithmetic):
         batch = tf.shape(mask.may_read if isinstance(mask, Reading) else mask)[0]
         return attend(parts, asking, states, mask, batch=batch, arithmetic=self, training=training)
 
-    def queries(self, x: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor) -> tf.Tensor:
-        return split_heads(self.product(x, attention.query, factor=1 / math.sqrt(attention.size)), attention, batch)
+    def project(
+        self, askers: tf.Tensor, pieces: tf.Tensor, attention: AttentionParts, *, batch: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Products of the same states are one product: an int8 file rounds them once, and it is wide enough to pay."""
+        query, *read = zip(attention.projections[:3], (1 / math.sqrt(attention.size), 1.0, 1.0), strict=True)
+        if not self._one_product:
+            found = [_multiply(askers, query), *(_multiply(pieces, each) for each in read)]
+        elif askers is pieces:
+            found = tf.split(_multiply(pieces, query, *read), 3, axis=1)
+        else:
+            found = [_multiply(askers, query), *tf.split(_multiply(pieces, *read), 2, axis=1)]
+        queries, keys, values = (split_heads(each, attention, batch) for each in found)
+        return queries, keys, values
 
-    def product(self, x: tf.Tensor, dense: Any, *, factor: float = 1.0) -> tf.Tensor:
-        """A projection of the attention, times a number."""
-        kernel, bias = _array(dense.kernel) * np.float32(factor), _array(dense.bias) * np.float32(factor)
-        return tf.matmul(x, kernel.reshape(-1, bias.size)) + bias.reshape(-1)
+    def product(self, x: tf.Tensor, dense: Any) -> tf.Tensor:
+        """A projection of the attention."""
+        return _multiply(x, (dense, 1.0))
 
     def weigh(
         self, attention: AttentionParts, scores: tf.Tensor, mask: Any, *, training: bool | None
@@ -280,6 +296,16 @@ class _ChosenOfOneRow(Chosen):
 
     def spread(self, states: tf.Tensor, moved: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.concat([states, moved], axis=0), self._places.order)
+
+
+def _multiply(x: tf.Tensor, *projections: tuple[Any, float]) -> tf.Tensor:
+    """Projections of the attention, each times a number, side by side: [pieces, inputs] -> [pieces, outputs of all]."""
+    biases = [_array(dense.bias).reshape(-1) * np.float32(factor) for dense, factor in projections]
+    kernels = [
+        (_array(dense.kernel) * np.float32(factor)).reshape(-1, bias.size)
+        for (dense, factor), bias in zip(projections, biases, strict=True)
+    ]
+    return tf.matmul(x, np.concatenate(kernels, axis=1)) + np.concatenate(biases)
 
 
 def _activation(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -134,7 +134,7 @@ class TFLiteWriter:
         """The converted graph; `fill`: kernels in int4 are cut into blocks of so many rows without a rest."""
         key = (f"{table}{fill}{unread}", half, early)
         if key not in self._converted:
-            options = {} if unread is None else {"unread": unread}
+            options: dict[str, Any] = {} if unread is None else {"unread": unread, "one_product": False}
             make_module = partial(make_early_module, threshold=self.threshold) if early else InferenceModule
             module = make_module(
                 self._tagger,
