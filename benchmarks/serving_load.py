@@ -22,14 +22,15 @@ MOST_IDLE_SECONDS = 30  # a connection unused for longer is opened anew: servers
 SENTENCE = "{} Angela Merkel and Barack Obama met at the World Bank in New York on Monday , said Reuters ."
 
 
-def read_sentences(path: str) -> list[str]:
-    """Sentences of a file in CoNLL's columns, words joined by blanks."""
-    found, words = [], []
+def read_texts(path: str, *, least_words: int) -> list[str]:
+    """Texts of a file in CoNLL's columns, words joined by blanks: sentences, or as many in a row as have the words."""
+    found: list[str] = []
+    words: list[str] = []
     for line in [*Path(path).read_text(encoding="utf-8").splitlines(), ""]:
         parts = line.split()
         if parts and parts[0] != "-DOCSTART-":
             words.append(parts[0])
-        elif words:
+        elif len(words) >= max(1, least_words):
             found.append(" ".join(words))
             words = []
     return found
@@ -87,7 +88,7 @@ class Load:
         self.times: list[float] = []
         self.statuses: collections.Counter[str] = collections.Counter()
         self.wrong = self.number = 0
-        self.texts = read_sentences(options.data) if options.data else [SENTENCE]
+        self.texts = read_texts(options.data, least_words=options.words) if options.data else [SENTENCE]
         self.idle: list[Client] = []
 
     async def ask(self, client: Client, due: float) -> None:
@@ -160,6 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measures a server under load.")
     parser.add_argument("--url", default="http://localhost:8501/entities")
     parser.add_argument("--data", default="", help="sentences of a CoNLL file; empty = one sentence, numbered")
+    parser.add_argument("--words", type=int, default=0, help="of a request at least, in sentences of --data; 0 = one")
     parser.add_argument("--clients", type=int, default=8, help="closed loop")
     parser.add_argument("--rate", type=float, default=0, help="requests a second, open loop; 0 = closed loop")
     parser.add_argument("--seconds", type=float, default=20)
