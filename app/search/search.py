@@ -22,7 +22,7 @@ from app.search.job import ForkServer
 from app.search.report import print_summary, write_findings
 from app.search.space import build_trial_config, read_params, suggest
 from app.search.stopping import check_not_stopped, stops_held_back
-from app.search.stored import SEED, TRIAL
+from app.search.stored import CORPORA, SEED, TRIAL
 from app.search.study import (
     Attributes,
     Claim,
@@ -33,6 +33,7 @@ from app.search.study import (
     open_studies,
 )
 from app.search.trial import DiskFullError, OnEpoch, Outcome, run_trial, when_free
+from app.tasks.corpora import DIGITS, ROW_SETTINGS, read_corpora
 
 MODE = "tune"
 SECONDS_BETWEEN_LOOKS = 1.0  # at what other processes are doing
@@ -197,8 +198,10 @@ class Worker:
             name = f"trial{number}-seed{seed}" if number >= 0 else f"unchanged-seed{seed}"
             config = build_trial_config(self.config, values, seed=seed)
             label = f"{f'trial {number}' if number >= 0 else 'unchanged'}, seed {seed}"
-            outcome = self._train(study, claim, config, self.run_dir.seeds / name, label=label, on_epoch=_go_on)
-            self._finish(study, claim, outcome, names=("score",))
+            folder = self.run_dir.seeds / name
+            outcome = self._train(study, claim, config, folder, label=label, on_epoch=_go_on)
+            self._check_corpora(claim, folder, study, trials)
+            self._finish(study, claim, outcome, names=("score",), folder=folder)
             say(f"{label} | {_describe(outcome)}")
             if not self.config.tune.keep_models:
                 discard(self.run_dir.seeds / name / "model")
@@ -239,6 +242,7 @@ class Worker:
 
     def _try(self, study: SharedStudy, claim: Claim) -> None:
         """A trial of the search."""
+        folder = self.run_dir.trials / str(claim.number)
         try:
             values = suggest(claim.trial, self.config.tune.space)
             listed = ", ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in values.items())
@@ -247,18 +251,20 @@ class Worker:
         except InputError as error:
             outcome = Outcome(failed=str(error))
         else:
-            folder = self.run_dir.trials / str(claim.number)
-            watcher = self._watcher(study, claim, epochs=config.training.epochs)
+            watcher = self._watcher(study, claim, folder, epochs=config.training.epochs)
             outcome = self._train(study, claim, config, folder, label=f"trial {claim.number}", on_epoch=watcher)
-        self._finish(study, claim, outcome, names=self.config.tune.objectives)
+        self._check_corpora(claim, folder, study)
+        self._finish(study, claim, outcome, names=self.config.tune.objectives, folder=folder)
         say(f"trial {claim.number} | {_describe(outcome)} | {_best_so_far(study, self.config)}")
         tidy(find(self.config, self.run_dir, study.trials(), ()))
 
-    def _watcher(self, study: SharedStudy, claim: Claim, *, epochs: int) -> OnEpoch:
+    def _watcher(self, study: SharedStudy, claim: Claim, folder: Path, *, epochs: int) -> OnEpoch:
         """Reports each epoch and asks whether the trial is to go on."""
         known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
 
         def on_epoch(epoch: int, score: float) -> bool:
+            if self._other_corpora(folder, study):
+                return True
             if epoch not in known:  # else another process has reported and shown it
                 claim.trial.report(score, epoch)
                 say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
@@ -274,14 +280,46 @@ class Worker:
             self.server, study, claim, config, folder=folder, log=log, label=label, on_epoch=on_epoch
         )
 
-    def _finish(self, study: SharedStudy, claim: Claim, outcome: Outcome, *, names: Sequence[str]) -> None:
-        about = {"reason": outcome.failed, "epochs": outcome.epochs, "values": dict(outcome.values)}
+    def _check_corpora(self, claim: Claim, folder: Path, study: SharedStudy, *others: SharedStudy) -> None:
+        """Fails a training that had other corpora than those before it, and raises InputError."""
+        reason = self._other_corpora(folder, study, *others)
+        if reason:
+            study.finish(claim, TrialState.FAIL, about={"reason": reason, "epochs": 0, "values": {}})
+            raise InputError(f"{reason}; bring them back, or start over with --overwrite")
+
+    def _other_corpora(self, folder: Path, *studies: SharedStudy) -> str:
+        """What a training in a folder has other corpora in than one that is finished; empty if nothing is."""
+        if any(key.startswith("data.") and key[5:] not in ROW_SETTINGS for key in self.config.tune.space):
+            return ""  # they are searched
+        now = _read_digests(folder)
+        for study in studies:
+            for trial in study.trials():
+                before = trial.user_attrs.get(CORPORA, {})
+                for split in sorted(now.keys() & before.keys()):
+                    if now[split] != before[split]:
+                        return (
+                            f"data.{split}_path: the sentences are not those that trainings before had "
+                            f"(SHA-256 {before[split][:DIGITS]}, now {now[split][:DIGITS]})"
+                        )
+        return ""
+
+    def _finish(
+        self, study: SharedStudy, claim: Claim, outcome: Outcome, *, names: Sequence[str], folder: Path
+    ) -> None:
+        about: Attributes = {"reason": outcome.failed, "epochs": outcome.epochs, "values": dict(outcome.values)}
+        about[CORPORA] = _read_digests(folder)
         if outcome.failed:
             study.finish(claim, TrialState.FAIL, about=about)
         elif outcome.pruned:
             study.finish(claim, TrialState.PRUNED, about=about)
         else:
             study.finish(claim, TrialState.COMPLETE, values=[outcome.values[name] for name in names], about=about)
+
+
+def _read_digests(folder: Path) -> dict[str, str]:
+    """By split, of what a training learnt from and was validated on; of none that has not begun."""
+    found = read_corpora(RunDirectory(folder))
+    return {split: found[split]["sha256"] for split in ("train", "valid") if split in found}
 
 
 def _stood(claim: Claim) -> str:

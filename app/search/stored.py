@@ -16,6 +16,7 @@ from app.run.screen import count_of
 from app.search.space import described, is_within
 
 TRIAL, SEED = "trial", "seed"  # attributes of a training with another seed; trial -1: the unchanged settings
+CORPORA = "corpora"  # an attribute of a finished training: the digests of what it learnt from and was validated on
 _OTHERWISE = "another program must have changed it: restore it from a copy, or start over with --overwrite"
 
 
@@ -118,6 +119,10 @@ def _is_scores(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value.values()))
+
+
 def is_owner(value: Any) -> bool:
     """Whether this is what `note_owner` gives."""
     return isinstance(value, dict) and all(is_right(value.get(name)) for name, is_right in _OWNER.items())
@@ -131,6 +136,7 @@ _ATTRIBUTES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "epochs": (_is_integer, "a whole number"),
     "reason": (_is_text, "a text"),
     "values": (_is_scores, "a mapping of names to numbers"),
+    CORPORA: (_is_texts, "a mapping of names to texts"),
     TRIAL: (_is_integer, "a whole number"),
     SEED: (_is_integer, "a whole number"),
 }

@@ -140,6 +140,26 @@ def test_a_finished_search_is_reported_again_and_more_trials_may_be_asked_for(se
     assert status == 2 and "training.batch_size was 4, now 8" in messages
 
 
+def test_a_search_does_not_go_on_with_other_corpora(small, app_process, tmp_path):
+    folder, flags = small
+    for split in ("train", "valid"):
+        shutil.copy(folder / f"{split}.conll", tmp_path)
+    here = [flag.replace(f"{folder}/", f"{tmp_path}/") for flag in flags]
+    here += ["--set=tune.seeds=0", "--set=training.epochs=2", "--set=tune.trials=1"]
+    here += ["--set=tune.space={training.learning_rate: [0.02, 0.01]}"]
+    status, _, messages = finish(app_process(*here, cwd=tmp_path))
+    assert status == 0, messages
+    kept = (tmp_path / "train.conll").read_bytes()
+    toy.write_corpus(tmp_path / "train.conll", toy.make_sentences(50, seed=7))
+    status, _, messages = finish(app_process(*here, "--set=tune.trials=2", cwd=tmp_path))
+    assert status == 2 and "data.train_path: the sentences are not those that trainings before had" in messages
+    (tmp_path / "train.conll").write_bytes(kept)
+    status, _, messages = finish(app_process(*here, "--set=tune.trials=3", cwd=tmp_path))
+    assert status == 0, messages
+    rows = rows_of(tmp_path / "run")
+    assert [row["state"] for row in rows][1] == "failed" and "the sentences are not those" in rows[1]["reason"]
+
+
 def test_without_trials_the_settings_are_trained_with_several_seeds_whose_models_may_be_kept(
     small, app_process, tmp_path
 ):
