@@ -16,6 +16,7 @@ from pathlib import Path
 from app.config import TASK_DEFAULTS, Config, DataConfig, InputError
 from app.config.rules import (
     check_exits,
+    check_latency_length,
     check_lengths,
     check_row_length,
     describe_taken_port,
@@ -113,6 +114,7 @@ def check_compress(request: Request) -> None:
     if not data.train_path:
         raise InputError("data.train_path is empty; fine-tuning needs a training corpus")
     _check_length(data, start.positions)
+    check_latency_length(config.compression, positions=start.positions)
     _check_splits(config, SPLITS, start.labels, start=start)
     other = config.compression.trim_vocabulary.other_path
     if other:
@@ -167,6 +169,7 @@ def check_tune(request: Request) -> None:
     if trial_mode(config.tune) == "compress":
         require_steps(config, run_dir=run_dir.path)
         start = _tagger_of(config.init_from, "init_from")
+        check_latency_length(config.compression, positions=start.positions)
     elif config.init_from:
         start = _tagger_of(config.init_from, "init_from")
     positions = start.positions if start else check_source(config.backbone)

@@ -33,6 +33,8 @@ def read_texts(path: str, *, least_words: int) -> list[str]:
         elif len(words) >= max(1, least_words):
             found.append(" ".join(words))
             words = []
+    if not found:
+        raise SystemExit(f"{path} has no text of {max(1, least_words)} words or more")
     return found
 
 
@@ -167,7 +169,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--key", default="", help="serve.api_key")
     parser.add_argument("--pid", type=int, default=0, help="process whose memory is watched")
-    print(json.dumps(asyncio.run(Load(parser.parse_args()).run())))
+    options = parser.parse_args()
+    if options.words and not options.data:
+        parser.error("--words needs --data, whose sentences are put together")
+    print(json.dumps(asyncio.run(Load(options).run())))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 from app.config import (
     TASK_DEFAULTS,
     TASKS,
+    CompressionConfig,
     Config,
     DataConfig,
     InputError,
@@ -273,6 +274,16 @@ def check_row_length(data: DataConfig, *, positions: int | None) -> None:
     if positions is not None and data.max_length > positions:
         raise InputError(
             f"data.max_length must be at most {positions} (the backbone's positions), received {data.max_length}"
+        )
+
+
+
+def check_latency_length(config: CompressionConfig, *, positions: int) -> None:
+    """Raises InputError if the text whose latency is measured is longer than the network can read."""
+    if config.latency_length > positions:
+        raise InputError(
+            f"compression.latency_length must be at most {positions} (the backbone's positions), received "
+            f"{config.latency_length}"
         )
 
 

@@ -112,6 +112,11 @@ def read_layer_count(folder: Path) -> int:
     return int(read_json(folder / SETTINGS_FILE)["num_layers"])
 
 
+def read_position_count(folder: Path) -> int:
+    """The pieces that the longest text of a bundle may have; reads no weights."""
+    return int(read_json(folder / SETTINGS_FILE)["max_positions"])
+
+
 def _settings(values: dict, *, where: Path) -> BertSettings:
     """The settings in a file; the lists of a slim encoder must have an entry a layer."""
     lists: dict[str, Any] = {

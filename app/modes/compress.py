@@ -10,8 +10,8 @@ from app.compression.bench import Workbench, measure_latency_ms
 from app.compression.catalog import STEPS
 from app.compression.prune_structured import check_removed_layers
 from app.config import Config
-from app.config.rules import require_steps
-from app.encoder.bundle import read_layer_count
+from app.config.rules import check_latency_length, require_steps
+from app.encoder.bundle import read_layer_count, read_position_count
 from app.encoder.parts import parts_of
 from app.evaluation.runtimes import build_predictor
 from app.evaluation.scoring import score, score_again, score_run
@@ -82,6 +82,7 @@ def _check_steps(config: Config) -> Corpora:
     """
     unlabelled: Corpora = {}
     compression, path = config.compression, config.data.unlabelled_path
+    check_latency_length(compression, positions=read_position_count(RunDirectory(config.init_from).model))
     if "trim_vocabulary" in compression.steps and path:
         sources = find_sources(path, tfds_dir=config.data.tfds_dir)
         limit = config.distill.unlabelled_limit_words

@@ -199,7 +199,11 @@ class Worker:
             config = build_trial_config(self.config, values, seed=seed)
             label = f"{f'trial {number}' if number >= 0 else 'unchanged'}, seed {seed}"
             folder = self.run_dir.seeds / name
-            outcome = self._train(study, claim, config, folder, label=label, on_epoch=_go_on)
+
+            def on_epoch(epoch: int, score: float) -> bool:
+                return bool(self._other_corpora(folder, study, trials))
+
+            outcome = self._train(study, claim, config, folder, label=label, on_epoch=on_epoch)
             self._check_corpora(claim, folder, study, trials)
             self._finish(study, claim, outcome, names=("score",), folder=folder)
             say(f"{label} | {_describe(outcome)}")
@@ -270,7 +274,7 @@ class Worker:
                 say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
             return bool(epoch < epochs and claim.trial.should_prune())
 
-        return on_epoch if self.mode == "finetune" else _go_on
+        return on_epoch if self.mode == "finetune" else lambda epoch, score: bool(self._other_corpora(folder, study))
 
     def _train(
         self, study: SharedStudy, claim: Claim, config: Config, folder: Path, *, label: str, on_epoch: OnEpoch
@@ -281,19 +285,25 @@ class Worker:
         )
 
     def _check_corpora(self, claim: Claim, folder: Path, study: SharedStudy, *others: SharedStudy) -> None:
-        """Fails a training that had other corpora than those before it, and raises InputError."""
+        """Leaves a training that had other corpora than those before it for when they are back.
+
+        Raises:
+            InputError: it had.
+        """
         reason = self._other_corpora(folder, study, *others)
         if reason:
-            study.finish(claim, TrialState.FAIL, about={"reason": reason, "epochs": 0, "values": {}})
+            discard(folder)
+            study.release(claim)
             raise InputError(f"{reason}; bring them back, or start over with --overwrite")
 
     def _other_corpora(self, folder: Path, *studies: SharedStudy) -> str:
-        """What a training in a folder has other corpora in than one that is finished; empty if nothing is."""
+        """What a training in a folder has other corpora in than one that has a score; empty if nothing is."""
         if any(key.startswith("data.") and key[5:] not in ROW_SETTINGS for key in self.config.tune.space):
             return ""  # they are searched
         now = _read_digests(folder)
         for study in studies:
-            for trial in study.trials():
+            scored = (trial for trial in study.trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+            for trial in scored:
                 before = trial.user_attrs.get(CORPORA, {})
                 for split in sorted(now.keys() & before.keys()):
                     if now[split] != before[split]:
@@ -334,10 +344,6 @@ def _describe(outcome: Outcome) -> str:
     if outcome.pruned:
         return f"stopped after {count_of(outcome.epochs, 'epoch')}, as others are better"
     return ", ".join(f"{name} {shown(name, value)}" for name, value in outcome.values.items())
-
-
-def _go_on(epoch: int, score: float) -> bool:
-    return False
 
 
 def _short(value: object) -> str:

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import toy
 
+from app.checks import check_compress
 from app.compression.bench import Workbench
 from app.config import InputError
 from app.config.loading import load_config
@@ -273,6 +274,14 @@ def test_a_fault_that_a_later_step_would_find_is_told_before_the_run_is_opened(t
     settings = {"steps": "trim_vocabulary,prune_structured", "prune_structured.removed_layers": 1}
     with pytest.raises(InputError, match="removed_layers must be below 1"):
         compress.run(request(trained_run, tmp_path / "run", **settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_for_the_latency_that_is_longer_than_the_network_reads_is_bad_input(trained_run, tmp_path):
+    asked = request(trained_run, tmp_path / "run", latency_length=65)
+    for check in (check_compress, compress.run):
+        with pytest.raises(InputError, match=r"latency_length must be at most 64 \(.* positions\), received 65"):
+            check(asked)
     assert not (tmp_path / "run").exists()
 
 
