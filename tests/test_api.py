@@ -74,6 +74,7 @@ def classifier(vocabulary, tmp_path_factory) -> tuple[Path, dict]:
     return folder / "run", metrics
 
 
+@pytest.mark.slow
 def test_three_lines_answer_in_a_fresh_python_and_nothing_else_is_on_the_screen(trained_run, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "finetune").symlink_to(trained_run.path)

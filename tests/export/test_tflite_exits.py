@@ -114,7 +114,7 @@ def test_kernels_above_an_exit_are_rounded_too(model, rows, tmp_path):
     assert len(writer.write("float32_early")) - path.stat().st_size > 2.5 * kernels
 
 
-@pytest.mark.parametrize("mpnet", [False, True])
+@pytest.mark.parametrize("mpnet", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_words_leave_one_by_one_as_in_keras(mpnet, rows, vocabulary, tmp_path):
     settings = ModelConfig(head="crf", head_dropout=0.0, exit_layers=(1, 2))
     model = make_tagger(vocabulary, model=settings, num_layers=4, hidden_dim=32, mpnet=mpnet)

@@ -142,6 +142,7 @@ def test_several_labels_have_thresholds_learnt_on_validation_and_answers_have_al
     assert 0 <= min(both["scores"].values()) and "label" not in both
 
 
+@pytest.mark.slow
 def test_the_second_text_of_a_pair_is_told_from_the_first(trained):
     run = trained["pairs"]
     model = load_model(run / "model")

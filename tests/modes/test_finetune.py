@@ -161,6 +161,7 @@ def test_another_configuration_is_refused_and_nothing_changes(trained_run, tmp_p
     assert sums_of(run) == before
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew_and_the_same_seed_gives_the_same_bits(trained_run, overwriting):
     process, run = overwriting
     status, _, messages = finish(process)
