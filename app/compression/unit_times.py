@@ -7,6 +7,7 @@ over the text are products of floats, and what stands between them is no product
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -79,10 +80,9 @@ def find_costs(layers: Sequence[LayerUnits], measure: Callable[[Sequence[Sequenc
 
 def halve(layers: Sequence[LayerUnits]) -> tuple[list[LayerUnits], list[LayerUnits]]:
     """The layers with half of their heads, and with half of their columns; one at least stays of each."""
-    fewer_heads = [
-        LayerUnits(layer.number, layer.heads[: max(1, len(layer.heads) // 2)], layer.columns) for layer in layers
-    ]
-    fewer_columns = [
-        LayerUnits(layer.number, layer.heads, layer.columns[: max(1, len(layer.columns) // 2)]) for layer in layers
-    ]
-    return fewer_heads, fewer_columns
+    fewer_heads = [replace(layer, heads=_half(layer.heads)) for layer in layers]
+    return fewer_heads, [replace(layer, columns=_half(layer.columns)) for layer in layers]
+
+
+def _half(units: tuple[int, ...]) -> tuple[int, ...]:
+    return units[: max(1, len(units) // 2)]

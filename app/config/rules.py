@@ -277,7 +277,6 @@ def check_row_length(data: DataConfig, *, positions: int | None) -> None:
         )
 
 
-
 def check_latency_length(config: CompressionConfig, *, positions: int) -> None:
     """Raises InputError if the text whose latency is measured is longer than the network can read."""
     if config.latency_length > positions:
@@ -285,7 +284,6 @@ def check_latency_length(config: CompressionConfig, *, positions: int) -> None:
             f"compression.latency_length must be at most {positions} (the backbone's positions), received "
             f"{config.latency_length}"
         )
-
 
 
 def check_lengths(settings: PretrainConfig, *, positions: int | None) -> None:

@@ -199,16 +199,11 @@ class Worker:
             config = build_trial_config(self.config, values, seed=seed)
             label = f"{f'trial {number}' if number >= 0 else 'unchanged'}, seed {seed}"
             folder = self.run_dir.seeds / name
-
-            def on_epoch(epoch: int, score: float) -> bool:
-                return bool(self._other_corpora(folder, study, trials))
-
-            outcome = self._train(study, claim, config, folder, label=label, on_epoch=on_epoch)
-            self._check_corpora(claim, folder, study, trials)
+            outcome = self._train(claim, config, folder, study, trials, label=label, on_epoch=_go_on)
             self._finish(study, claim, outcome, names=("score",), folder=folder)
             say(f"{label} | {_describe(outcome)}")
             if not self.config.tune.keep_models:
-                discard(self.run_dir.seeds / name / "model")
+                discard(folder / "model")
 
         self._go_through(seeds, make_next, train)
 
@@ -255,46 +250,47 @@ class Worker:
         except InputError as error:
             outcome = Outcome(failed=str(error))
         else:
-            watcher = self._watcher(study, claim, folder, epochs=config.training.epochs)
-            outcome = self._train(study, claim, config, folder, label=f"trial {claim.number}", on_epoch=watcher)
-        self._check_corpora(claim, folder, study)
+            watcher = self._watcher(study, claim, epochs=config.training.epochs)
+            outcome = self._train(claim, config, folder, study, label=f"trial {claim.number}", on_epoch=watcher)
         self._finish(study, claim, outcome, names=self.config.tune.objectives, folder=folder)
         say(f"trial {claim.number} | {_describe(outcome)} | {_best_so_far(study, self.config)}")
         tidy(find(self.config, self.run_dir, study.trials(), ()))
 
-    def _watcher(self, study: SharedStudy, claim: Claim, folder: Path, *, epochs: int) -> OnEpoch:
+    def _watcher(self, study: SharedStudy, claim: Claim, *, epochs: int) -> OnEpoch:
         """Reports each epoch and asks whether the trial is to go on."""
         known = claim.trial.storage.get_trial(claim.trial._trial_id).intermediate_values
 
         def on_epoch(epoch: int, score: float) -> bool:
-            if self._other_corpora(folder, study):
-                return True
             if epoch not in known:  # else another process has reported and shown it
                 claim.trial.report(score, epoch)
                 say(f"trial {claim.number} | epoch {epoch} | score {score:.4f} | {_best_so_far(study, self.config)}")
             return bool(epoch < epochs and claim.trial.should_prune())
 
-        return on_epoch if self.mode == "finetune" else lambda epoch, score: bool(self._other_corpora(folder, study))
+        return on_epoch if self.mode == "finetune" else _go_on
 
     def _train(
-        self, study: SharedStudy, claim: Claim, config: Config, folder: Path, *, label: str, on_epoch: OnEpoch
-    ) -> Outcome:
-        log = self.run_dir.logs / f"{folder.parent.name}-{folder.name}.txt"
-        return run_trial(
-            self.server, study, claim, config, folder=folder, log=log, label=label, on_epoch=on_epoch
-        )
-
-    def _check_corpora(self, claim: Claim, folder: Path, study: SharedStudy, *others: SharedStudy) -> None:
-        """Leaves a training that had other corpora than those before it for when they are back.
+        self, claim: Claim, config: Config, folder: Path, study: SharedStudy, *others: SharedStudy, label: str,
+        on_epoch: OnEpoch,
+    ) -> Outcome:  # fmt: skip
+        """A training of a study, whose scores are compared with those of the others as well.
 
         Raises:
-            InputError: it had.
+            InputError: it had other corpora than those before it; it is left for when they are back.
         """
+
+        def watch(epoch: int, score: float) -> bool:
+            return bool(self._other_corpora(folder, study, *others)) or on_epoch(epoch, score)
+
+        log = self.run_dir.logs / f"{folder.parent.name}-{folder.name}.txt"
+        outcome = run_trial(
+            self.server, study, claim, config, folder=folder, log=log, label=label, on_epoch=watch
+        )
         reason = self._other_corpora(folder, study, *others)
         if reason:
             discard(folder)
             study.release(claim)
             raise InputError(f"{reason}; bring them back, or start over with --overwrite")
+        return outcome
 
     def _other_corpora(self, folder: Path, *studies: SharedStudy) -> str:
         """What a training in a folder has other corpora in than one that has a score; empty if nothing is."""
@@ -302,9 +298,8 @@ class Worker:
             return ""  # they are searched
         now = _read_digests(folder)
         for study in studies:
-            scored = (trial for trial in study.trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
-            for trial in scored:
-                before = trial.user_attrs.get(CORPORA, {})
+            scored = [trial for trial in study.trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+            for before in (trial.user_attrs.get(CORPORA, {}) for trial in scored):
                 for split in sorted(now.keys() & before.keys()):
                     if now[split] != before[split]:
                         return (
@@ -344,6 +339,10 @@ def _describe(outcome: Outcome) -> str:
     if outcome.pruned:
         return f"stopped after {count_of(outcome.epochs, 'epoch')}, as others are better"
     return ", ".join(f"{name} {shown(name, value)}" for name, value in outcome.values.items())
+
+
+def _go_on(epoch: int, score: float) -> bool:
+    return False
 
 
 def _short(value: object) -> str:

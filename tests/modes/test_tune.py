@@ -140,13 +140,17 @@ def test_a_finished_search_is_reported_again_and_more_trials_may_be_asked_for(se
     assert status == 2 and "training.batch_size was 4, now 8" in messages
 
 
-def test_a_search_does_not_go_on_with_other_corpora(small, app_process, tmp_path):
-    folder, flags = small
+def with_own_corpora(small, folder: Path) -> list[str]:
+    """The flags of a search on copies of the corpora that lie in a folder."""
+    common, flags = small
     for split in ("train", "valid"):
-        shutil.copy(folder / f"{split}.conll", tmp_path)
-    here = [flag.replace(f"{folder}/", f"{tmp_path}/") for flag in flags]
-    here += ["--set=tune.seeds=0", "--set=training.epochs=2", "--set=tune.trials=1"]
-    here += ["--set=tune.space={training.learning_rate: [0.02, 0.01]}"]
+        shutil.copy(common / f"{split}.conll", folder)
+    own = ["--set=tune.space={training.learning_rate: [0.02, 0.01]}", "--set=tune.trials=1"]
+    return [*(flag.replace(f"{common}/", f"{folder}/") for flag in flags), *own]
+
+
+def test_a_search_does_not_go_on_with_other_corpora(small, app_process, tmp_path):
+    here = [*with_own_corpora(small, tmp_path), "--set=tune.seeds=0", "--set=training.epochs=2"]
     status, _, messages = finish(app_process(*here, cwd=tmp_path))
     assert status == 0, messages
     kept = (tmp_path / "train.conll").read_bytes()
@@ -160,12 +164,7 @@ def test_a_search_does_not_go_on_with_other_corpora(small, app_process, tmp_path
 
 
 def test_a_training_with_another_seed_that_had_other_corpora_is_done_when_they_are_back(small, app_process, tmp_path):
-    folder, flags = small
-    for split in ("train", "valid"):
-        shutil.copy(folder / f"{split}.conll", tmp_path)
-    here = [flag.replace(f"{folder}/", f"{tmp_path}/") for flag in flags]
-    here += ["--set=training.epochs=1", "--set=tune.trials=1"]
-    here += ["--set=tune.space={training.learning_rate: [0.02, 0.01]}"]
+    here = [*with_own_corpora(small, tmp_path), "--set=training.epochs=1"]
     status, _, messages = finish(app_process(*here, "--set=tune.seeds=0", cwd=tmp_path))
     assert status == 0, messages
     kept = (tmp_path / "valid.conll").read_bytes()
