@@ -171,8 +171,15 @@ class Workbench:
         if not isinstance(tuner, DistillationTuner) or not are_kept(rows, tuner, strategy=strategy, epochs=epochs):
             return rows
         if self._answered is None or self._answered[0] is not rows:
-            batch = settings.batch_size
-            self._answered = rows, keep_answers(rows, tuner, strategy=strategy, batch_size=batch, epochs=epochs)
+            answered = keep_answers(
+                rows,
+                tuner,
+                strategy=strategy,
+                batch_size=settings.batch_size,
+                epochs=epochs,
+                folders=self._training.answer_folders(),
+            )
+            self._answered = rows, answered
         return self._answered[1]
 
     def _tuner(self, student: TaskModel, encoder: Encoder, settings: TrainingConfig) -> FineTuner:

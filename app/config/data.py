@@ -91,7 +91,8 @@ class DataConfig:
         "auto", "where packed sequences live while training", choices=("auto", "memory", "tfrecord")
     )
     cache_dir: str = option(
-        "", "folder of the TFRecord cache; empty = inside the run directory", path="path", trains=()
+        "", "folder of the TFRecord cache and of what teachers say of each sequence, which runs may share; empty = "
+        "inside the run directory", path="path", trains=()
     )
     memory_limit_words: int = option(
         5_000_000, "cache=auto writes TFRecords above this many words", at_least=0

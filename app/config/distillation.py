@@ -62,8 +62,8 @@ class DistillConfig:
     hidden: HiddenStatesConfig = field(default=HiddenStatesConfig(), metadata={"trains": ("distill",)})
     relation: RelationConfig = field(default=RelationConfig(), metadata={"trains": ("distill",)})
     keep_answers: bool = option(
-        True, "ask the teachers once for each sequence and keep their logits in memory, if the sequences are there too "
-        "and neither hidden states nor relations are compared",
+        True, "ask the teachers once for each sequence and keep their logits, in memory and in files (data.cache_dir), "
+        "if the sequences are in memory too and neither hidden states nor relations are compared",
     )
     unlabelled_limit_words: int = option(
         0, "words read from data.unlabelled_path at most; 0 = all", at_least=0

@@ -242,6 +242,7 @@ def _train(subject: _Subject, text: _Text, training: TaskTraining) -> dict:
         strategy=training.strategy,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
+        folders=training.answer_folders(),
     )
     validate = build_validation(subject.student, subject.encoder, training.config)
     store = text.store(subject.encoder, training)

@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 # complete, so it is the first.
 _CONTENTS = (
     "state.json environment.json corpora.json metrics.json history.jsonl report.txt report.html predictions errors "
-    "evaluations checkpoints cache records vocabulary.txt stages compression.json compression.txt update.json "
+    "evaluations checkpoints answers cache records vocabulary.txt stages compression.json compression.txt update.json "
     "model export reports tensorboard best.yaml trials.csv study.db study.db-journal study.db.lock trials seeds logs "
     "config.yaml"
 ).split()
-_MADE_ANEW_IF_NEEDED = ("records", "cache")  # each knows by itself which settings it was made with
+_MADE_ANEW_IF_NEEDED = ("records", "cache", "answers")  # each knows by itself which settings it was made with
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,7 @@ class RunDirectory:
         self.report_txt = self.path / "report.txt"
         self.report_html = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
+        self.answers = self.path / "answers"
         self.cache = self.path / "cache"
         self.model = self.path / "model"
         self.model_sums = self.model / "SHA256SUMS"  # written last
@@ -299,6 +300,7 @@ class RunDirectory:
         self.write_json(self.state_json, self.read_state() | {"scored": _time()})
         if not keep_checkpoints:
             self._drop_checkpoints()
+            discard(self.answers)
 
     def _drop_checkpoints(self) -> None:
         if not self.checkpoints.is_symlink():

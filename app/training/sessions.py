@@ -19,6 +19,7 @@ from app.tasks import find_task
 from app.tasks.corpora import Corpora, check_same_corpora, note_corpora
 from app.tasks.network import TaskModel, build_label_network
 from app.training.cluster import read_cluster
+from app.training.distillation.answers import AnswerFolders
 from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
 from app.training.plan import Plan
@@ -152,13 +153,20 @@ class TaskTraining:
         fingerprint = hashlib.sha256(repr(settings).encode()).hexdigest()
         # Another run that is reading the folder of its rows must not lose them.
         folder = Path(config.cache_dir) / fingerprint[:16] if config.cache_dir else self.run_dir.cache
-        worker = Workers(self.strategy).index
-        if worker:
-            folder = folder / f"worker-{worker}"
+        folder = self._of_this_worker(folder)
         with heartbeat("writing the cache of sequences"):
             return store_in_records(
                 rows, folder, fingerprint=fingerprint, shuffle_buffer=config.shuffle_buffer_sequences
             )
+
+    def answer_folders(self) -> AnswerFolders:
+        """Where the answers of teachers are kept: with `data.cache_dir`, for all runs."""
+        own, cache_dir = self._of_this_worker(self.run_dir.answers), self.config.data.cache_dir
+        return AnswerFolders(own, Path(cache_dir) / self.run_dir.answers.name if cache_dir else own)
+
+    def _of_this_worker(self, folder: Path) -> Path:
+        worker = Workers(self.strategy).index
+        return folder / f"worker-{worker}" if worker else folder
 
     def plan(
         self,

@@ -115,7 +115,14 @@ def test_steps_on_weights_work_in_mixed_precision(trained_run, tmp_path, app_pro
 
 @pytest.mark.slow
 def test_heads_and_columns_are_weighed_by_the_time_they_take_in_mixed_precision_too(trained_run, tmp_path, app_process):
-    more = ["--set=compression.steps=prune_structured", "--set=training.precision=mixed_bfloat16"]
+    sizes = {"hidden_dim": 64, "num_heads": 8, "intermediate_dim": 1024, "max_positions": 256}  # half of it takes less
+    large = [*trained_run.flags, *(f"--set=backbone.{key}={value}" for key, value in sizes.items())]
+    large += ["--set=training.epochs=1", f"--run_dir={tmp_path / 'large'}"]
+    begin = app_process("--mode=finetune", *large, cwd=tmp_path)
+    _, messages = begin.communicate(timeout=500)
+    assert begin.returncode == 0, messages
+    more = [f"--set=init_from={tmp_path / 'large'}", "--set=compression.latency_length=256"]
+    more += ["--set=compression.steps=prune_structured", "--set=training.precision=mixed_bfloat16"]
     more += ["--set=compression.prune_structured.costs=int8", "--set=compression.prune_structured.rounds=2"]
     more += ["--set=compression.prune_structured.epochs=0", "--set=compression.prune_structured.last_epochs=0"]
     process = app_process(*command(trained_run, tmp_path / "run"), *more, "--set=data.test_path=", cwd=tmp_path)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -87,19 +88,44 @@ def test_two_replicas_train_the_same_student_as_one_device(trained_run, text, tm
     assert metrics_of(tmp_path / "two")["train/words"] == metrics_of(tmp_path / "one")["train/words"]
 
 
-@pytest.mark.slow
-def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
+def break_off_after(steps: int, monkeypatch) -> Iterator[int]:
+    """Stops the first training in this process after some steps; gives the numbers of those that follow."""
     from app.training.fit import RunKeeper
 
     count, real = iter(range(1000)), RunKeeper._stop_asked
-    asked = lambda keeper: KeyboardInterrupt if next(count) == 15 else real(keeper)  # noqa: E731
+    asked = lambda keeper: KeyboardInterrupt if next(count) == steps else real(keeper)  # noqa: E731
     monkeypatch.setattr(RunKeeper, "_stop_asked", asked)
+    return count
+
+
+@pytest.mark.slow
+def test_a_student_that_was_broken_off_resumes_to_the_same_bits(students, trained_run, text, tmp_path, monkeypatch):
+    count = break_off_after(15, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         distil(trained_run, tmp_path / "run", f"data.unlabelled_path={text}")
     assert not (tmp_path / "run" / "metrics.json").exists()
     metrics = distil(trained_run, tmp_path / "run", f"data.unlabelled_path={text}")
     assert next(count) > 16
     assert metrics["weights_sha256"] == metrics_of(students / "one")["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_answers_of_the_teachers_outlive_a_run_that_is_broken_off_and_may_be_shared(
+    trained_run, tmp_path, monkeypatch, capfd
+):
+    labels_alone = ("distill.hidden.weight=0", "distill.relation.weight=0", "training.epochs=2")
+    break_off_after(5, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        distil(trained_run, tmp_path / "run", *labels_alone)
+    answers = tmp_path / "run" / "answers"
+    assert len(list(answers.iterdir())) == 1 and "not asked again" not in capfd.readouterr().err
+    resumed = distil(trained_run, tmp_path / "run", *labels_alone)
+    assert f"is in {answers}: they are not asked again" in capfd.readouterr().err and not answers.exists()
+    for name in ("first", "second"):
+        metrics = distil(trained_run, tmp_path / name, *labels_alone, f"data.cache_dir={tmp_path / 'shared'}")
+        assert metrics["weights_sha256"] == resumed["weights_sha256"]
+        assert (f"{tmp_path / 'shared' / 'answers'}: they are" in capfd.readouterr().err) == (name == "second")
+        assert not (tmp_path / name / "answers").exists()
 
 
 @pytest.mark.slow

@@ -1,15 +1,34 @@
-"""Training room: what the teachers say of every sequence, asked once and kept beside the rows."""
+"""Training room: what the teachers say of every sequence, asked once and kept beside the rows and in files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
 from app.data.dataset import RowsInMemory, RowStore
 from app.data.packing import FEATURES
-from app.run.screen import count_of, heartbeat
+from app.run.directory import atomic, sha256_of_arrays
+from app.run.screen import count_of, heartbeat, say
 from app.tasks.network import LOGITS
 from app.training.distillation.tuner import ANSWER, DistillationTuner
 
 MOST_BYTES = 2**30  # of all kept answers
+
+
+@dataclass(frozen=True)
+class AnswerFolders:
+    """Where answers are written, each teacher's to a file named after the rows, its weights and its first answers.
+
+    Attributes:
+        own: of one process of one run: answers that are not complete, so that a run that was killed goes on asking.
+        shared: complete answers; other runs on the same text with the same teachers find them there.
+    """
+
+    own: Path
+    shared: Path
 
 
 def are_kept(store: RowStore, tuner: DistillationTuner, *, strategy: tf.distribute.Strategy, epochs: int) -> bool:
@@ -22,7 +41,13 @@ def are_kept(store: RowStore, tuner: DistillationTuner, *, strategy: tf.distribu
 
 
 def keep_answers(
-    store: RowStore, tuner: DistillationTuner, *, strategy: tf.distribute.Strategy, batch_size: int, epochs: int
+    store: RowStore,
+    tuner: DistillationTuner,
+    *,
+    strategy: tf.distribute.Strategy,
+    batch_size: int,
+    epochs: int,
+    folders: AnswerFolders,
 ) -> RowStore:
     """The rows with the logits of each teacher, so that no step has to ask for them.
 
@@ -34,6 +59,7 @@ def keep_answers(
         strategy: of the training.
         batch_size: rows that are asked for at once.
         epochs: of the training.
+        folders: answers that are there already are not asked for again.
 
     Returns:
         the store as it is where no answers are kept (`are_kept`), or they are too many for memory.
@@ -42,18 +68,89 @@ def keep_answers(
         return store
     ask = tf.function(lambda features: [answer[LOGITS] for answer in tuner.ask(features)])
 
-    def answers_of(first: int) -> list[tf.Tensor]:
-        return ask({name: tf.constant(store.columns[name][first : first + batch_size]) for name in FEATURES})
+    def answers_of(first: int) -> list[np.ndarray]:
+        batch = {name: tf.constant(store.columns[name][first : first + batch_size]) for name in FEATURES}
+        return [logits.numpy() for logits in ask(batch)]
 
     beginning = answers_of(0)
     bytes_a_row = sum(4 * int(np.prod(logits.shape[1:])) for logits in beginning)
     if store.rows * bytes_a_row > MOST_BYTES:
         return store
-    kept = [np.zeros([store.rows, *logits.shape[1:]], np.float32) for logits in beginning]
-    asked = 0
-    with heartbeat("asking the teachers", so_far=lambda: f"{asked:,} of {count_of(store.rows, 'sequence')}"):
-        for first in range(0, store.rows, batch_size):
-            for column, logits in zip(kept, answers_of(first) if first else beginning, strict=True):
-                column[first : first + batch_size] = logits
-            asked = min(first + batch_size, store.rows)
+    rows = sha256_of_arrays((name, np.asarray(store.columns[name])) for name in FEATURES)
+    names = [
+        f"{sha256_of_arrays([(f'{rows} {teacher.weights_sha256()}', logits)])[:32]}.npy"
+        for teacher, logits in zip(tuner.teachers, beginning, strict=True)
+    ]
+    shapes = [(store.rows, *logits.shape[1:]) for logits in beginning]
+    kept = _read(folders.shared, names, shapes)
+    if kept is None:
+        kept = _ask(answers_of, beginning, folders, names, rows=store.rows)
     return store.with_columns({f"{ANSWER}{number:03d}": column for number, column in enumerate(kept)})
+
+
+def _read(folder: Path, names: list[str], shapes: list[tuple[int, ...]]) -> list[np.ndarray] | None:
+    """The complete answers in a folder, or None if one of them is missing or damaged."""
+    found = [_open(folder / name, shape, "r") for name, shape in zip(names, shapes, strict=True)]
+    if not all(column is not None and np.isfinite(column).all() for column in found):
+        return None
+    say(f"what the teachers say of {count_of(shapes[0][0], 'sequence')} is in {folder}: they are not asked again")
+    return [column for column in found if column is not None]
+
+
+def _ask(
+    answers_of: Callable[[int], list[np.ndarray]],
+    beginning: list[np.ndarray],
+    folders: AnswerFolders,
+    names: list[str],
+    *,
+    rows: int,
+) -> list[np.ndarray]:
+    """Asks for the rows that have no answers yet. A kill loses the batch that is being asked for and no more.
+
+    Args:
+        answers_of: number of the first row of a batch -> logits of each teacher.
+        beginning: the answers to the first batch.
+        folders: for the files.
+        names: of each teacher's file.
+        rows: in all.
+    """
+    kept = []
+    for name, logits in zip(names, beginning, strict=True):
+        kept.append(_open_unfinished(folders.own / name, (rows, *logits.shape[1:])))
+        kept[-1][: len(logits)] = logits
+    batch_size, asked = len(beginning[0]), 0
+    with heartbeat("asking the teachers", so_far=lambda: f"{asked:,} of {count_of(rows, 'sequence')}"):
+        for first in range(0, rows, batch_size):
+            batch = slice(first, first + batch_size)
+            if not all(np.isfinite(column[batch]).all() for column in kept):
+                for column, logits in zip(kept, answers_of(first), strict=True):
+                    column[batch] = logits
+            asked = min(first + batch_size, rows)
+    for name, column in zip(names, kept, strict=True):
+        column.flush()
+        if folders.shared != folders.own:
+            with atomic(folders.shared / name) as path:
+                np.save(path, column)
+    return list(kept)
+
+
+def _open_unfinished(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A file of answers, NaN where there is none yet, that is written in place."""
+    column = _open(path, shape, "r+")
+    if column is None:
+        with atomic(path) as new:  # in full, so that a full disk is noticed here and not in the middle of a mapped file
+            np.save(new, np.full(shape, np.nan, np.float32))
+        column = _open(path, shape, "r+")
+        assert column is not None
+    return column
+
+
+def _open(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.memmap | None:
+    """float32 of this shape, mapped; None if there is no such file."""
+    try:
+        column = np.load(path, mmap_mode="r")  # "r+" would fill a file that is cut off with zeros
+    except (FileNotFoundError, ValueError, EOFError):  # ValueError: cut off, or another kind of file
+        return None
+    if column.shape != shape or column.dtype != np.float32:
+        return None
+    return np.load(path, mmap_mode=mode)

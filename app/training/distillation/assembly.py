@@ -1,6 +1,7 @@
 """Training room: teachers, a student, and the tuner that brings them together."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from app.config import (
 from app.encoder.activation import compile_activations
 from app.encoder.backbone import build_backbone
 from app.encoder.bert import Backbone, find_depths
-from app.run.directory import RunDirectory
+from app.run.directory import RunDirectory, sha256_of_arrays
 from app.tasks.bundle import read_labels, read_model
 from app.tasks.network import TaskModel, build_model
 from app.tasks.task import Facts, Task
@@ -136,6 +137,7 @@ def build_distillation(
             view,
             piece_ids=map_pieces(student.backbone, teacher.backbone),
             chain_scores=chain.teacher_scores[number] if chain else None,
+            weights_sha256=partial(_weights_sha256, teacher),
         )
         for number, (view, teacher) in enumerate(
             zip([shown, *(teacher.network for teacher in teachers[1:])], teachers, strict=True)
@@ -157,6 +159,10 @@ def build_distillation(
         exits=ExitLoss.of(student, training),
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
+
+
+def _weights_sha256(teacher: TaskModel) -> str:
+    return sha256_of_arrays((variable.name, variable.numpy()) for variable in teacher.network.variables)
 
 
 def _relation_layer(config: RelationConfig, kind: str, tagger: TaskModel) -> int:

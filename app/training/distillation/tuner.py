@@ -29,11 +29,13 @@ class Teacher:
             teacher, the outputs that hidden states and relations are compared with.
         piece_ids: its id of each of the student's word pieces, int32 [student's pieces]; None: the same ids.
         chain_scores: transition scores float32 [labels, labels] at the temperature; needed for `chain_weight` only.
+        weights_sha256: digest of the network's weights; needed where answers are kept.
     """
 
     network: Callable[..., tf.Tensor | Tensors]
     piece_ids: np.ndarray | None = None
     chain_scores: Callable[[], tf.Tensor] | None = None
+    weights_sha256: Callable[[], str] = lambda: ""
 
     def answer(self, features: Tensors) -> dict[str, tf.Tensor]:
         """What the network says, cut off from every gradient."""
@@ -119,13 +121,17 @@ class DistillationTuner(FineTuner):
         self._compared = compared
 
     @property
+    def teachers(self) -> Sequence[Teacher]:
+        return self._teachers()
+
+    @property
     def compares_labels_alone(self) -> bool:
         """Whether the logits of the teachers are all that is asked of them."""
         return not (self._compared.hidden or self._compared.relations)
 
     def ask(self, features: Tensors) -> list[dict[str, tf.Tensor]]:
         """What each teacher says."""
-        return [teacher.answer(features) for teacher in self._teachers()]
+        return [teacher.answer(features) for teacher in self.teachers]
 
     def _scored(self, batch: Tensors) -> tf.Tensor:
         """Pieces that are compared, those that labels sit at, bool [batch, length]."""

@@ -11,7 +11,7 @@ from app.config import DistillConfig, HiddenStatesConfig, ModelConfig
 from app.data.dataset import store_in_memory, store_in_records
 from app.data.packing import FEATURES
 from app.training.distillation import answers
-from app.training.distillation.answers import keep_answers
+from app.training.distillation.answers import AnswerFolders, keep_answers
 from app.training.distillation.assembly import build_distillation
 from app.training.fine_tuner import SpecialIds
 
@@ -37,16 +37,41 @@ def tuner_of(networks, distill: DistillConfig = DISTILL):
     return build_distillation(student, teachers, distill=distill, training=TRAINING, special=special, seed=0)[0]
 
 
-def kept(store, tuner, **changes):
-    settings = {"strategy": tf.distribute.get_strategy(), "batch_size": BATCH, "epochs": 2} | changes
-    return keep_answers(store, tuner, **settings)
+@pytest.fixture
+def folders(tmp_path):
+    return AnswerFolders(tmp_path / "own", tmp_path / "shared")
+
+
+@pytest.fixture
+def kept(folders):
+    def keep(store, tuner, **changes):
+        settings = {"strategy": tf.distribute.get_strategy(), "batch_size": BATCH, "epochs": 2, "folders": folders}
+        return keep_answers(store, tuner, **settings | changes)
+
+    return keep
+
+
+def count_asked(tuner) -> tf.Variable:
+    """Counts the batches that a tuner asks its teachers for."""
+    ask, counter = tuner.ask, tf.Variable(0)
+
+    def count(features):
+        counter.assign_add(1)
+        return ask(features)
+
+    tuner.ask = count
+    return counter
 
 
 def batches_of(store):
     return list(store.make_dataset(batch_size=BATCH, seed=3, epochs=2))
 
 
-def test_each_row_brings_what_the_teachers_say_of_it_and_the_loss_is_the_same(networks):
+def answers_in(store):
+    return [store.columns[name].numpy() for name in sorted(store.columns) if name.startswith("answer_")]
+
+
+def test_each_row_brings_what_the_teachers_say_of_it_and_the_loss_is_the_same(networks, kept):
     tuner, plain = tuner_of(networks), store_in_memory(rows_of(networks))
     assert plain.rows % BATCH, "the last batch must have an empty row"
     for without, batch in zip(batches_of(plain), batches_of(kept(plain, tuner)), strict=True):
@@ -61,7 +86,7 @@ def test_each_row_brings_what_the_teachers_say_of_it_and_the_loss_is_the_same(ne
         assert float(tuner._loss(batch, terms)) == pytest.approx(float(tuner._loss(without, terms)), rel=1e-5)
 
 
-def test_no_teacher_is_asked_when_the_answers_are_there(networks):
+def test_no_teacher_is_asked_when_the_answers_are_there(networks, kept):
     tuner = tuner_of(networks)
     batch = batches_of(kept(store_in_memory(rows_of(networks)), tuner))[0]
 
@@ -72,7 +97,7 @@ def test_no_teacher_is_asked_when_the_answers_are_there(networks):
     assert float(tuner._loss(batch, tuner._terms(batch))) > 0
 
 
-def test_teachers_are_asked_at_every_step_where_keeping_does_not_pay_or_does_not_do(networks, tmp_path, monkeypatch):
+def test_teachers_are_asked_at_every_step_where_keeping_does_not_pay(networks, kept, tmp_path, monkeypatch):
     plain = store_in_memory(rows_of(networks))
     assert kept(plain, tuner_of(networks)) is not plain
     assert kept(plain, tuner_of(networks), epochs=1) is plain
@@ -83,3 +108,70 @@ def test_teachers_are_asked_at_every_step_where_keeping_does_not_pay_or_does_not
     assert kept(on_disk, tuner_of(networks)) is on_disk
     monkeypatch.setattr(answers, "MOST_BYTES", 1000)
     assert kept(plain, tuner_of(networks)) is plain
+
+
+def test_another_run_with_the_same_teachers_and_rows_asks_for_one_batch_and_others_for_all(networks, kept, folders):
+    store = store_in_memory(rows_of(networks))
+    first = kept(store, tuner_of(networks))
+    student, teachers = networks
+    other_run = AnswerFolders(folders.own.with_name("other"), folders.shared)
+    for asked_teachers, rows, asks in (
+        (teachers, store, 1),
+        (teachers[::-1], store, 1),
+        (teachers, store_in_memory(list(rows_of(networks))[1:]), 3),
+        ([teachers[0], student], store, 4),
+    ):
+        tuner = tuner_of((student, asked_teachers))
+        counter = count_asked(tuner)
+        again = kept(rows, tuner, folders=other_run)
+        assert int(counter) == asks, (len(asked_teachers), rows.rows)
+        if rows is store and asks == 1:
+            in_order = answers_in(again)[:: 1 if asked_teachers is teachers else -1]
+            for ours, theirs in zip(in_order, answers_in(first), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_piece_that_the_first_batch_lacks_tells_two_teachers_apart(networks, kept):
+    """Their first answers are the same; their weights are not."""
+    store, (student, (teacher, _)) = store_in_memory(rows_of(networks)), networks
+    (table,) = (each for each in teacher.network.variables if "token_embedding" in each.name)
+    rare = min(set(range(4, table.shape[0])) - set(np.unique(store.columns["token_ids"])))
+    store.columns["token_ids"][-1, 1] = rare
+    before, changed = table.numpy(), table.numpy()
+    changed[rare] *= -1.0
+    first = answers_in(kept(store, tuner_of((student, [teacher]))))[0]
+    try:
+        table.assign(changed)
+        second = answers_in(kept(store, tuner_of((student, [teacher]))))[0]
+    finally:
+        table.assign(before)
+    np.testing.assert_array_equal(first[:BATCH], second[:BATCH])
+    assert np.abs(first - second).max() > 0.01
+
+
+def test_a_run_that_was_killed_asks_only_for_what_it_has_no_answers_to(networks, kept, folders):
+    store, tuner = store_in_memory(rows_of(networks)), tuner_of(networks)
+    whole = answers_in(kept(store, tuner))
+    for path in folders.shared.iterdir():
+        path.unlink()
+    for path in folders.own.iterdir():
+        np.load(path, mmap_mode="r+")[-BATCH - 1 :] = np.nan  # a batch and the beginning of the last one
+    counter = count_asked(tuner)
+    again = answers_in(kept(store, tuner))
+    assert int(counter) == 1 + 2
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("left", [0, 10, 3000])
+def test_answers_that_are_damaged_are_asked_for_again(left, networks, kept, folders):
+    store, tuner = store_in_memory(rows_of(networks)), tuner_of(networks)
+    whole = answers_in(kept(store, tuner))
+    for folder in (folders.shared, folders.own):
+        for path in folder.iterdir():
+            path.write_bytes(path.read_bytes()[:left])
+    counter = count_asked(tuner)
+    again = answers_in(kept(store, tuner))
+    assert int(counter) == store.steps_per_epoch(BATCH)
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
