@@ -112,7 +112,7 @@ class Workbench:
     def remember(self, name: str, find: Callable[[], float]) -> float:
         key = f"{self.step}/{name}"
         if key not in self.state.numbers:
-            (value,) = self._workers.from_chief([find() if self._workers.is_chief else 0.0])
+            (value,) = self._workers.from_chief([find()])  # by every worker: variables are made by all or by none
             self.state.numbers[key] = float(value)
             self.state.save()
         return self.state.numbers[key]
@@ -286,9 +286,15 @@ class Workbench:
         return tagger.head.compute_loss(logits, batch["labels"], boundaries) / tf.maximum(words, 1.0)
 
     def latency_ms(self, tagger: TaskModel) -> float:
-        return measure_latency_ms(tagger, length=self.config.latency_length)
+        chief = self._workers.is_chief
+        latency = measure_latency_ms(tagger, length=self.config.latency_length) if chief else 0.0
+        return self._workers.from_chief([latency])[0]
 
     def int8_ms(self, taggers: Sequence[TaskModel]) -> list[float]:
+        times = self._int8_ms(taggers) if self._workers.is_chief else [0.0] * len(taggers)
+        return self._workers.from_chief(times)
+
+    def _int8_ms(self, taggers: Sequence[TaskModel]) -> list[float]:
         loaded = []
         for tagger in taggers:  # by way of a file: exported networks are float32, whatever precision trains
             with tempfile.TemporaryDirectory() as folder:

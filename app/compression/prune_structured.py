@@ -84,10 +84,11 @@ class PruneStructured:
         head = bench.remember("head_ms", lambda: found().head)
         column = bench.remember("column_ms", lambda: found().column)
         layer = bench.remember("layer_ms", lambda: found().layer)
-        bench.say(
-            f"prune_structured: in an int8 file a head takes {head:.4f} ms, as long as {head / column:.0f} columns, "
-            f"and a layer beside them {layer:.4f} ms ({bench.config.latency_length} pieces)"
-        )
+        if found.cache_info().misses:  # else an earlier round has said it
+            bench.say(
+                f"prune_structured: in an int8 file a head takes {head:.4f} ms, as long as {head / column:.0f} "
+                f"columns, and a layer beside them {layer:.4f} ms ({bench.config.latency_length} pieces)"
+            )
         return Costs(head=head, column=column, layer=layer, unit="time")
 
     def _drop(self, layers: list[LayerUnits], importances: list[LayerImportance], count: int) -> list[LayerUnits]:

@@ -58,7 +58,10 @@ def alone(tmp_path_factory, flags, app_process) -> Path:
 @pytest.fixture(scope="module")
 def two_workers(tmp_path_factory, flags, app_process) -> list[Path]:
     """A folder for each of two workers, which on one machine would share their run directory."""
-    folders = [tmp_path_factory.mktemp(f"worker{index}") for index in range(2)]
+    return run_two_workers([tmp_path_factory.mktemp(f"worker{index}") for index in range(2)], flags, app_process)
+
+
+def run_two_workers(folders: list[Path], flags: list[str], app_process) -> list[Path]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in folders]
         addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
@@ -117,3 +120,19 @@ def test_a_killed_worker_is_started_again_with_the_others_and_the_weights_are_th
     assert job.returncode == 0, output
     assert "start 2 of all workers" in output and "resuming" in output, output
     assert digest(tmp_path / "run") == digest(two_workers[0] / "run")
+
+
+def test_two_workers_measure_once_what_they_prune_by(flags, tmp_path, app_process):
+    """The chief measures, and all workers build the networks that are measured."""
+    sizes = {"hidden_dim": 64, "num_heads": 8, "intermediate_dim": 1024, "max_positions": 256}  # half of it takes less
+    flags = [*flags, *(f"--set=backbone.{key}={value}" for key, value in sizes.items())]
+    finish(app_process(*flags, cwd=tmp_path))
+    settings = {"steps": "prune_structured", "latency_length": 256}
+    pruning = {"costs": "int8", "latency_ms": 100_000, "rounds": 1, "importance_steps": 2, "last_epochs": 1}
+    settings |= {f"prune_structured.{key}": value for key, value in pruning.items()}
+    flags = [*flags, *(f"--set=compression.{key}={value}" for key, value in settings.items())]
+    flags += ["--mode=compress", "--set=init_from=run", "--run_dir=pruned"]
+    run_two_workers([tmp_path, tmp_path], flags, app_process)  # each reads what the chief left after a step
+    numbers = json.loads((tmp_path / "pruned" / "compression.json").read_text())["numbers"]
+    assert numbers["prune_structured/head_ms"] > 0 and numbers["prune_structured/column_ms"] > 0
+    assert numbers["prune_structured/fraction"] == 1  # fast enough as it is
