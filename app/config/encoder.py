@@ -57,3 +57,9 @@ class ModelConfig:
         "can leave there (predict.max_f1_loss); below the last layer; empty = every text goes through all layers",
         at_least=1,
     )
+    exit_reach: int = option(
+        4,
+        "task=tagging with model.exit_layers: how many pieces on either side of an unsure word go on with it; fewer "
+        "are less to compute",
+        at_least=0, at_most=64,
+    )

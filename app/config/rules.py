@@ -40,7 +40,9 @@ _SETTINGS_OF = {
         "data.scheme",
         "data.word_column",
         "data.tag_column",
+        "model.exit_reach",
         "training.entity_mask_fraction",
+        "training.exit_halting_fraction",
         "distill.chain_weight",
     ),
     "classification": (

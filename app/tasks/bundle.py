@@ -111,8 +111,9 @@ def _read_config(values: Mapping[str, Any]) -> ModelConfig:
 
 def with_exits_of(config: Config, folder: Path) -> Config:
     """A configuration with the exits of a bundle, which another one is made from without new ones."""
-    known = _read_config(read_json(folder / SETTINGS_FILE)["model"]).exit_layers
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, exit_layers=known))
+    known = _read_config(read_json(folder / SETTINGS_FILE)["model"])
+    model = dataclasses.replace(config.model, exit_layers=known.exit_layers, exit_reach=known.exit_reach)
+    return dataclasses.replace(config, model=model)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

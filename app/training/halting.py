@@ -88,7 +88,7 @@ class HaltingNetwork:
                 windows,
                 begin=below.layer,
                 depth=step.layer,
-                replace=lambda layer, going=going: _Halting(layer, going),  # type: ignore[misc]
+                replace=lambda layer, going=going: _Halting(layer, going),
                 training=True,
             )[-1]
             moved = step.head.connect(states, features, training=True)

@@ -192,9 +192,10 @@ def test_layers_that_were_cut_count_less(vocabulary):
 # Words that leave one by one.
 
 
-@pytest.fixture(scope="module", params=["crf", pytest.param("softmax", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[("crf", 2), pytest.param(("softmax", 4), marks=pytest.mark.slow)])
 def tagger(request, vocabulary):
-    settings = ModelConfig(head=request.param, head_dropout=0.0, exit_layers=EXITS)
+    head, reach = request.param
+    settings = ModelConfig(head=head, head_dropout=0.0, exit_layers=EXITS, exit_reach=reach)
     return make_tagger(vocabulary, model=settings, num_layers=3)
 
 
@@ -231,7 +232,9 @@ def go_on_word_by_word(model, features, units, threshold: float):
         leaves = asked & ((doubts < threshold) | (layer == 3))
         logits[leaves], layers[leaves] = said[leaves], layer
         asked &= ~leaves
-        near = [np.pad(asked, ((0, 0), (4, 4)))[:, shift : shift + asked.shape[1]] for shift in range(9)]
+        reach = model.config.exit_reach
+        around = np.pad(asked, ((0, 0), (reach, reach)))
+        near = [around[:, shift : shift + asked.shape[1]] for shift in range(2 * reach + 1)]
         going &= np.any(near, axis=0)
     return logits, layers, operations
 

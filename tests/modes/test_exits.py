@@ -23,7 +23,10 @@ from app.tasks.tagging.task import TAGGING
 
 pytestmark = pytest.mark.slow
 
-EXITS = ["model.exit_layers=1,2", "backbone.num_layers=3", "training.epochs=2", "predict.max_f1_loss=5"]
+EXITS = [
+    "model.exit_layers=1,2", "model.exit_reach=3", "training.exit_halting_fraction=0.5", "backbone.num_layers=3",
+    "training.epochs=2", "predict.max_f1_loss=5",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def request_of(run_dir: RunDirectory, *settings: str, **more) -> Request:
 
 def test_the_model_keeps_its_exits_and_what_they_cost(run):
     model = load_model(run.dir.model)
-    assert [each.layer for each in model.exits] == [1, 2]
+    assert [each.layer for each in model.exits] == [1, 2] and model.head.reach == 3
     rows = read_table(model.facts, model.config.exit_layers)
     assert rows[0].threshold == 0 and len(rows) > 2
     assert "temperature" in model.facts
@@ -112,13 +115,13 @@ def test_a_run_with_exits_can_be_pruned_and_quantized_with_the_answers_of_its_te
         "compression.prune_structured.removed_layers": 1, "compression.prune_structured.rounds": 1,
         "compression.prune_structured.last_epochs": 1, "compression.prune_structured.importance_steps": 1,
         "compression.quantize_aware.epochs": 1, "compression.latency_length": 16,
-        "model.exit_layers": "",  # those of the run that is compressed stay
+        "model.exit_layers": "", "model.exit_reach": 4,  # those of the run that is compressed stay
     }  # fmt: skip
     given = [f"{key}={value}" for key, value in settings.items()]
     compress.run(Request(load_config(None, given, defaults=str(run.dir.config_yaml)), path))
     model = load_model(path.model)
     assert len(model.backbone.model.transformer_layers) == 2
-    assert model.config.exit_layers == (1,)
+    assert model.config.exit_layers == (1,) and model.head.reach == 3
     rows = read_table(model.facts, (1,))
     assert rows[-1].operations < 1 and rows[-1].layer == pytest.approx(1)
 
@@ -127,12 +130,12 @@ def test_distillation_gives_a_student_exits(run):
     path = RunDirectory(run.folder / "student")
     given = [
         f"distill.teachers={run.dir.path}", "distill.student=teacher_layers", "distill.student_layers=0,1",
-        "model.exit_layers=1", "training.epochs=1", "distill.chain_weight=0.5",
+        "model.exit_layers=1", "model.exit_reach=1", "training.epochs=1", "distill.chain_weight=0.5",
     ]  # fmt: skip
     distill.run(Request(load_config(None, given, defaults=str(run.dir.config_yaml)), path))
     teacher, student = load_model(run.dir.model), load_model(path.model)
     moved, copied = (each.own_variables()["exit_1/kernel"].numpy() for each in (student, teacher))
-    assert np.any(moved != copied)
+    assert np.any(moved != copied) and student.head.reach == 1
     assert read_table(student.facts, (1,))
 
 

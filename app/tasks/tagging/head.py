@@ -32,16 +32,17 @@ class TaggingHead(Head):
         labels: label names, `O` first.
         kind: `softmax` or `crf`.
         dropout: fraction of the input dropped while training.
+        reach: see `Head.reach`; by default the rest of an unsure word, and a word or two beside it, which often belong
+            to one entity.
     """
 
-    reach = 4  # the rest of an unsure word, and a word or two beside it, which often belong to one entity
-
-    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, **kwargs: Any) -> None:
+    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, reach: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kind not in HEADS:
             raise ValueError(f"kind must be one of {', '.join(HEADS)}, received {kind!r}")
         self.labels = tuple(labels)
         self.kind = kind
+        self.reach = reach
         self.start, self.constraints = compute_constraints(labels)
         self.transitions: tf.Variable | None = None
         self._is_exit = False

@@ -139,7 +139,9 @@ class Tagging(TaggingBasics, Task):
         return {"non_name_types": tuple(sorted(types))}
 
     def build_head(self, labels: Sequence[str], config: ModelConfig, facts: Facts) -> Head:
-        return TaggingHead(labels, kind=config.head, dropout=config.head_dropout, name="tagging_head")
+        return TaggingHead(
+            labels, kind=config.head, dropout=config.head_dropout, reach=config.exit_reach, name="tagging_head"
+        )
 
     def sequence_loss(
         self, student: TaskModel, teachers: Sequence[TaskModel], temperature: float
