@@ -3,6 +3,7 @@
 Each is a `Forward` of the one predictor, by its name in `OPENERS`.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,11 @@ def build_keras_forward(tagger: TaskModel) -> Forward:
     def forward(features: dict[str, tf.Tensor]) -> tf.Tensor:
         return tagger.network(features, training=False)
 
+    # TensorFlow counts traces by the place in the code and would warn where many networks are scored on little text.
+    traced = functools.cache(forward.get_concrete_function)
+
     def call(features: Features) -> np.ndarray:
-        return forward({name: tf.constant(features[name]) for name in FEATURES}).numpy()
+        return traced()({name: tf.constant(features[name]) for name in FEATURES}).numpy()
 
     return call
 

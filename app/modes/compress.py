@@ -94,9 +94,9 @@ def _check_steps(config: Config) -> Corpora:
 
 
 def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *, is_chief: bool) -> None:
-    """Every step, and a row of the table before the first and after each."""
-    state = bench.state
-    for number, name in enumerate(("", *config.compression.steps)):
+    """Every step, and a row of the table before the first and after each; the whole table is left to `run`."""
+    state, steps = bench.state, ("", *config.compression.steps)
+    for number, name in enumerate(steps):
         if number < len(state.rows):
             continue
         bench.step = name
@@ -106,7 +106,8 @@ def _go_through_steps(bench: Workbench, config: Config, other: Corpus | None, *,
             row = _measure(bench.stage / "model", config, other) if is_chief else {}
         state.rows.append({"step": name or "(nothing)"} | row)
         state.save()
-        bench.say(state.table())
+        if len(state.rows) < len(steps):
+            bench.say(state.table())
 
 
 def _finish(bench: Workbench, config: Config, run_dir: RunDirectory) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parents[2]
 MASK = "***"
 
 # Variables that change results or speed. Nothing else of the environment is recorded: it is full of secrets.

@@ -7,10 +7,11 @@ import pytest
 from toy import OTHERS, PEOPLE, make_encoder, make_sentences, make_tagger
 
 from app.config import ModelConfig
+from app.data.packing import FEATURES
 from app.data.sentence import Sentence
 from app.evaluation import predictor as predictor_module
 from app.evaluation.predictor import Predictor
-from app.evaluation.runtimes import build_predictor
+from app.evaluation.runtimes import build_keras_forward, build_predictor
 
 SENTENCES = make_sentences(60, sentences_per_document=7)
 
@@ -114,3 +115,10 @@ def test_a_sentence_of_its_own_document_is_not_changed_by_its_neighbours(tagger)
     one = [found.tags for found in predictor.answer(SENTENCES, probabilities=True)]
     shuffled = [found.tags for found in predictor.answer(SENTENCES[::-1], probabilities=True)]
     assert one == shuffled[::-1]
+
+
+def test_many_networks_scored_on_a_row_each_are_no_reason_for_tensorflow_to_warn(vocabulary, caplog):
+    features = {name: np.ones((1, 8), np.int32) for name in FEATURES}
+    for seed in range(8):
+        build_keras_forward(make_tagger(vocabulary, seed=seed, num_layers=1))(features)
+    assert "retracing" not in caplog.text

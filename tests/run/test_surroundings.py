@@ -166,3 +166,9 @@ def test_the_revision_is_found_whatever_files_are_called(monkeypatch, tmp_path):
     clean = environment._git_revision()
     (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))).touch()
     assert clean is not None and environment._git_revision() == f"{clean}+changes"
+
+
+def test_the_revision_is_that_of_the_folder_that_holds_the_program():
+    project = Path(__file__).resolve().parents[2]
+    assert environment._PROJECT == project
+    assert (environment._git_revision() is not None) == (project / ".git").exists()

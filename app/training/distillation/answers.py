@@ -117,12 +117,17 @@ def _ask(
     kept = []
     for name, logits in zip(names, beginning, strict=True):
         kept.append(_open_unfinished(folders.own / name, (rows, *logits.shape[1:])))
-        kept[-1][: len(logits)] = logits
+    known = int(np.logical_and.reduce([_answered(column) for column in kept]).sum())
+    if known:
+        part = f"{known:,} of {count_of(rows, 'sequence')}"
+        say(f"what the teachers say of {part} is in {folders.own}: only the rest is asked for")
+    for column, logits in zip(kept, beginning, strict=True):
+        column[: len(logits)] = logits
     batch_size, asked = len(beginning[0]), 0
     with heartbeat("asking the teachers", so_far=lambda: f"{asked:,} of {count_of(rows, 'sequence')}"):
         for first in range(0, rows, batch_size):
             batch = slice(first, first + batch_size)
-            if not all(np.isfinite(column[batch]).all() for column in kept):
+            if not all(_answered(column[batch]).all() for column in kept):
                 for column, logits in zip(kept, answers_of(first), strict=True):
                     column[batch] = logits
             asked = min(first + batch_size, rows)
@@ -132,6 +137,11 @@ def _ask(
             with atomic(folders.shared / name) as path:
                 np.save(path, column)
     return list(kept)
+
+
+def _answered(column: np.ndarray) -> np.ndarray:
+    """Which rows have their answer, bool [rows]."""
+    return np.isfinite(column).all(axis=tuple(range(1, column.ndim)))
 
 
 def _open_unfinished(path: Path, shape: tuple[int, ...]) -> np.memmap:

@@ -149,9 +149,10 @@ def test_a_piece_that_the_first_batch_lacks_tells_two_teachers_apart(networks, k
     assert np.abs(first - second).max() > 0.01
 
 
-def test_a_run_that_was_killed_asks_only_for_what_it_has_no_answers_to(networks, kept, folders):
+def test_a_run_that_was_killed_asks_only_for_what_it_has_no_answers_to(networks, kept, folders, capsys):
     store, tuner = store_in_memory(rows_of(networks)), tuner_of(networks)
     whole = answers_in(kept(store, tuner))
+    assert not capsys.readouterr().err, "nothing was there"
     for path in folders.shared.iterdir():
         path.unlink()
     for path in folders.own.iterdir():
@@ -159,6 +160,8 @@ def test_a_run_that_was_killed_asks_only_for_what_it_has_no_answers_to(networks,
     counter = count_asked(tuner)
     again = answers_in(kept(store, tuner))
     assert int(counter) == 1 + 2
+    said = f"what the teachers say of {store.rows - BATCH - 1} of {store.rows} sequences is in {folders.own}"
+    assert said in capsys.readouterr().err
     for ours, theirs in zip(again, whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
