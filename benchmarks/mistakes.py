@@ -249,6 +249,8 @@ def good_calls() -> list[Call]:
         Call("update", UPDATE),
         Call("promote", PROMOTE),
         Call("tune", TUNE),
+        Call("tune layers and exits", (*TUNE, "--set=backbone.num_layers=2", "--set=tune.space={backbone.num_layers: "
+                                       "[4, 6], model.exit_layers: [[2], [3]]}")),
         Call("tune a classifier", ("--mode=tune", *CLASSIFY[1:], *settings(
             data__train_path="texts.csv", data__valid_path="texts.csv", data__test_path="none.csv",
             tune__space="{model.pooling: [cls, mean]}"))),

@@ -22,7 +22,7 @@ from app.evaluation.scoring import build_validation
 from app.evaluation.timing import time_calls
 from app.one_keras import keras
 from app.run.directory import RunDirectory
-from app.run.files import discard
+from app.run.files import discard, json_fault
 from app.run.screen import say
 from app.tasks import find_task
 from app.tasks.bundle import load_model, read_facts, save_model, start_model, with_exits_of
@@ -354,6 +354,9 @@ _COLUMNS = (
 )
 
 
+_KEPT = ("done", "numbers", "rows", "finished")
+
+
 class CompressionState:
     """Parts of steps that are done, numbers that were found once, and the table; every change is on disk at once.
 
@@ -369,14 +372,22 @@ class CompressionState:
         self.rows: list[dict[str, Any]] = []
         self.finished = False
         if run_dir.compression_json.is_file():
-            try:
-                vars(self).update(json.loads(run_dir.compression_json.read_text(encoding="utf-8")))
-            except ValueError as error:
-                raise InputError(f"{run_dir.compression_json} is not valid JSON: {error}; use --overwrite") from error
+            self._read(run_dir.compression_json)
+
+    def _read(self, path: Path) -> None:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not valid JSON: {json_fault(error)}; use --overwrite") from error
+        kinds = {name: type(getattr(self, name)) for name in _KEPT}
+        if not isinstance(found, dict) or any(type(found.get(name)) is not kind for name, kind in kinds.items()):
+            must_be = ", ".join(f"{name} ({kind.__name__})" for name, kind in kinds.items())
+            raise InputError(f"{path} must be an object with {must_be}; it is damaged, use --overwrite")
+        vars(self).update({name: found[name] for name in _KEPT})
 
     def save(self) -> None:
         if self._writes:
-            values = {name: getattr(self, name) for name in ("done", "numbers", "rows", "finished")}
+            values = {name: getattr(self, name) for name in _KEPT}
             self._run_dir.write_json(self._run_dir.compression_json, values)
             self._run_dir.write_text(self._run_dir.compression_txt, self.table())
 

@@ -5,7 +5,9 @@ Batches are global; Keras shares them out among the replicas.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,10 +17,11 @@ import tensorflow as tf
 from app.config.paths import plain
 from app.data.packing import FEATURES, IGNORED, Example
 from app.run.directory import atomic
-from app.run.files import named
+from app.run.files import lock, named
 
 FIELDS = (*FEATURES, "labels", "unit_ids")
 ROWS_PER_SHARD = 2048
+_SECONDS_BETWEEN_TRIES = 0.2
 
 
 class RowStore:
@@ -124,13 +127,16 @@ def store_in_records(
     """
     folder.mkdir(parents=True, exist_ok=True)
     index = folder / "rows.json"
-    facts = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {}
-    if facts.get("fingerprint") != fingerprint:
-        index.unlink(missing_ok=True)  # half-written shards must not look finished
-        _remove_shards(folder)
-        facts = {"fingerprint": fingerprint, **_write_shards(examples, folder)}
-        with atomic(index) as path:
-            path.write_text(json.dumps(facts), encoding="utf-8")
+    facts = _read_finished(index, fingerprint)
+    if facts is None:
+        with _held(folder):
+            facts = _read_finished(index, fingerprint)  # another run may have written them meanwhile
+            if facts is None:
+                index.unlink(missing_ok=True)  # half-written shards must not look finished
+                _remove_shards(folder)
+                facts = {"fingerprint": fingerprint, **_write_shards(examples, folder)}
+                with atomic(index) as path:
+                    path.write_text(json.dumps(facts), encoding="utf-8")
     files = [plain(folder / name) for name in facts["shards"]]
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in FIELDS}
 
@@ -174,6 +180,29 @@ def _shuffled(records: tf.data.Dataset, buffer: int, *, seed: tf.Tensor) -> tf.d
     return tf.data.experimental.from_variant(variant, spec)
 
 
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keeps other runs that need the same rows (`data.cache_dir`) waiting until they are written; a kill frees it."""
+    with (folder / "rows.lock").open("a") as file:
+        while True:
+            try:
+                lock(file.fileno(), folder)
+                break
+            except BlockingIOError:
+                time.sleep(_SECONDS_BETWEEN_TRIES)
+        yield
+
+
+def _read_finished(index: Path, fingerprint: str) -> dict | None:
+    """What is known of finished shards; None if they are of something else, damaged or not all there."""
+    try:
+        facts = json.loads(index.read_text(encoding="utf-8"))
+        sizes = [(index.parent / name).stat().st_size for name in facts["shards"]]
+        return dict(facts) if facts["fingerprint"] == fingerprint and facts["bytes"] == sizes else None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def _write_shards(examples: Iterable[Example], folder: Path) -> dict:
     names: list[str] = []
     count = max_length = 0
@@ -190,7 +219,8 @@ def _write_shards(examples: Iterable[Example], folder: Path) -> dict:
             _remove_shards(folder)
             raise
         names.append(name)
-    return {"rows": count, "max_length": max_length, "shards": names}
+    sizes = [(folder / name).stat().st_size for name in names]
+    return {"rows": count, "max_length": max_length, "shards": names, "bytes": sizes}
 
 
 def _remove_shards(folder: Path) -> None:

@@ -1,6 +1,9 @@
 """Batches are a function of (seed, epoch, step), in memory and from TFRecord files."""
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +91,39 @@ def test_record_files_that_were_not_finished_are_written_anew(tmp_path):
     assert store_in_records(make_rows(7), tmp_path, fingerprint="a", shuffle_buffer=10).rows == 7
 
 
+def test_two_runs_that_need_the_same_record_files_at_once_write_them_one_after_the_other(tmp_path):
+    """Else the second would delete what the first is writing, and the first read what the second has half written."""
+    first_writes = threading.Event()
+
+    def slow():
+        for row in make_rows(6):
+            first_writes.set()
+            time.sleep(0.1)
+            yield row
+
+    def store(rows):
+        return store_in_records(rows, tmp_path, fingerprint="a", shuffle_buffer=10)
+
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(store, slow())
+        assert first_writes.wait(10)
+        second = store(iter(()))  # finds what the first has written, so asks for no row
+        assert first.result().rows == second.rows == 6
+    assert sorted({*numbers(read(second, epochs=1))}) == list(range(6))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"fingerprint": "a"}', "null", None])
+def test_record_files_that_are_damaged_are_written_anew(tmp_path, content):
+    store_in_records(make_rows(7), tmp_path, fingerprint="a", shuffle_buffer=10)
+    if content is None:
+        shard = tmp_path / "rows-00000.tfrecord"
+        shard.write_bytes(shard.read_bytes()[:-50])
+    else:
+        (tmp_path / "rows.json").write_text(content)
+    again = store_in_records(make_rows(7), tmp_path, fingerprint="a", shuffle_buffer=10)
+    assert sorted({*numbers(read(again, epochs=1))}) == list(range(7))
+
+
 @pytest.mark.parametrize("name", ["[a]*", os.fsdecode(b"\xff")])
 def test_record_files_may_lie_in_a_folder_of_any_name(tmp_path, name):
     store = store_in_records(make_rows(5), tmp_path / name, fingerprint="a", shuffle_buffer=10)
@@ -102,4 +138,4 @@ def test_a_full_disk_leaves_no_record_files_and_is_named(tmp_path):
     (tmp_path / "rows-00007.tfrecord").touch()  # of a larger corpus
     with pytest.raises(OSError, match="No space left on device") as full:
         store_in_records(filling(), tmp_path, fingerprint="a", shuffle_buffer=10)
-    assert full.value.filename == str(tmp_path / "rows-00000.tfrecord") and os.listdir(tmp_path) == []
+    assert full.value.filename == str(tmp_path / "rows-00000.tfrecord") and os.listdir(tmp_path) == ["rows.lock"]

@@ -1,5 +1,10 @@
 """Training room: what the teachers say of every sequence, asked once and kept beside the rows and in files."""
 
+import hashlib
+import io
+import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +21,7 @@ from app.tasks.network import LOGITS
 from app.training.distillation.tuner import ANSWER, DistillationTuner
 
 MOST_BYTES = 2**30  # of all kept answers
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def keep_answers(
 
 def _read(folder: Path, names: list[str], shapes: list[tuple[int, ...]]) -> list[np.ndarray] | None:
     """The complete answers in a folder, or None if one of them is missing or damaged."""
-    found = [_open(folder / name, shape, "r") for name, shape in zip(names, shapes, strict=True)]
+    found = [_open(folder / name, shape, "r", sealed=True) for name, shape in zip(names, shapes, strict=True)]
     if not all(column is not None and np.isfinite(column).all() for column in found):
         return None
     say(f"what the teachers say of {count_of(shapes[0][0], 'sequence')} is in {folder}: they are not asked again")
@@ -133,9 +139,10 @@ def _ask(
             asked = min(first + batch_size, rows)
     for name, column in zip(names, kept, strict=True):
         column.flush()
+        _seal(folders.own / name, column)
         if folders.shared != folders.own:
             with atomic(folders.shared / name) as path:
-                np.save(path, column)
+                shutil.copyfile(folders.own / name, path)
     return list(kept)
 
 
@@ -146,21 +153,52 @@ def _answered(column: np.ndarray) -> np.ndarray:
 
 def _open_unfinished(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A file of answers, NaN where there is none yet, that is written in place."""
-    column = _open(path, shape, "r+")
+    column = _open(path, shape, "r+", sealed=False)
+    if column is None:
+        column = _open(path, shape, "r+", sealed=True)
     if column is None:
         with atomic(path) as new:  # in full, so that a full disk is noticed here and not in the middle of a mapped file
             np.save(new, np.full(shape, np.nan, np.float32))
-        column = _open(path, shape, "r+")
+        column = _open(path, shape, "r+", sealed=False)
         assert column is not None
     return column
 
 
-def _open(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.memmap | None:
-    """float32 of this shape, mapped; None if there is no such file."""
+# A file of answers is an .npy file of float32. When it is complete, the digest of its name and its values follows them:
+# a copy that broke off may well have its full size, with zeros at the end.
+
+
+def _seal(path: Path, column: np.memmap) -> None:
+    with path.open("r+b") as file:
+        file.seek(column.offset + column.nbytes)
+        file.write(_digest(path, column))
+
+
+def _digest(path: Path, column: np.memmap) -> bytes:
+    digest = hashlib.sha256(path.name.encode())
+    digest.update(column)
+    return digest.digest()
+
+
+def _open(path: Path, shape: tuple[int, ...], mode: Literal["r", "r+"], *, sealed: bool) -> np.memmap | None:
+    """float32 of this shape, mapped; None if there is no such file, or with `sealed` none whose digest is right."""
+    header = _header(shape)
+    size = len(header) + 4 * math.prod(shape)
     try:
-        column = np.load(path, mmap_mode="r")  # "r+" would fill a file that is cut off with zeros
-    except (FileNotFoundError, ValueError, EOFError):  # ValueError: cut off, or another kind of file
+        with path.open("rb") as file:
+            whole = os.fstat(file.fileno()).st_size == size + (_DIGEST_BYTES if sealed else 0)
+            if not whole or file.read(len(header)) != header:  # np.memmap would fill what is missing with zeros
+                return None
+            file.seek(size)
+            end = file.read()
+    except OSError:
         return None
-    if column.shape != shape or column.dtype != np.float32:
-        return None
-    return np.load(path, mmap_mode=mode)
+    column = np.memmap(path, np.float32, mode, len(header), shape)
+    return column if not sealed or _digest(path, column) == end else None
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """What `np.save` writes before float32 of this shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return header.getvalue()

@@ -156,7 +156,9 @@ def test_a_run_that_was_killed_asks_only_for_what_it_has_no_answers_to(networks,
     for path in folders.shared.iterdir():
         path.unlink()
     for path in folders.own.iterdir():
-        np.load(path, mmap_mode="r+")[-BATCH - 1 :] = np.nan  # a batch and the beginning of the last one
+        values = np.load(path)
+        values[-BATCH - 1 :] = np.nan  # a batch and the beginning of the last one
+        np.save(path, values)  # without the digest of a complete file
     counter = count_asked(tuner)
     again = answers_in(kept(store, tuner))
     assert int(counter) == 1 + 2
@@ -176,4 +178,33 @@ def test_answers_that_are_damaged_are_asked_for_again(networks, kept, folders):
     again = answers_in(kept(store, tuner))
     assert int(counter) == store.steps_per_epoch(BATCH)
     for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("first, length", [(70, 20), (0, 4), (-400, 368), (-33, 1), (-1, 1)])
+def test_answers_with_other_bytes_are_asked_for_again(networks, kept, folders, first, length):
+    """A header that is none, the beginning of a zip file, zeros up to the full size, one byte: never learnt from."""
+    store, tuner = store_in_memory(rows_of(networks)), tuner_of(networks)
+    whole = answers_in(kept(store, tuner))
+    for path in (*folders.shared.iterdir(), *folders.own.iterdir()):
+        content = bytearray(path.read_bytes())
+        at = first % len(content)
+        other = bytes(255 - byte for byte in content[at : at + length])
+        content[at : at + length] = b"PK\x03\x04" if first == 0 else other
+        path.write_bytes(content)
+    counter = count_asked(tuner)
+    again = answers_in(kept(store, tuner))
+    assert int(counter) == store.steps_per_epoch(BATCH)
+    for ours, theirs in zip(again, whole, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    kept(store, tuner)
+    assert int(counter) == 1 + store.steps_per_epoch(BATCH), "the files were not mended"
+
+
+def test_the_answers_of_other_weights_under_this_name_are_not_taken(networks, kept, folders):
+    store, tuner = store_in_memory(rows_of(networks)), tuner_of(networks)
+    whole = answers_in(kept(store, tuner))
+    one, two = sorted(folders.shared.iterdir())
+    one.write_bytes(two.read_bytes())
+    for ours, theirs in zip(answers_in(kept(store, tuner)), whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
