@@ -176,7 +176,7 @@ def _seal(path: Path, column: np.memmap) -> None:
 
 def _digest(path: Path, column: np.memmap) -> bytes:
     digest = hashlib.sha256(path.name.encode())
-    digest.update(column)
+    digest.update(column.data)
     return digest.digest()
 
 
