@@ -42,7 +42,6 @@ _SETTINGS_OF = {
         "data.tag_column",
         "model.exit_reach",
         "training.entity_mask_fraction",
-        "training.exit_halting_fraction",
         "distill.chain_weight",
     ),
     "classification": (

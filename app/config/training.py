@@ -107,12 +107,6 @@ class TrainingConfig:
         1.0, "model.exit_layers: how much an exit learns from the last head, against 1 for the labels",
         at_least=0, trains=TASK_MODES,
     )
-    exit_halting_fraction: float = option(
-        0.0,
-        "task=tagging with model.exit_layers: part of the rows whose sure words stop being computed at exits while "
-        "training, as they do in prediction",
-        at_least=0, at_most=1, trains=TASK_MODES,
-    )
     masked_lm: MaskedLmConfig = field(default=MaskedLmConfig(), metadata={"trains": ("finetune", "tune")})
     freeze_embeddings: bool = option(False, "leave the word-piece embeddings as they are")
     lazy_embeddings: bool = option(

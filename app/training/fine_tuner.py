@@ -13,7 +13,6 @@ from app.tasks.head import find_boundaries
 from app.tasks.network import LOGITS
 from app.tasks.task import Task
 from app.training.exit_loss import ExitLoss
-from app.training.halting import HaltingNetwork
 from app.training.step import Batch, Keep, StepTuner
 
 
@@ -63,7 +62,6 @@ class FineTuner(StepTuner):
         compute_logits: (features, labels) -> what the network gives in training where labels are, in a cheaper way, see
             `build_label_network`; None = the network itself.
         exits: what the exits of the network learn; None = it has none.
-        halting: computes the network with units that leave some rows at exits; None = all go through all layers.
     """
 
     def __init__(
@@ -79,12 +77,10 @@ class FineTuner(StepTuner):
         independent: bool = False,
         compute_logits: Callable[[Batch, tf.Tensor], Any] | None = None,
         exits: ExitLoss | None = None,
-        halting: HaltingNetwork | None = None,
     ) -> None:
         super().__init__(network, config=config, name="fine_tuner", keep=keep)
         self._compute_logits = compute_logits or (lambda features, labels: self.network(features, training=True))
         self._exits = exits
-        self._halting = lambda: halting  # Keras would track its network
         self.special = special
         self.independent = independent
         self._begins_word = begins_word
@@ -121,11 +117,7 @@ class FineTuner(StepTuner):
 
     def _ask_network(self, features: Batch, labels: tf.Tensor, boundaries: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """Logits of the last head, float32 [batch, length, labels], and the summed losses of exits: 0.0 without any."""
-        halting = self._halting()
-        if halting:
-            outputs = halting(features, labels >= 0, boundaries, draw=self._mask_random.uniform)
-        else:
-            outputs = self._compute_logits(features, labels)
+        outputs = self._compute_logits(features, labels)
         if self._exits is None:
             return outputs, 0.0
         by_labels, by_last = self._exits.compute(outputs, labels, labels >= 0, boundaries)

@@ -22,7 +22,6 @@ from app.training.cluster import read_cluster
 from app.training.distillation.answers import AnswerFolders
 from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds, find_beginnings
-from app.training.halting import HaltingNetwork
 from app.training.plan import Plan
 from app.training.step import KeptStructure
 from app.training.strategy import count_cores, describe_devices, find_unused_gpu, name_gpus
@@ -234,5 +233,4 @@ class TaskTraining:
             independent=tagger.head.independent,
             compute_logits=None if fixed_shapes else build_label_network(tagger),
             exits=ExitLoss.of(tagger, settings),
-            halting=HaltingNetwork.of(tagger, settings),
         )

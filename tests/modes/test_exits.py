@@ -24,8 +24,8 @@ from app.tasks.tagging.task import TAGGING
 pytestmark = pytest.mark.slow
 
 EXITS = [
-    "model.exit_layers=1,2", "model.exit_reach=3", "training.exit_halting_fraction=0.5", "backbone.num_layers=3",
-    "training.epochs=2", "predict.max_f1_loss=5",
+    "model.exit_layers=1,2", "model.exit_reach=3", "backbone.num_layers=3", "training.epochs=2",
+    "predict.max_f1_loss=5",
 ]  # fmt: skip
 
 

@@ -27,7 +27,6 @@ from app.training.distillation.tuner import Compared, DistillationTuner, Teacher
 from app.training.distillation.view import attention_width, build_view, hidden_name
 from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import SpecialIds
-from app.training.halting import HaltingNetwork
 from app.training.step import KeptStructure
 
 
@@ -158,7 +157,6 @@ def build_distillation(
         begins_word=begins_word,
         independent=student.head.independent,
         exits=ExitLoss.of(student, training),
-        halting=None if hidden or relations else HaltingNetwork.of(student, training),
     )
     return tuner, find_depths(student.backbone, network.trainable_variables)
 

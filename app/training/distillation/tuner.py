@@ -15,7 +15,6 @@ from app.tasks.task import ChainLoss
 from app.training.distillation.losses import compute_hidden_loss, compute_relation_loss, compute_soft_loss
 from app.training.exit_loss import ExitLoss
 from app.training.fine_tuner import FineTuner, SpecialIds
-from app.training.halting import HaltingNetwork
 
 ANSWER = "answer_"  # and the number of a teacher: its logits in a batch, float32 [batch, length, labels]
 Tensors = Mapping[str, tf.Tensor]
@@ -79,7 +78,7 @@ class DistillationTuner(FineTuner):
         seed: of the hidden words.
         chain: for `distill.chain_weight`.
         compared: for `distill.hidden.weight` and `distill.relation.weight`.
-        keep: as in `FineTuner`; begins_word, independent, exits and halting likewise.
+        keep: as in `FineTuner`; begins_word, independent and exits likewise.
     """
 
     def __init__(
@@ -98,7 +97,6 @@ class DistillationTuner(FineTuner):
         begins_word: np.ndarray | None = None,
         independent: bool = False,
         exits: ExitLoss | None = None,
-        halting: HaltingNetwork | None = None,
     ) -> None:
         super().__init__(
             network,
@@ -110,7 +108,6 @@ class DistillationTuner(FineTuner):
             begins_word=begins_word,
             independent=independent,
             exits=exits,
-            halting=halting,
         )
         if config.r_drop_weight:
             raise InputError(f"training.r_drop_weight must be 0 with a teacher, received {config.r_drop_weight:g}")
@@ -157,7 +154,7 @@ class DistillationTuner(FineTuner):
         answers = [{LOGITS: logits} for logits in kept] or self.ask(features)
         if self.hides_words:
             features = {**features, "token_ids": self._with_hidden_words(batch, boundaries)}
-        student = self._ask_student(features, words, boundaries)
+        student = _named(self.network(features, training=True))
         labelled, scored, real = tf.unstack(total)
         loss = tf.constant(0.0)
         if self.distill.labels_weight:
@@ -173,12 +170,6 @@ class DistillationTuner(FineTuner):
         for part in self._losses_inside(answers[0], student, features["padding_mask"], real):
             loss += part
         return loss
-
-    def _ask_student(self, features: Tensors, words: tf.Tensor, boundaries: tf.Tensor) -> Tensors:
-        halting = self._halting()
-        if halting:
-            return halting(features, words, boundaries, draw=self._mask_random.uniform)
-        return _named(self.network(features, training=True))
 
     def _soft_loss(self, answers: Sequence[Tensors], student: Tensors, words: tf.Tensor) -> tf.Tensor:
         logits = [answer[LOGITS] for answer in answers]
