@@ -50,7 +50,7 @@ from app.training.cluster import check_own_port, check_replicas, choose_strategy
 from app.training.distillation.teachers import check_same_labels, check_student_layers, check_teachers
 
 SPLITS = ("train", "valid", "test")
-_LAYERS = {"backbone.num_layers", "backbone.source"}  # settings that decide how many layers there are
+_DEPTH_SETTINGS = {"backbone.num_layers", "backbone.source"}
 
 
 def check(mode: str, request: Request) -> None:
@@ -176,7 +176,7 @@ def check_tune(request: Request) -> None:
     positions = start.positions if start else check_source(config.backbone)
     _check_length(config.data, positions, found_by_trial=trial_mode(config.tune) == "finetune")
     # A trial whose number of layers is searched, or whose backbone is, looks for itself.
-    if trial_mode(config.tune) == "finetune" and (start or _LAYERS.isdisjoint(config.tune.space)):
+    if trial_mode(config.tune) == "finetune" and (start or _DEPTH_SETTINGS.isdisjoint(config.tune.space)):
         _check_exits(config, config.tune.space.get("model.exit_layers", [config.model.exit_layers]), start=start)
     _check_splits(config, ("train", "valid"), start.labels if start else None, start=start)
     if choose_strategy(config.training)[0] == "multi_worker":

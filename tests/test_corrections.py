@@ -226,7 +226,7 @@ def test_evaluation_leaves_every_weight_bit_identical(vocabulary_path, head):
 
 
 def test_the_softmax_loss_works_on_logits():
-    head = TaggingHead(LABELS, kind="softmax", dropout=0.0)
+    head = TaggingHead(LABELS, kind="softmax", dropout=0.0, reach=4)
     head.build(tf.TensorShape([None, None, 4]))
     logits = np.random.default_rng(0).normal(scale=20, size=(1, 5, len(LABELS))).astype(np.float32)
     labels = np.array([[3, 0, 6, 1, 2]], np.int32)

@@ -58,7 +58,7 @@ class ModelConfig:
         at_least=1,
     )
     exit_reach: int = option(
-        4,
+        4,  # the rest of an unsure word, and a word or two beside it, which often belong to one entity
         "task=tagging with model.exit_layers: how many pieces on either side of an unsure word go on with it; fewer "
         "are less to compute",
         at_least=0, at_most=64,

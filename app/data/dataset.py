@@ -5,9 +5,7 @@ Batches are global; Keras shares them out among the replicas.
 """
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -21,7 +19,6 @@ from app.run.files import lock, named
 
 FIELDS = (*FEATURES, "labels", "unit_ids")
 ROWS_PER_SHARD = 2048
-_SECONDS_BETWEEN_TRIES = 0.2
 
 
 class RowStore:
@@ -129,7 +126,8 @@ def store_in_records(
     index = folder / "rows.json"
     facts = _read_finished(index, fingerprint)
     if facts is None:
-        with _held(folder):
+        with (folder / "rows.lock").open("a") as file:  # a kill frees the lock
+            lock(file.fileno(), folder, wait=True)
             facts = _read_finished(index, fingerprint)  # another run may have written them meanwhile
             if facts is None:
                 index.unlink(missing_ok=True)  # half-written shards must not look finished
@@ -178,19 +176,6 @@ def _shuffled(records: tf.data.Dataset, buffer: int, *, seed: tf.Tensor) -> tf.d
         output_shapes=[spec.shape],
     )
     return tf.data.experimental.from_variant(variant, spec)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keeps other runs that need the same rows (`data.cache_dir`) waiting until they are written; a kill frees it."""
-    with (folder / "rows.lock").open("a") as file:
-        while True:
-            try:
-                lock(file.fileno(), folder)
-                break
-            except BlockingIOError:
-                time.sleep(_SECONDS_BETWEEN_TRIES)
-        yield
 
 
 def _read_finished(index: Path, fingerprint: str) -> dict | None:

@@ -186,16 +186,21 @@ def _read_umask() -> int:
     return umask
 
 
-def lock(descriptor: int, folder: Path) -> None:
+def lock(descriptor: int, folder: Path, *, wait: bool = False) -> None:
     """Locks an open file for this process alone. A file system without locks is warned of, once.
 
+    Args:
+        descriptor: of the file.
+        folder: named in the warning.
+        wait: for another process that holds the lock.
+
     Raises:
-        BlockingIOError: another process holds the lock.
+        BlockingIOError: another process holds the lock, and nobody is to wait for it.
     """
     import fcntl
 
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise

@@ -179,7 +179,7 @@ def connect(
     return inputs, _run(backbone, shapes, inputs, segments=segments, replace=replace, depth=depth)
 
 
-def run_features(model: TaskModel, features: Mapping[str, tf.Tensor], **guise: Any) -> list[tf.Tensor]:
+def _run_model(model: TaskModel, features: Mapping[str, tf.Tensor], **guise: Any) -> list[tf.Tensor]:
     """Hidden states of rows by the layers of a model; `guise` is what `run_encoder` takes beside them."""
     segments = model.task.segments(model.facts)
     return _run(model.backbone, model.shapes, features, segments=segments, **guise)
@@ -252,7 +252,7 @@ def build_word_network(tagger: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
     def compute_logits(features: dict[str, tf.Tensor], places: tf.Tensor) -> tf.Tensor:
         if tagger.head.pools:  # a logit needs the last hidden states of other pieces too
             return tf.gather_nd(tagger.network(features, training=False), places)
-        states = run_features(tagger, features, places=places, training=False)
+        states = _run_model(tagger, features, places=places, training=False)
         return tagger.head(states[-1], training=False)
 
     return compute_logits
@@ -277,7 +277,7 @@ def build_label_network(model: TaskModel) -> Callable[[dict[str, tf.Tensor], tf.
         # Compiled activations are compiled anew for each shape: the last place is repeated, so that there are few.
         repeated = tf.tile(places[-1:], [-count % PLACES_ROUNDED_TO, 1])
         chosen = tf.concat([places, repeated], axis=0)
-        states = run_features(model, features, places=chosen, training=True)
+        states = _run_model(model, features, places=chosen, training=True)
 
         def spread(logits: tf.Tensor) -> tf.Tensor:
             found = logits[:count]  # [places, labels]

@@ -32,11 +32,10 @@ class TaggingHead(Head):
         labels: label names, `O` first.
         kind: `softmax` or `crf`.
         dropout: fraction of the input dropped while training.
-        reach: see `Head.reach`; by default the rest of an unsure word, and a word or two beside it, which often belong
-            to one entity.
+        reach: see `Head.reach`.
     """
 
-    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, reach: int = 4, **kwargs: Any) -> None:
+    def __init__(self, labels: Sequence[str], *, kind: str, dropout: float, reach: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kind not in HEADS:
             raise ValueError(f"kind must be one of {', '.join(HEADS)}, received {kind!r}")

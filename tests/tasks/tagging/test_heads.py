@@ -24,7 +24,7 @@ def legal(tags) -> bool:
 
 
 def make_head(kind: str) -> TaggingHead:
-    head = TaggingHead(LABELS, kind=kind, dropout=0.0)
+    head = TaggingHead(LABELS, kind=kind, dropout=0.0, reach=4)
     head.build(tf.TensorShape([None, None, 4]))
     if kind == "crf":
         head.transitions.assign(np.random.default_rng(1).normal(size=(5, 5)))
